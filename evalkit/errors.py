@@ -1,0 +1,103 @@
+"""Every error evalkit raises on purpose, and the exit code each ends with.
+
+    EvalkitError                 2
+    ├── ConfigError              2   evalkit.toml, command line, environment
+    ├── ContentError             2   prompts, judges, templates
+    ├── GoldenSetError           2   golden sets and their cases
+    ├── InputFileError           2   results, labels or logs of another tool
+    ├── StoreError               2   the store cannot be written or read at all
+    ├── NotComparable            3   nothing to compare, or not fairly
+    ├── DamagedStore             3   a file in the store is not what was sealed
+    └── CallError                -   one call failed; `kind` is a row of the failure table
+
+`cli.main` is the one place that turns them into text and a status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+EXIT_PASS = 0
+EXIT_REGRESSION = 1
+EXIT_USAGE = 2
+EXIT_UNMEASURABLE = 3
+EXIT_INTERRUPTED = 130
+
+
+class EvalkitError(Exception):
+    """Root of the tree. The message says where, what, and what would be right."""
+
+    exit_code = EXIT_USAGE
+
+
+class Problems(EvalkitError):
+    """Several problems found in one pass over a file, shown together.
+
+    `problems` holds one `file:line: problem. fix` line each.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class ConfigError(Problems):
+    """`evalkit.toml`, an option or an environment variable cannot be used."""
+
+    def __init__(self, problems: Sequence[str] | str) -> None:
+        super().__init__([problems] if isinstance(problems, str) else problems)
+
+
+class ContentError(Problems):
+    """A prompt, judge or template file cannot be used."""
+
+    def __init__(self, problems: Sequence[str] | str) -> None:
+        super().__init__([problems] if isinstance(problems, str) else problems)
+
+
+class GoldenSetError(Problems):
+    """A golden set cannot be used."""
+
+    def __init__(self, problems: Sequence[str] | str) -> None:
+        super().__init__([problems] if isinstance(problems, str) else problems)
+
+
+class InputFileError(EvalkitError):
+    """A file of results, labels or logs cannot be read as what it should be."""
+
+
+class StoreError(EvalkitError):
+    """The store cannot be used: no such run, no space, no permission, too new."""
+
+
+class NotComparable(EvalkitError):
+    """Two sides cannot be compared fairly, or one of them is not there."""
+
+    exit_code = EXIT_UNMEASURABLE
+
+
+class DamagedStore(EvalkitError):
+    """A sealed file is missing or differs from the checksum in its manifest."""
+
+    exit_code = EXIT_UNMEASURABLE
+
+
+class CallError(EvalkitError):
+    """One attempt, or one call, did not give a usable answer.
+
+    `kind` is a row of the failure table (`evalkit.call.failures`); `status` the
+    HTTP status where there was one; `retry_after_s` what the provider asked for.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.status = status
+        self.retry_after_s = retry_after_s
