@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from evalkit.records import Event, ModelRequest
@@ -11,7 +11,7 @@ from evalkit.records import Event, ModelRequest
 class Provider(Protocol):
     """Speaks one wire. Raises `CallError` with a kind of the failure table, never retries."""
 
-    def stream(self, request: ModelRequest) -> AsyncIterator[Event]:
+    def stream(self, request: ModelRequest) -> AsyncGenerator[Event, None]:
         """Yield `TextDelta`s in order, then exactly one `Finish`.
 
         Ending without a `Finish` is a failed stream. With `request.stream` false the

@@ -1,0 +1,570 @@
+"""`execute()`: one call to one feature, the same for production and for evaluation.
+
+It reads top to bottom like the whiteboard: flag, prompt, budget, route, attempt,
+validate, log. Settings and the sink of call records are handed in; nothing here
+knows of scores, stores or gates. It never raises for what a model or a provider
+did: the result says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from evalkit.call.attempts import Clock, Target, Tried, attempt_until_answered
+from evalkit.call.budget import Budget
+from evalkit.call.failures import FAILURES
+from evalkit.call.prompts import PromptRegistry
+from evalkit.call.providers.base import Provider
+from evalkit.call.trace import Stages, new_id
+from evalkit.call.validation import Validated, ask_again, validate_output
+from evalkit.config import FeatureSettings, ModelSettings, ProviderSettings, Settings, load_settings
+from evalkit.errors import CallError, ConfigError
+from evalkit.json_schema import Validate, compile_schema
+from evalkit.records import (
+    Attempt,
+    CallRecord,
+    CallResult,
+    CallStatus,
+    Json,
+    Message,
+    ModelRequest,
+    ToolCall,
+)
+
+Sink = Callable[[CallRecord], None]
+MESSAGE_OVERHEAD_TOKENS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """Messages ready to send, with the identity of the prompt they came from."""
+
+    name: str
+    version: str
+    hash: str
+    messages: tuple[Message, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Call:
+    """What is known of a call while it runs; `_record` turns it into a `CallRecord`."""
+
+    feature: FeatureSettings
+    input: Mapping[str, Any]
+    trace_id: str
+    ts: int
+    started: float
+    stages: Stages
+    user_id: str | None
+    tenant: str | None
+    session_id: str | None
+    rendered: Rendered | None = None
+    params: dict[str, Any] = field(default_factory=dict)
+    attempts: list[Attempt] = field(default_factory=list)
+    answered_by: ModelSettings | None = None
+    status: CallStatus = "ok"
+    error_kind: str | None = None
+    message: str | None = None
+    output: str | None = None
+    value: Json = None
+    finish_reason: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    confidence: float | None = None
+    repaired: bool = False
+    schema_ok: bool | None = None
+    flag_variant: str | None = None
+    route_reason: str | None = None
+
+
+class Orchestrator:
+    """Executes features. Build it with `from_config()`; close it, or use `async with`.
+
+        async with Orchestrator.from_config() as orchestrator:
+            result = await orchestrator.execute("classify-ticket", {"text": "Where is it?"})
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        providers: Mapping[str, Provider],
+        sink: Sink | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.settings = settings
+        self._providers = providers
+        self._sink = sink
+        self._clock = clock or Clock()
+        self._prompts = PromptRegistry(settings.root)
+        self._gates: dict[str, asyncio.Semaphore] = {}
+        self._schemas: dict[Path, tuple[Mapping[str, Any], Validate]] = {}
+
+    @classmethod
+    def from_config(
+        cls,
+        config: str | Path | Settings | None = None,
+        *,
+        sink: Sink | None = None,
+        clock: Clock | None = None,
+    ) -> Orchestrator:
+        """Build from `evalkit.toml` (searched upwards from here), a path to one, or settings.
+
+        Raises ConfigError naming every problem of the file.
+        """
+        from evalkit.call.providers import build_provider
+
+        settings = (
+            config
+            if isinstance(config, Settings)
+            else load_settings(Path(config) if config is not None else None)
+        )
+        providers = _LazyProviders(settings.providers, build_provider)
+        return cls(settings, providers=providers, sink=sink, clock=clock)
+
+    async def execute(
+        self,
+        feature: str,
+        input: Mapping[str, Any] | str,
+        *,
+        model: str | None = None,
+        fallbacks: Sequence[str] | None = None,
+        prompt: str | None = None,
+        max_latency_ms: float | None = None,
+        retries: int | None = None,
+        cache_ttl: float | None = None,
+        on_failure: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+        user_id: str | None = None,
+        tenant: str | None = None,
+        session_id: str | None = None,
+        budget: Budget | None = None,
+        rendered: Rendered | None = None,
+        response_schema: Mapping[str, Any] | None = None,
+    ) -> CallResult:
+        """Answer `input` with `feature`; each keyword overrides the feature's setting once.
+
+        `prompt` is `NAME@VERSION`. `rendered` replaces the prompt by ready messages and
+        `response_schema` the feature's output schema (a judge brings its own). Raises
+        ConfigError for an unknown feature, model or prompt; whatever goes wrong with the
+        model comes back as a result with a status.
+        """
+        overrides = {
+            "model": model,
+            "fallbacks": tuple(fallbacks) if fallbacks is not None else None,
+            "max_latency_ms": max_latency_ms,
+            "retries": retries,
+            "cache_ttl": cache_ttl,
+            "on_failure": on_failure,
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "seed": seed,
+        }
+        settings = self._feature(feature, overrides, prompt)
+        call = _Call(
+            feature=settings,
+            input={"text": input} if isinstance(input, str) else input,
+            trace_id=new_id(),
+            ts=time.time_ns() // 1000,
+            started=self._clock.monotonic(),
+            stages=Stages(self._clock.monotonic),
+            user_id=user_id,
+            tenant=tenant,
+            session_id=session_id,
+        )
+        reserved_usd = 0.0
+        try:
+            with call.stages("flag"):
+                self._check_flag(call)
+            with call.stages("prompt"):
+                call.rendered = rendered or self._render(call)
+                schema, validate = self._output_schema(settings, response_schema)
+                request = self._request(call, schema)
+            with call.stages("budget"):
+                reserved_usd = self._reserve(call, request, budget)
+            with call.stages("route"):
+                targets = self._targets(settings)
+            with call.stages("attempt"):
+                await self._answer(call, request, targets, validate)
+        except CallError as error:
+            self._fail(call, error)
+        finally:
+            if budget is not None and reserved_usd:
+                budget.settle(reserved_usd, _sum_or_none(a.cost_usd for a in call.attempts))
+        if call.error_kind is not None:
+            with call.stages("degrade"):
+                await self._degrade(call)
+        return self._finish(call)
+
+    def execute_sync(
+        self, feature: str, input: Mapping[str, Any] | str, **overrides: Any
+    ) -> CallResult:
+        """`execute` for scripts: runs an event loop of its own and closes the providers."""
+
+        async def once() -> CallResult:
+            async with self:
+                return await self.execute(feature, input, **overrides)
+
+        return asyncio.run(once())
+
+    async def aclose(self) -> None:
+        """Close the providers' connections."""
+        opened = (
+            self._providers.opened()
+            if isinstance(self._providers, _LazyProviders)
+            else list(self._providers.values())
+        )
+        for provider in opened:
+            await provider.aclose()
+        self._gates.clear()
+
+    async def __aenter__(self) -> Orchestrator:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    # --- the stages, in their order -----------------------------------------------
+
+    def _feature(
+        self, name: str, overrides: Mapping[str, Any], prompt: str | None
+    ) -> FeatureSettings:
+        feature = self.settings.features.get(name)
+        if feature is None:
+            known = ", ".join(sorted(self.settings.features)) or "none"
+            raise ConfigError(f"no feature {name!r} in the configuration. There are: {known}.")
+        changes = {key: value for key, value in overrides.items() if value is not None}
+        if prompt is not None:
+            prompt_name, at, version = prompt.rpartition("@")
+            if not (at and prompt_name and version):
+                raise ConfigError(f"{prompt!r} is not NAME@VERSION, e.g. classify-ticket@v2.")
+            changes |= {"prompt_name": prompt_name, "prompt_version": version}
+        return replace(feature, **changes) if changes else feature
+
+    def _check_flag(self, call: _Call) -> None:
+        flag = call.feature.flag
+        if flag is None:
+            return
+        enabled = self.settings.flags.get(flag, True)
+        call.flag_variant = "on" if enabled else "off"
+        if not enabled:
+            raise CallError("killed", f"flag {flag} is off")
+
+    def _render(self, call: _Call) -> Rendered:
+        feature = call.feature
+        prompt = self._prompts.get(feature.prompt_name, feature.prompt_version)
+        documents = call.input.get("documents")
+        return Rendered(
+            name=prompt.name,
+            version=prompt.version,
+            hash=prompt.hash,
+            messages=prompt.render(call.input, documents=documents),
+        )
+
+    def _output_schema(
+        self, feature: FeatureSettings, override: Mapping[str, Any] | None
+    ) -> tuple[Mapping[str, Any] | None, Validate | None]:
+        if override is not None:
+            return override, compile_schema(override)
+        path = feature.output_schema
+        if path is None:
+            return None, None
+        if path not in self._schemas:
+            try:
+                schema = json.loads(path.read_text(encoding="utf-8"))
+                self._schemas[path] = schema, compile_schema(schema)
+            except (OSError, ValueError) as error:
+                raise ConfigError(
+                    f"{path}: output_schema of feature {feature.name}: {error}"
+                ) from None
+        return self._schemas[path]
+
+    def _request(self, call: _Call, schema: Mapping[str, Any] | None) -> ModelRequest:
+        feature, rendered = call.feature, call.rendered
+        assert rendered is not None
+        sampling = {"temperature": feature.temperature, "seed": feature.seed}
+        call.params = {key: value for key, value in sampling.items() if value is not None}
+        call.params["max_tokens"] = feature.max_tokens
+        return ModelRequest(
+            model_id="",
+            messages=rendered.messages,
+            max_tokens=feature.max_tokens,
+            temperature=feature.temperature,
+            seed=feature.seed,
+            response_schema=schema,
+            stream=feature.stream,
+            task=feature.task,
+            input=call.input,
+        )
+
+    def _reserve(self, call: _Call, request: ModelRequest, budget: Budget | None) -> float:
+        """Set aside what one attempt may cost at most; an unpriced model cannot be budgeted."""
+        if budget is None:
+            return 0.0
+        model = self._model(call.feature.model, call.feature)
+        if model.price is None:
+            raise ConfigError(
+                f"a spending limit needs the price of model {model.name}. "
+                f"Add price = {{ input = …, output = … }} under [models.{model.name}]."
+            )
+        most_usd = (
+            estimate_tokens(request.messages) * model.price.input
+            + request.max_tokens * model.price.output
+        ) / 1_000_000
+        if not budget.reserve(most_usd):
+            raise CallError("budget", f"{most_usd:.4f} USD more would pass the spending limit")
+        return most_usd
+
+    def _targets(self, feature: FeatureSettings) -> list[Target]:
+        return [
+            self._target(self._model(name, feature)) for name in (feature.model, *feature.fallbacks)
+        ]
+
+    async def _answer(
+        self,
+        call: _Call,
+        request: ModelRequest,
+        targets: Sequence[Target],
+        validate: Validate | None,
+    ) -> None:
+        """Attempts until one answer is valid; a re-ask carries the validation error alone."""
+        feature = call.feature
+        deadline = call.started + feature.max_latency_ms / 1000
+        ttft_s = feature.ttft_ms / 1000 if feature.ttft_ms is not None else None
+        ask, reasks = request, 0
+        while True:
+            tried = await attempt_until_answered(
+                ask,
+                targets,
+                retries=feature.retries,
+                deadline=deadline,
+                ttft_s=ttft_s,
+                clock=self._clock,
+            )
+            self._take(call, tried)
+            if tried.error is not None:
+                raise tried.error
+            if validate is None:
+                return
+            with call.stages("validate"):
+                read = self._validate(call, validate)
+            if read.error is None:
+                return
+            if reasks >= feature.retries or self._clock.monotonic() >= deadline:
+                raise CallError("invalid_output", read.error)
+            reasks += 1
+            assert call.output is not None
+            ask = replace(request, messages=request.messages + ask_again(call.output, read.error))
+
+    def _take(self, call: _Call, tried: Tried) -> None:
+        call.attempts.extend(tried.attempts)
+        if tried.reply is None:
+            return
+        call.answered_by = tried.target.model
+        call.output = tried.reply.text
+        call.finish_reason = tried.reply.finish.finish_reason
+        call.tool_calls = tried.reply.finish.tool_calls
+        call.confidence = tried.reply.finish.confidence
+
+    def _validate(self, call: _Call, validate: Validate) -> Validated:
+        if call.tool_calls and not (call.output or "").strip():
+            return Validated(value=None, repaired=False, error=None)
+        read = validate_output(call.output or "", validate)
+        call.value, call.repaired = read.value, call.repaired or read.repaired
+        call.schema_ok = read.error is None
+        return read
+
+    async def _degrade(self, call: _Call) -> None:
+        """Answer without a model where the feature says how; else leave the failure as it is."""
+        kind, _, argument = call.feature.on_failure.partition(":")
+        if kind == "text":
+            call.status, call.output, call.value = "degraded", argument, None
+        elif kind == "degrade":
+            answer = call_by_name(argument)(call.input)
+            if inspect.isawaitable(answer):
+                answer = await answer
+            call.status, call.value = "degraded", None if isinstance(answer, str) else answer
+            call.output = answer if isinstance(answer, str) else json.dumps(answer)
+
+    # --- what a call leaves behind ------------------------------------------------
+
+    def _fail(self, call: _Call, error: CallError) -> None:
+        call.error_kind = error.kind
+        call.message = FAILURES[error.kind].message
+        call.route_reason = str(error)[:500]
+        call.status = "refused" if error.kind in {"budget", "killed", "refusal"} else "error"
+
+    def _finish(self, call: _Call) -> CallResult:
+        record = self._record(call)
+        if self._sink is not None:
+            self._sink(record)
+        return CallResult(
+            status=call.status,
+            output=call.output,
+            value=call.value,
+            error_kind=call.error_kind,
+            message=call.message,
+            record=record,
+        )
+
+    def _record(self, call: _Call) -> CallRecord:
+        feature, rendered, attempts = call.feature, call.rendered, call.attempts
+        last = attempts[-1] if attempts else None
+        prompt_tokens = _sum_or_none(a.prompt_tokens for a in attempts if a.error_kind is None)
+        completion_tokens = _sum_or_none(
+            a.completion_tokens for a in attempts if a.error_kind is None
+        )
+        return CallRecord(
+            trace_id=call.trace_id,
+            ts=call.ts,
+            user_id=call.user_id,
+            tenant=call.tenant,
+            session_id=call.session_id,
+            feature=feature.name,
+            task=feature.task,
+            provider=last.provider if last else None,
+            model=feature.model,
+            served_model=self._served(call, last),
+            prompt_name=rendered.name if rendered else feature.prompt_name,
+            prompt_version=rendered.version if rendered else feature.prompt_version,
+            prompt_hash=rendered.hash if rendered else "",
+            params=call.params,
+            flag_variant=call.flag_variant,
+            status=call.status,
+            error_kind=call.error_kind,
+            finish_reason=call.finish_reason,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            total_tokens=(
+                prompt_tokens + completion_tokens
+                if prompt_tokens is not None and completion_tokens is not None
+                else None
+            ),
+            cached_prompt_tokens=last.cached_prompt_tokens if last else None,
+            latency_ms=round((self._clock.monotonic() - call.started) * 1000, 3),
+            ttft_ms=last.ttft_ms if last else None,
+            cost_usd=_sum_or_none(a.cost_usd for a in attempts),
+            cache_hit=False,
+            cache_kind=None,
+            tool_calls=call.tool_calls,
+            user_feedback=None,
+            attempts=tuple(attempts),
+            retries=max(0, len(attempts) - 1),
+            resumed=0,
+            escalated=False,
+            confidence=call.confidence,
+            repaired=call.repaired,
+            schema_ok=call.schema_ok,
+            guard_events=(),
+            retrieved_ids=document_ids(call.input),
+            route_reason=call.route_reason,
+            stage_ms=call.stages.ms,
+            quality={},
+            redactions=0,
+            input=call.input,
+            output=call.output,
+        )
+
+    def _served(self, call: _Call, last: Attempt | None) -> str | None:
+        """The configured model that answered, with the provider's own name where it differs."""
+        if call.answered_by is None or last is None:
+            return None
+        model, named = call.answered_by, last.served_model
+        if named is None or named == model.id or named.startswith(model.id + "-"):
+            return model.name
+        return f"{model.name}({named})"
+
+    def _model(self, name: str, feature: FeatureSettings) -> ModelSettings:
+        model = self.settings.models.get(name)
+        if model is None:
+            known = ", ".join(sorted(self.settings.models)) or "none"
+            raise ConfigError(f"feature {feature.name}: no model {name!r}. There are: {known}.")
+        return model
+
+    def _target(self, model: ModelSettings) -> Target:
+        gate = self._gates.get(model.provider)
+        if gate is None:
+            limit = self.settings.providers[model.provider].max_in_flight
+            gate = self._gates[model.provider] = asyncio.Semaphore(limit)
+        return Target(model=model, provider=self._providers[model.provider], gate=gate)
+
+
+class _LazyProviders(Mapping[str, Provider]):
+    """Providers by name, each built when first asked for: an unused one needs no key."""
+
+    def __init__(
+        self,
+        settings: Mapping[str, ProviderSettings],
+        build: Callable[[ProviderSettings], Provider],
+    ) -> None:
+        self._settings = settings
+        self._build = build
+        self._opened: dict[str, Provider] = {}
+
+    def __getitem__(self, name: str) -> Provider:
+        if name not in self._opened:
+            self._opened[name] = self._build(self._settings[name])
+        return self._opened[name]
+
+    def __iter__(self) -> Any:
+        return iter(self._settings)
+
+    def __len__(self) -> int:
+        return len(self._settings)
+
+    def opened(self) -> list[Provider]:
+        """Those built so far; they are forgotten, so that a later call builds anew."""
+        opened = list(self._opened.values())
+        self._opened.clear()
+        return opened
+
+
+def call_by_name(name: str) -> Callable[..., Json | Awaitable[Json]]:
+    """The function that `module:function` names. Raises ConfigError when there is none."""
+    module, _, attribute = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{name!r} is not an importable module:function: {error}") from None
+    if not callable(function):
+        raise ConfigError(f"{name!r} is not a function.")
+    return function  # type: ignore[no-any-return]
+
+
+def document_ids(input: Mapping[str, Any]) -> tuple[str, ...]:
+    """Ids of the documents an input brings with it; () when it brings none."""
+    documents = input.get("documents")
+    if not isinstance(documents, list):
+        return ()
+    return tuple(str(d["id"]) for d in documents if isinstance(d, Mapping) and "id" in d)
+
+
+def estimate_tokens(messages: Sequence[Message]) -> int:
+    """Tokens before sending, on the high side: a third of the UTF-8 bytes, plus the framing."""
+    size = sum(len(str(m["content"]).encode("utf-8", "replace")) for m in messages)
+    return size // 3 + MESSAGE_OVERHEAD_TOKENS * len(messages) + 1
+
+
+def _sum_or_none(values: Any) -> Any:
+    """Sum of known values; None when there is none, or when one of them is not known."""
+    total = None
+    for value in values:
+        if value is None:
+            return None
+        total = value if total is None else total + value
+    return total

@@ -1,0 +1,92 @@
+"""The command line: one group, each command in a file of its own, loaded when it is named.
+
+The only place that turns errors into text and an exit status. Results go to stdout,
+everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from evalkit import __version__
+from evalkit.errors import EXIT_INTERRUPTED, EXIT_USAGE, EvalkitError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("evalkit.cli.run", "Run golden sets and store the scores."),
+    "gate": ("evalkit.cli.gate", "Compare a run with its baseline and decide."),
+    "report": ("evalkit.cli.report", "Write the HTML report of a run or a comparison."),
+    "check": ("evalkit.cli.check", "Validate configuration, prompts, golden sets and judges."),
+    "baseline": ("evalkit.cli.baseline", "Choose which run others are compared with."),
+    "query": ("evalkit.cli.query", "Ask the store in SQL."),
+}
+"""Command -> (module with a `command`, what it does), in the order of the work."""
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names, and imports one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(COMMANDS[cmd_name][0]).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"no command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit status: 0 pass, 1 regression, 2 usage or input error, 3 unmeasurable, "
+    "130 interrupted.",
+)
+@click.version_option(__version__, "--version", prog_name="evalkit")
+def cli() -> None:
+    """Did the quality of your LLM feature drop? Run golden sets, score, compare, decide."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line; returns the exit status."""
+    try:
+        status = cli.main(args=argv, prog_name="evalkit", standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+    except click.Abort:
+        return EXIT_INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        return EXIT_INTERRUPTED
+    except EvalkitError as error:
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

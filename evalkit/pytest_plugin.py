@@ -1,0 +1,1 @@
+"""pytest plugin: golden sets as items under `--llm-eval`; silent without it."""
