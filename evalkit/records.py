@@ -69,6 +69,8 @@ class ModelRequest:
     """Further provider parameters, passed through as they are."""
     task: str | None = None
     """The feature's declared task; only the embedded model looks at it, to refuse."""
+    input: Mapping[str, Any] = field(default_factory=dict)
+    """The feature's input as it came; for the wires whose far end is an application."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

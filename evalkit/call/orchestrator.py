@@ -154,10 +154,10 @@ class Orchestrator:
     ) -> CallResult:
         """Answer `input` with `feature`; each keyword overrides the feature's setting once.
 
-        `prompt` is `NAME@VERSION`. `rendered` replaces the prompt by ready messages and
-        `response_schema` the feature's output schema (a judge brings its own). Raises
-        ConfigError for an unknown feature, model or prompt; whatever goes wrong with the
-        model comes back as a result with a status.
+        `prompt` is `NAME@VERSION`. `rendered` replaces the prompt by ready messages, and
+        `response_schema` is sent in place of the feature's own and left to the caller to
+        read (a judge does). Raises ConfigError for an unknown feature, model or prompt;
+        whatever goes wrong with the model comes back as a result with a status.
         """
         overrides = {
             "model": model,
@@ -280,7 +280,7 @@ class Orchestrator:
         self, feature: FeatureSettings, override: Mapping[str, Any] | None
     ) -> tuple[Mapping[str, Any] | None, Validate | None]:
         if override is not None:
-            return override, compile_schema(override)
+            return override, None
         path = feature.output_schema
         if path is None:
             return None, None

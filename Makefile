@@ -1,0 +1,51 @@
+# Two commands do all set-up: `make eval` and `make test`. The rest are habits.
+.DEFAULT_GOAL := help
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3,$(shell command -v $(p) 2>/dev/null)))
+VENV := .venv
+BIN := $(VENV)/bin
+STORE ?= .evalkit
+
+.PHONY: help eval test lint types format bench calibrate docs clean llm check
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(VENV)/.installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: no python3 found; evalkit needs Python 3.11 or newer" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is older than 3.11; set PYTHON=..." >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV)
+	@echo "Installing evalkit into $(VENV) (once, about a minute) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "Installing what the tests need ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary -e '.[dev]'
+	@touch $@
+
+eval: $(VENV)/.installed ## Install, run this repo's golden sets on the embedded model, gate, report
+	@$(BIN)/python -m evalkit.demo --store $(STORE)
+
+test: $(VENV)/.installed-dev ## Install and run the tests
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+check: $(VENV)/.installed ## Validate configuration, prompts, golden sets and judges
+	@$(BIN)/evalkit check
+
+lint: $(VENV)/.installed-dev ## Ruff: errors and formatting
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+format: $(VENV)/.installed-dev ## Ruff: fix and format
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+types: $(VENV)/.installed-dev ## mypy --strict on the package
+	@$(BIN)/mypy
+
+bench: $(VENV)/.installed-dev ## Runner against a bare loop doing the same work, in one run
+	@$(BIN)/python -m benchmarks.runner
+
+calibrate: $(VENV)/.installed-dev ## Simulate the gate's error rates and power (about 15 minutes)
+	@$(BIN)/python -m benchmarks.gate_calibration
+
+clean: ## Remove the environment and the demo's store
+	@rm -rf $(VENV) $(STORE) out build dist

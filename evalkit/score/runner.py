@@ -1,0 +1,398 @@
+"""Golden sets x pairs x trials, down the call path and through the tiers, into a journal.
+
+One of the two places that write scores. A finished case is one journal line, written
+as it finishes; a resumed run skips the keys it finds there. What went wrong with the
+infrastructure stays apart from what went wrong with the answer: the first has no score.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from evalkit.call.budget import Budget
+from evalkit.call.failures import FAILURES
+from evalkit.call.orchestrator import Orchestrator
+from evalkit.records import Answer, CallRecord, CallResult, Case, Mark, Pair, Score
+from evalkit.score.golden import GoldenSet
+
+DRAIN_S = 5.0
+"""How long calls in flight may still take after an interruption."""
+
+Key = tuple[str, str, str, str, int]
+"""(golden set, pair, case id, case hash, trial): what a finished case is known by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scorer:
+    """One metric of a golden set, ready to score an answer."""
+
+    metric: str
+    tier: int
+    name: str
+    """The check's type or the judge's name."""
+    version: str
+    gate: bool
+    must_pass: bool
+    score: Callable[[Answer], Awaitable[tuple[Mark, Sequence[CallRecord]]]] | Callable[
+        [Answer], Mark
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedSet:
+    """A golden set with the pairs that run it, and how to score it."""
+
+    golden: GoldenSet
+    pairs: tuple[Pair, ...]
+    trials: int
+    case_numbers: Sequence[int]
+    """Which cases run, by position in the golden set, in running order."""
+    scorers: tuple[Scorer, ...]
+    case_scorers: Callable[[Case], Sequence[Scorer]]
+    """Scorers of the case's own checks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """Everything a run will do, decided before the first call."""
+
+    run_id: str
+    sets: tuple[PlannedSet, ...]
+    concurrency: int
+    seed: int | None
+    max_cost_usd: float | None
+
+    @property
+    def size(self) -> int:
+        """Number of (case, pair, trial) units."""
+        return sum(len(s.case_numbers) * len(s.pairs) * s.trials for s in self.sets)
+
+
+class Journal(Protocol):
+    """Where finished cases go; `evalkit.store` has the real one."""
+
+    def append(self, line: Mapping[str, Any]) -> None: ...
+
+    def finished(self) -> Iterable[Mapping[str, Any]]: ...
+
+
+@dataclass(slots=True)
+class MetricSummary:
+    """Running totals of one metric of one pair."""
+
+    n: int = 0
+    total: float = 0.0
+    passed: int = 0
+    missing: int = 0
+
+    @property
+    def mean(self) -> float | None:
+        return self.total / self.n if self.n else None
+
+
+@dataclass(slots=True, kw_only=True)
+class RunSummary:
+    """What has happened so far; the progress line and the closing table read it."""
+
+    planned: int
+    done: int = 0
+    resumed: int = 0
+    cost_usd: float = 0.0
+    judge_cost_usd: float = 0.0
+    unpriced_calls: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    """Per case: scored, or the outcome that kept it from being scored."""
+    errors: Counter[str] = field(default_factory=Counter)
+    """Per kind of failure of the model's own calls."""
+    metrics: dict[tuple[str, str, str], MetricSummary] = field(default_factory=dict)
+    """(golden set, pair, metric) -> totals."""
+    must_pass_failures: list[tuple[str, str, str, str]] = field(default_factory=list)
+    """(golden set, pair, case id, metric)."""
+    stopped: str | None = None
+    """None when every unit finished, else budget_stop or cancelled."""
+
+    @property
+    def complete(self) -> bool:
+        return self.done == self.planned
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    planned: PlannedSet
+    number: int
+    pair: Pair
+    trial: int
+
+
+async def run_plan(
+    plan: RunPlan,
+    *,
+    orchestrator: Orchestrator,
+    journal: Journal,
+    on_progress: Callable[[RunSummary], None] = lambda summary: None,
+    stop: asyncio.Event | None = None,
+) -> RunSummary:
+    """Run what is not in the journal yet; returns when all is done or `stop` is set.
+
+    The first unexpected exception (a bug, a full disk) cancels the rest and is raised;
+    every case that finished before it is in the journal.
+    """
+    stop = stop or asyncio.Event()
+    summary = RunSummary(planned=plan.size)
+    finished = _read_back(journal, summary)
+    on_progress(summary)
+    budget = None
+    if plan.max_cost_usd is not None:
+        spent = summary.cost_usd + summary.judge_cost_usd
+        budget = Budget(limit_usd=plan.max_cost_usd, spent_usd=spent)
+    units = _units(plan, finished)
+
+    async def work() -> None:
+        for unit in units:
+            line = await _run_unit(unit, plan, orchestrator, budget)
+            if line is None:
+                summary.stopped = "budget_stop"
+                stop.set()
+            else:
+                journal.append(line)
+                _count(line, summary)
+                on_progress(summary)
+            if stop.is_set():
+                return
+
+    workers = [asyncio.create_task(work()) for _ in range(max(1, plan.concurrency))]
+    await _until_done(workers, stop)
+    if not summary.complete and summary.stopped is None:
+        summary.stopped = "cancelled"
+    return summary
+
+
+async def _until_done(workers: Sequence[asyncio.Task[None]], stop: asyncio.Event) -> None:
+    """Wait for the workers; once stopped, those in flight get `DRAIN_S` to finish."""
+    stopping = asyncio.create_task(stop.wait())
+    pending: set[asyncio.Task[Any]] = set(workers)
+    try:
+        while pending:
+            done, _ = await asyncio.wait(
+                pending | {stopping},
+                return_when=asyncio.FIRST_COMPLETED,
+                timeout=DRAIN_S if stop.is_set() else None,
+            )
+            if not done:
+                return
+            for task in done & pending:
+                task.result()
+            pending -= done
+            if stop.is_set() and pending:
+                done, pending = await asyncio.wait(pending, timeout=DRAIN_S)
+                for task in done:
+                    task.result()
+                return
+    finally:
+        for task in (*workers, stopping):
+            task.cancel()
+        await asyncio.gather(*workers, stopping, return_exceptions=True)
+
+
+def _units(plan: RunPlan, finished: set[Key]) -> Iterator[_Unit]:
+    """What is left to do; pairs take turns on each case, so that both see the same hour."""
+    for planned in plan.sets:
+        golden = planned.golden
+        for number in planned.case_numbers:
+            case_id, case_hash = golden.cases.ids[number], golden.cases.hash_at(number)
+            for trial in range(planned.trials):
+                for pair in planned.pairs:
+                    if (golden.name, str(pair), case_id, case_hash, trial) not in finished:
+                        yield _Unit(planned, number, pair, trial)
+
+
+async def _run_unit(
+    unit: _Unit, plan: RunPlan, orchestrator: Orchestrator, budget: Budget | None
+) -> dict[str, Any] | None:
+    """One case, once: call, score, journal line. None when the budget does not allow it."""
+    golden, pair = unit.planned.golden, unit.pair
+    case = golden.cases[unit.number]
+    result = await orchestrator.execute(
+        golden.feature,
+        case.input,
+        model=pair.model,
+        prompt=f"{pair.prompt_name}@{pair.prompt_version}",
+        fallbacks=(),
+        on_failure="error",
+        seed=None if plan.seed is None else plan.seed + unit.trial,
+        budget=budget,
+    )
+    if result.error_kind == "budget":
+        return None
+    scorers = (*unit.planned.scorers, *unit.planned.case_scorers(case))
+    marks, judge_calls = await score_result(result, case, scorers)
+    if any(mark.outcome == "budget_stop" for mark in marks):
+        return None
+    created_at = time.time_ns() // 1000
+    return {
+        "key": [golden.name, str(pair), case.id, case.case_hash, unit.trial],
+        "calls": [as_json(result.record), *(as_json(call) for call in judge_calls)],
+        "scores": [
+            as_json(
+                _score_row(scorer, mark, case=case, result=result, unit=unit, plan=plan, at=created_at)
+            )
+            for scorer, mark in zip(scorers, marks, strict=True)
+        ],
+        "must_pass": [s.metric for s in scorers if s.must_pass or (case.must_pass and s.gate)],
+    }
+
+
+async def score_result(
+    result: CallResult, case: Case, scorers: Sequence[Scorer]
+) -> tuple[list[Mark], list[CallRecord]]:
+    """Score one result by every scorer; marks in the scorers' order, and the judges' calls.
+
+    A failed call is not shown to the scorers: a product failure scores 0 on every
+    metric, anything else has no score.
+    """
+    kind = failure_kind(result)
+    if kind is not None:
+        return [failure_mark(kind, result)] * len(scorers), []
+    answer = Answer(
+        output=result.output or "",
+        case_id=case.id,
+        input=case.input,
+        expected=case.expected,
+        has_expected=case.has_expected,
+        metadata=case.metadata,
+        record=result.record,
+    )
+    marks: list[Mark] = []
+    calls: list[CallRecord] = []
+    for scorer in scorers:
+        scored = scorer.score(answer)
+        if isinstance(scored, Mark):
+            marks.append(scored)
+        else:
+            mark, made = await scored
+            marks.append(mark)
+            calls.extend(made)
+    return marks, calls
+
+
+def failure_kind(result: CallResult) -> str | None:
+    """Why a result cannot be scored as an answer; None when it can."""
+    return result.error_kind
+
+
+def failure_mark(kind: str, result: CallResult) -> Mark:
+    """The mark of a call that gave no usable answer, by the failure table."""
+    outcome = FAILURES[kind].outcome
+    at_fault = outcome == "product_failure"
+    return Mark(
+        score=0.0 if at_fault else None,
+        passed=False if at_fault else None,
+        outcome=outcome,
+        error_kind=kind,
+        reason=result.record.route_reason,
+    )
+
+
+def _score_row(
+    scorer: Scorer,
+    mark: Mark,
+    *,
+    case: Case,
+    result: CallResult,
+    unit: _Unit,
+    plan: RunPlan,
+    at: int,
+) -> Score:
+    record, golden = result.record, unit.planned.golden
+    return Score(
+        run_id=plan.run_id,
+        golden_set=golden.name,
+        golden_set_hash=golden.hash,
+        case_id=case.id,
+        case_hash=case.case_hash,
+        cluster=case.cluster,
+        trial=unit.trial,
+        model=unit.pair.model,
+        served_model=record.served_model,
+        prompt_name=record.prompt_name,
+        prompt_version=record.prompt_version,
+        prompt_hash=record.prompt_hash,
+        metric=scorer.metric,
+        tier=scorer.tier,
+        score=mark.score,
+        passed=mark.passed,
+        outcome=mark.outcome,
+        error_kind=mark.error_kind,
+        reason=mark.reason,
+        scorer=scorer.name,
+        scorer_version=scorer.version,
+        slices={key: str(case.metadata[key]) for key in golden.slices if key in case.metadata},
+        inclusion_prob=None,
+        trace_id=record.trace_id,
+        latency_ms=record.latency_ms,
+        ttft_ms=record.ttft_ms,
+        cost_usd=record.cost_usd,
+        created_at=at,
+    )
+
+
+def order_cases(n_cases: int, *, limit: int | None, seed: int | None) -> Sequence[int]:
+    """Positions of the cases to run: file order, or a seeded draw of `limit` of them."""
+    if limit is None or limit >= n_cases:
+        return range(n_cases)
+    return sorted(random.Random(seed or 0).sample(range(n_cases), limit))
+
+
+def _read_back(journal: Journal, summary: RunSummary) -> set[Key]:
+    """Keys of the cases that earlier sessions of this run finished, counted into `summary`."""
+    finished: set[Key] = set()
+    for line in journal.finished():
+        golden_set, pair, case_id, case_hash, trial = line["key"]
+        key = (golden_set, pair, case_id, case_hash, trial)
+        if key not in finished:
+            finished.add(key)
+            _count(line, summary)
+    summary.resumed = len(finished)
+    return finished
+
+
+def _count(line: Mapping[str, Any], summary: RunSummary) -> None:
+    golden_set, pair, case_id, _, _ = line["key"]
+    call, *judge_calls = line["calls"]
+    summary.done += 1
+    summary.cost_usd += call["cost_usd"] or 0.0
+    summary.judge_cost_usd += sum(c["cost_usd"] or 0.0 for c in judge_calls)
+    summary.unpriced_calls += sum(c["cost_usd"] is None for c in line["calls"])
+    if call["error_kind"]:
+        summary.errors[call["error_kind"]] += 1
+    outcomes = {score["outcome"] for score in line["scores"]}
+    summary.outcomes[min(outcomes - {"scored"}, default="scored")] += 1
+    for score in line["scores"]:
+        totals = summary.metrics.setdefault((golden_set, pair, score["metric"]), MetricSummary())
+        if score["score"] is None:
+            totals.missing += 1
+            continue
+        totals.n += 1
+        totals.total += score["score"]
+        totals.passed += bool(score["passed"])
+        if score["passed"] is False and score["metric"] in line["must_pass"]:
+            summary.must_pass_failures.append((golden_set, pair, case_id, score["metric"]))
+
+
+def as_json(record: Any) -> dict[str, Any]:
+    """A flat record as a dict of its fields; nested records too, by their own fields."""
+    return {name: _plain(getattr(record, name)) for name in record.__slots__}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "__slots__") and hasattr(value, "__dataclass_fields__"):
+        return as_json(value)
+    return value
