@@ -1,0 +1,589 @@
+"""Compare a candidate with its baseline, case by case.
+
+The statistics of `decide`: tests, intervals, corrections, power. Arrays in,
+frozen results out: no I/O, no logging, no randomness but the seed passed in.
+Every function states its null hypothesis and source. The case is what was
+drawn (or the cluster, where cases share one), never the trial. scipy.stats
+takes a second to import and is not used: scipy.special has what is needed.
+Early stopping is in `sequential`, human labels are in `ppi` and `agreement`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+Floats: TypeAlias = NDArray[np.float64]
+Ints: TypeAlias = NDArray[np.int64]
+Method = Literal[
+    "mcnemar-midp",
+    "sign-flip-exact",
+    "sign-flip",
+    "paired-t",
+    "cluster-sign-flip-exact",
+    "cluster-sign-flip",
+    "no-spread",
+    "unmeasurable",
+]
+
+TARGET_POWER = 0.8
+ENUMERATE_UP_TO = 14
+"""Units whose 2^m sign patterns are all written out."""
+SIGN_FLIP_BELOW = 200
+"""Units that differ, from which on the paired t replaces the sign flip."""
+FLIPS = 99_999
+FLIP_CHUNK = 10_000
+FLIP_HITS = 2_000
+"""Draws beyond the observed sum after which the Monte Carlo may stop (Besag & Clifford)."""
+LATTICE_STEPS = 5_000
+LATTICE_WORK = 4_000_000
+CASES_LIMIT = 10_000_000
+TRIALS_LIMIT = 10_000
+SAME = 1e-9
+"""Numbers closer than this are one number: sums of thirds differ in the last bits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paired:
+    """One comparison: how far the candidate is from the baseline, and how sure that is."""
+
+    n: int
+    """Cases with a score on both sides."""
+    n_clusters: int | None
+    """Clusters those cases fall into; None where every case stands for itself."""
+    delta: float | None
+    """Mean of candidate minus baseline, -1..1; None without a case."""
+    ci: tuple[float, float] | None
+    """Two-sided interval of delta at 1 - 2·alpha; None when unmeasurable."""
+    p_value: float | None
+    """One-sided, for a drop beyond the tolerance."""
+    p_improvement: float | None
+    """One-sided, for the other direction."""
+    p_exact: float | None
+    """McNemar's exact binomial p for a drop; None for any other method."""
+    method: Method
+    se: float | None
+    """Standard error the interval was made from; None without spread."""
+    df: float | None
+    """Degrees of freedom of the interval's quantile; inf for a normal one."""
+    losses: int
+    wins: int
+    mde: float | None
+    """Smallest true drop found with 80 % power at this n, spread and power_alpha; None when
+    not even a total collapse would be found."""
+    cases_needed: int | None
+    """Cases, at the same trials, to exclude a drop of max_drop with 80 % power if there is none."""
+    trials_needed: int | None
+    """Trials a side, at the same cases, for the same; None when no number would do, or unknown."""
+    reason: str | None = None
+    """Why nothing could be measured."""
+
+    @property
+    def measurable(self) -> bool:
+        return self.reason is None
+
+
+@dataclass(frozen=True, slots=True)
+class _Tails:
+    drop: float
+    improvement: float
+    exact: float | None
+    method: Method
+
+
+@dataclass(frozen=True, slots=True)
+class _Interval:
+    low: float
+    high: float
+    se: float | None
+    df: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Units:
+    """What was drawn: cases, or clusters of them. Sorted, so row order cannot matter."""
+
+    totals: Floats
+    """Sum of d + tolerance in each unit."""
+    sizes: Floats
+    """Cases in each unit."""
+    clustered: bool
+
+    @property
+    def means(self) -> Floats:
+        return self.totals / self.sizes
+
+
+def compare(
+    d: ArrayLike,
+    *,
+    clusters: Sequence[Any] | NDArray[Any] | None = None,
+    tolerance: float = 0.0,
+    alpha: float = 0.05,
+    max_drop: float = 0.05,
+    seed: int = 0,
+    power_alpha: float | None = None,
+    within_var: float | None = None,
+    trials: float = 1.0,
+) -> Paired:
+    """Test H0: E[d] >= -tolerance against a larger drop, and give delta its interval.
+
+    `d` (n_cases,) is candidate minus baseline, each the mean over a case's trials.
+    `clusters` (n_cases,) names what each case was drawn with. `power_alpha` is the
+    adjusted level that mde refers to (default alpha). `within_var` is the variance of
+    d from trial noise at one trial a side, `trials` how many there were; see
+    `split_variance`. Order of rows changes nothing; swapping the sides mirrors
+    delta and interval.
+    """
+    deltas = _checked(d)
+    units = _units(deltas, clusters, tolerance)
+    n, n_units = len(deltas), len(units.totals)
+    n_clusters = n_units if units.clustered else None
+    delta = math.fsum(deltas) / n if n else None
+    losses, wins = int((deltas < -SAME).sum()), int((deltas > SAME).sum())
+    reason = _unmeasurable(n, n_units)
+    if reason is not None or delta is None:
+        return Paired(
+            n=n, n_clusters=n_clusters, delta=delta, ci=None, p_value=None, p_improvement=None,
+            p_exact=None, method="unmeasurable", se=None, df=None, losses=losses, wins=wins,
+            mde=None, cases_needed=None, trials_needed=None, reason=reason,
+        )  # fmt: skip
+    if np.ptp(units.means) < SAME:
+        tails = _no_spread_tails(units)
+        interval = _no_spread_interval(delta, n_units, alpha)
+    elif units.clustered:
+        tails = _cluster_tails(units, seed)
+        interval = _cr2_interval(delta, units, tolerance, alpha)
+    elif tolerance == 0 and np.isin(deltas, (-1.0, 0.0, 1.0)).all():
+        tails = _mcnemar_tails(losses, wins)
+        interval = _bonett_price_interval(losses, wins, n, alpha)
+    else:
+        tails = _case_tails(units.totals, seed)
+        interval = _t_interval(delta, deltas, alpha)
+    plan = _Plan.of(interval, n, n_units, tails.method, alpha, max_drop)
+    return Paired(
+        n=n,
+        n_clusters=n_clusters,
+        delta=delta,
+        ci=(max(interval.low, -1.0), min(interval.high, 1.0)),
+        p_value=tails.drop,
+        p_improvement=tails.improvement,
+        p_exact=tails.exact,
+        method=tails.method,
+        se=interval.se,
+        df=interval.df,
+        losses=losses,
+        wins=wins,
+        mde=plan.mde(alpha if power_alpha is None else power_alpha),
+        cases_needed=plan.cases_needed(),
+        trials_needed=plan.trials_needed(within_var, trials),
+    )
+
+
+def _checked(d: ArrayLike) -> Floats:
+    deltas = np.asarray(d, dtype=np.float64)
+    if deltas.ndim != 1:
+        raise ValueError(f"d has shape {deltas.shape}; it is one number per case")
+    if not np.isfinite(deltas).all() or (np.abs(deltas) > 1 + SAME).any():
+        raise ValueError("d is candidate minus baseline of scores in 0..1, so within -1..1")
+    return _snapped(deltas)
+
+
+def _snapped(values: Floats) -> Floats:
+    nearest = np.rint(values)
+    return np.where(np.abs(values - nearest) < SAME, nearest + 0.0, values)
+
+
+def _unmeasurable(n: int, n_units: int) -> str | None:
+    if n == 0:
+        return "no case has a score on both sides"
+    if n == 1:
+        return "one case says nothing about spread"
+    if n_units == 1:
+        return "all cases share one cluster, which says nothing about spread"
+    return None
+
+
+def _units(deltas: Floats, clusters: Sequence[Any] | NDArray[Any] | None, tol: float) -> _Units:
+    shifted = _snapped(deltas + tol)
+    if clusters is None:
+        return _Units(np.sort(shifted), np.ones(len(shifted)), False)
+    names = np.asarray(clusters)
+    if names.shape != deltas.shape:
+        raise ValueError(f"{len(names)} clusters for {len(deltas)} cases")
+    _, code = np.unique(names, return_inverse=True)
+    order = np.lexsort((shifted, code))
+    counts = np.bincount(code)
+    if len(counts) == len(shifted):
+        return _Units(np.sort(shifted), np.ones(len(shifted)), False)
+    totals = _snapped(np.add.reduceat(shifted[order], np.cumsum(counts) - counts))
+    order = np.lexsort((totals, counts))
+    return _Units(totals[order], counts[order].astype(np.float64), True)
+
+
+# --- no spread ----------------------------------------------------------------------
+
+
+def _no_spread_tails(units: _Units) -> _Tails:
+    """H0: the sign of each unit's change is a coin's; all n came up the same (sign test)."""
+    centre, n = units.means[0], len(units.totals)
+    return _Tails(
+        drop=0.5**n if centre < -SAME else 1.0,
+        improvement=0.5**n if centre > SAME else 1.0,
+        exact=None,
+        method="no-spread",
+    )
+
+
+def _no_spread_interval(delta: float, n: int, alpha: float) -> _Interval:
+    """What n units without an event leave possible: (1 - x)^n = alpha (the exact zero bound)."""
+    reach = -math.expm1(math.log(alpha) / n)
+    return _Interval(delta - reach, delta + reach, None, None)
+
+
+# --- cases that pass or fail ----------------------------------------------------------
+
+
+def _mcnemar_tails(losses: int, wins: int) -> _Tails:
+    """H0: a case that changed is as likely a loss as a win. McNemar, mid-p (Fagerland 2013)."""
+    m = losses + wins
+    return _Tails(
+        drop=_mid_p(wins, m),
+        improvement=_mid_p(losses, m),
+        exact=_binomial_at_most(wins, m),
+        method="mcnemar-midp",
+    )
+
+
+def _mid_p(k: int, m: int) -> float:
+    return (_binomial_at_most(k, m) + _binomial_at_most(k - 1, m)) / 2
+
+
+def _binomial_at_most(k: int, m: int) -> float:
+    return float(special.bdtr(k, m, 0.5)) if k >= 0 else 0.0
+
+
+def _bonett_price_interval(losses: int, wins: int, n: int, alpha: float) -> _Interval:
+    """Adjusted Wald: one win and one loss added (Bonett & Price 2012); never a point."""
+    lost, won = (losses + 1) / (n + 2), (wins + 1) / (n + 2)
+    se = math.sqrt((lost + won - (won - lost) ** 2) / (n + 2))
+    reach = float(special.ndtri(1 - alpha)) * se
+    return _Interval(won - lost - reach, won - lost + reach, se, math.inf)
+
+
+# --- graded cases -------------------------------------------------------------------
+
+
+def _case_tails(x: Floats, seed: int) -> _Tails:
+    """H0: each case's d + tolerance is as likely positive as negative, its size given.
+
+    Flipping signs leaves sum(x²) alone, so ordering by t and by sum(x) is the same. Where
+    all x are multiples of one step (k trials give k-ths) the null distribution is exact.
+    """
+    moved = x[np.abs(x) > SAME]
+    if len(moved) >= SIGN_FLIP_BELOW:
+        return _t_tails(x)
+    steps = _lattice(moved)
+    if steps is not None:
+        drop, improvement = _lattice_tails(steps)
+        return _Tails(drop, improvement, None, "sign-flip-exact")
+    if len(moved) <= ENUMERATE_UP_TO:
+        sums = _all_flips(moved[:, None])[:, 0]
+        drop, improvement = _shares_beyond(sums, sums[0], SAME * np.abs(moved).sum())
+        return _Tails(drop, improvement, None, "sign-flip-exact")
+    drop, improvement = _monte_carlo_tails(
+        moved[:, None], lambda sums: sums[:, 0], SAME * float(np.abs(moved).sum()), seed
+    )
+    return _Tails(drop, improvement, None, "sign-flip")
+
+
+def _t_tails(x: Floats) -> _Tails:
+    """H0: E[x] = 0, by Student's t on the cases (paired t)."""
+    n = len(x)
+    t = math.fsum(x) / n / (float(x.std(ddof=1)) / math.sqrt(n))
+    return _Tails(float(special.stdtr(n - 1, t)), float(special.stdtr(n - 1, -t)), None, "paired-t")
+
+
+def _t_interval(delta: float, deltas: Floats, alpha: float) -> _Interval:
+    n = len(deltas)
+    se = float(np.sort(deltas).std(ddof=1)) / math.sqrt(n)
+    reach = float(special.stdtrit(n - 1, 1 - alpha)) * se
+    return _Interval(delta - reach, delta + reach, se, n - 1.0)
+
+
+def _lattice(x: Floats) -> Ints | None:
+    """Whole numbers proportional to x, or None where no common step exists."""
+    q = 1
+    for _ in range(LATTICE_STEPS.bit_length()):
+        scaled = x * q
+        off = np.abs(scaled - np.rint(scaled)) > SAME * q
+        if not off.any():
+            steps = np.rint(scaled).astype(np.int64)
+            steps //= max(int(np.gcd.reduce(steps)), 1)
+            work = len(x) * int(np.abs(steps).sum())
+            return steps if work <= LATTICE_WORK else None
+        rest = Fraction(float(scaled[off][0])).limit_denominator(LATTICE_STEPS)
+        q *= rest.denominator
+        if rest.denominator == 1 or q > LATTICE_STEPS:
+            return None
+    return None
+
+
+def _lattice_tails(steps: Ints) -> tuple[float, float]:
+    """Both tails of the sum under sign flips, by adding one case after the other."""
+    sizes = np.sort(np.abs(steps))
+    chance = np.zeros(int(sizes.sum()) + 1)
+    chance[0], reach = 1.0, 0
+    for size in sizes.tolist():
+        half = chance[: reach + 1] / 2
+        chance[: reach + 1] = half
+        chance[size : size + reach + 1] += half
+        reach += size
+    gained = int(steps[steps > 0].sum())
+    return min(float(chance[: gained + 1].sum()), 1.0), min(float(chance[gained:].sum()), 1.0)
+
+
+def _all_flips(values: Floats) -> Floats:
+    """Sums of `values` (units, columns) under every sign pattern; row 0 is the observed one."""
+    sums = np.zeros((1, values.shape[1]))
+    for row in values:
+        sums = np.concatenate([sums + row, sums - row])
+    return sums
+
+
+def _shares_beyond(draws: Floats, seen: float, slack: float) -> tuple[float, float]:
+    return float((draws <= seen + slack).mean()), float((draws >= seen - slack).mean())
+
+
+def _monte_carlo_tails(
+    values: Floats, statistic: Callable[[Floats], Floats], slack: float, seed: int
+) -> tuple[float, float]:
+    """Both tails over random sign patterns; a valid p however it ends (Besag & Clifford 1991).
+
+    p = (k + 1) / (B + 1) after B draws; or hits / draws at the FLIP_HITS-th draw beyond the
+    observed value, so that plain non-results cost a tenth.
+    """
+    seen = float(statistic(values.sum(axis=0)[None, :])[0])
+    generator = np.random.default_rng(seed)
+    low, high = _TailCount(), _TailCount()
+    drawn = 0
+    while drawn < FLIPS and not (low.settled and high.settled):
+        size = min(FLIP_CHUNK, FLIPS - drawn)
+        draws = statistic(_random_flips(values, size, generator))
+        low.add(draws <= seen + slack, drawn)
+        high.add(draws >= seen - slack, drawn)
+        drawn += size
+    return low.p(drawn), high.p(drawn)
+
+
+@dataclass(slots=True)
+class _TailCount:
+    hits: int = 0
+    settled: float = 0.0
+
+    def add(self, beyond: NDArray[np.bool_], drawn: int) -> None:
+        if self.settled:
+            return
+        new = int(beyond.sum())
+        if self.hits + new >= FLIP_HITS:
+            last = np.flatnonzero(beyond)[FLIP_HITS - self.hits - 1]
+            self.settled = FLIP_HITS / (drawn + int(last) + 1)
+        self.hits += new
+
+    def p(self, drawn: int) -> float:
+        return self.settled or (self.hits + 1) / (drawn + 1)
+
+
+_BYTE_SIGNS: Floats = 1.0 - 2.0 * np.unpackbits(
+    np.arange(256, dtype=np.uint8)[:, None], axis=1
+).astype(np.float64)
+
+
+def _random_flips(values: Floats, size: int, generator: np.random.Generator) -> Floats:
+    """Sums of `values` (units, columns) under `size` random sign patterns, (size, columns).
+
+    Eight units at a time: a random byte looks up one of their 256 partial sums.
+    """
+    groups = -(-len(values) // 8)
+    padded = np.zeros((groups * 8, values.shape[1]))
+    padded[: len(values)] = values
+    pattern = np.frombuffer(generator.bytes(groups * size), dtype=np.uint8).reshape(groups, size)
+    sums = np.zeros((values.shape[1], size))
+    for group in range(groups):
+        partial = _BYTE_SIGNS @ padded[group * 8 : group * 8 + 8]
+        for column in range(values.shape[1]):
+            sums[column] += partial[:, column].take(pattern[group])
+    return sums.T
+
+
+# --- clusters -----------------------------------------------------------------------
+
+
+def _cluster_tails(units: _Units, seed: int) -> _Tails:
+    """H0: each cluster's total of d + tolerance is as likely positive as negative.
+
+    Studentised sign flip, the wild cluster bootstrap with the null imposed and Rademacher
+    weights (Canay, Santos & Shaikh 2021); exact for symmetric totals at any number of
+    clusters. The statistic divides by the CR2 spread that the interval uses.
+    """
+    totals, sizes = units.totals, units.sizes
+    cases = float(sizes.sum())
+    weight = 1 / (1 - sizes / cases)
+    square, size_square = float(weight @ totals**2), float(weight @ sizes**2)
+
+    def t_like(sums: Floats) -> Floats:
+        mean = sums[:, 0] / cases
+        spread = square - 2 * mean * sums[:, 1] + mean**2 * size_square
+        return sums[:, 0] / np.sqrt(np.maximum(spread, SAME**2 * square))
+
+    moved = np.abs(totals) > SAME
+    values = np.column_stack([totals, weight * sizes * totals])[moved]
+    seen = float(t_like(values.sum(axis=0)[None, :])[0])
+    slack = SAME * max(abs(seen), 1 / math.sqrt(square))
+    if len(values) <= ENUMERATE_UP_TO:
+        drop, improvement = _shares_beyond(t_like(_all_flips(values)), seen, slack)
+        return _Tails(drop, improvement, None, "cluster-sign-flip-exact")
+    drop, improvement = _monte_carlo_tails(values, t_like, slack, seed)
+    return _Tails(drop, improvement, None, "cluster-sign-flip")
+
+
+def _cr2_interval(delta: float, units: _Units, tolerance: float, alpha: float) -> _Interval:
+    """CR2 variance with Satterthwaite degrees of freedom (Bell & McCaffrey 2002), mean only.
+
+    For a mean the matrix square roots of CR2 reduce to 1 / (1 - share of the cluster); for
+    equal clusters this is the t interval of cluster means.
+    """
+    sizes = units.sizes
+    cases = float(sizes.sum())
+    share = sizes / cases
+    apart = units.totals - sizes * (delta + tolerance)
+    se = math.sqrt(float((apart**2 / (1 - share)).sum())) / cases
+    leverage = sizes**2 / (1 - share)
+    cross = (leverage.sum() ** 2 - (leverage**2).sum()) / cases**2
+    df = float(cases**2 / ((sizes**2).sum() + cross))
+    reach = float(special.stdtrit(df, 1 - alpha)) * se
+    return _Interval(delta - reach, delta + reach, se, df)
+
+
+# --- many comparisons ---------------------------------------------------------------
+
+
+def holm(p_values: ArrayLike) -> list[float]:
+    """Adjust p-values so that any false alarm in the family has probability <= alpha.
+
+    Holm (1979): H0 of each comparison, under any dependence. Order is kept.
+    """
+    p = _checked_p(p_values)
+    order = np.argsort(p, kind="stable")
+    left = np.arange(len(p), 0, -1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(left * p[order]), 1.0)
+    return [float(value) for value in adjusted]
+
+
+def bh(p_values: ArrayLike) -> list[float]:
+    """Adjust p-values so that the expected share of false alarms among alarms is <= alpha.
+
+    Benjamini & Hochberg (1995): independent or positively dependent comparisons.
+    """
+    p = _checked_p(p_values)
+    order = np.argsort(p, kind="stable")[::-1]
+    rank = np.arange(len(p), 0, -1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.minimum.accumulate(p[order] * len(p) / rank), 1.0)
+    return [float(value) for value in adjusted]
+
+
+def _checked_p(p_values: ArrayLike) -> Floats:
+    p = np.asarray(p_values, dtype=np.float64).reshape(-1)
+    if not ((p >= 0) & (p <= 1)).all():
+        raise ValueError("a p-value is a number in 0..1; leave unmeasurable comparisons out")
+    return p
+
+
+# --- power --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What this spread lets one see, and what more cases or trials would."""
+
+    se: float | None
+    df: float
+    n: int
+    n_units: int
+    least_units: Literal["mid-p", "exact"]
+    alpha: float
+    max_drop: float
+
+    @classmethod
+    def of(
+        cls, interval: _Interval, n: int, n_units: int, method: Method, alpha: float, drop: float
+    ) -> _Plan:
+        df = math.inf if interval.df is None else interval.df
+        kind: Literal["mid-p", "exact"] = "mid-p" if method == "mcnemar-midp" else "exact"
+        return cls(interval.se, df, n, n_units, kind, alpha, drop)
+
+    def mde(self, alpha: float) -> float | None:
+        """Drop whose z or t reaches the test's level with 80 % power; at least the drop that
+        turns as many units as the test needs to reach its level at all."""
+        needed = math.floor(-math.log2(alpha)) + (0 if self.least_units == "mid-p" else 1)
+        if needed > self.n_units:
+            return None
+        floor = float(special.betaincinv(needed, self.n_units - needed + 1, TARGET_POWER))
+        if self.se is None:
+            return floor
+        reach = _reach(alpha, self.df) * self.se
+        found = max(reach, floor) if self.least_units == "mid-p" else reach
+        return found if found <= 1 else None
+
+    def cases_needed(self) -> int | None:
+        if self.max_drop <= 0:
+            return None
+        se, df = self.se, self.df
+        if se is None:
+            units = math.log(self.alpha) / math.log1p(-min(self.max_drop, 1 - SAME))
+            return math.floor(units * self.n / self.n_units) + 1
+
+        def needed(n: float) -> float:
+            return (
+                self.n * (_reach(self.alpha, max(df * n / self.n, 1.0)) * se / self.max_drop) ** 2
+            )
+
+        return _settle(needed, CASES_LIMIT)
+
+    def trials_needed(self, within_var: float | None, trials: float) -> int | None:
+        if self.se is None or within_var is None or self.max_drop <= 0:
+            return None
+        between = max(self.se**2 * self.n - within_var / trials, 0.0)
+        room = (self.max_drop / _reach(self.alpha, self.df)) ** 2 * self.n - between
+        if room <= 0 or within_var / room > TRIALS_LIMIT:
+            return None
+        return max(math.ceil(within_var / room - SAME), 1)
+
+
+def _reach(alpha: float, df: float, target: float = TARGET_POWER) -> float:
+    """Standard errors between no effect and one found with the target power."""
+    if math.isinf(df):
+        return float(special.ndtri(1 - alpha) + special.ndtri(target))
+    return float(special.stdtrit(df, 1 - alpha) + special.stdtrit(df, target))
+
+
+def _settle(needed: Callable[[float], float], limit: int) -> int | None:
+    """Smallest n that covers what it needs itself; t quantiles shrink with n."""
+    n = 2.0
+    for _ in range(50):
+        after = max(math.ceil(needed(n) - SAME), 2)
+        if after > limit:
+            return None
+        if after == n:
+            break
+        n = after
+    return int(n)
