@@ -104,7 +104,7 @@ class Orchestrator:
         self._providers = providers
         self._sink = sink
         self._clock = clock or Clock()
-        self._prompts = PromptRegistry(settings.root)
+        self.prompts = PromptRegistry(settings.root)
         self._gates: dict[str, asyncio.Semaphore] = {}
         self._schemas: dict[Path, tuple[Mapping[str, Any], Validate]] = {}
 
@@ -267,7 +267,7 @@ class Orchestrator:
 
     def _render(self, call: _Call) -> Rendered:
         feature = call.feature
-        prompt = self._prompts.get(feature.prompt_name, feature.prompt_version)
+        prompt = self.prompts.get(feature.prompt_name, feature.prompt_version)
         documents = call.input.get("documents")
         return Rendered(
             name=prompt.name,

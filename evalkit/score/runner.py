@@ -39,9 +39,9 @@ class Scorer:
     version: str
     gate: bool
     must_pass: bool
-    score: Callable[[Answer], Awaitable[tuple[Mark, Sequence[CallRecord]]]] | Callable[
-        [Answer], Mark
-    ]
+    score: (
+        Callable[[Answer], Awaitable[tuple[Mark, Sequence[CallRecord]]]] | Callable[[Answer], Mark]
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,7 +240,9 @@ async def _run_unit(
         "calls": [as_json(result.record), *(as_json(call) for call in judge_calls)],
         "scores": [
             as_json(
-                _score_row(scorer, mark, case=case, result=result, unit=unit, plan=plan, at=created_at)
+                _score_row(
+                    scorer, mark, case=case, result=result, unit=unit, plan=plan, at=created_at
+                )
             )
             for scorer, mark in zip(scorers, marks, strict=True)
         ],

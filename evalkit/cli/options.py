@@ -1,0 +1,37 @@
+"""Options that every command has, and how a command prints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def common_options(function: F) -> F:
+    """`--json`, `--store` and `--config`, in this order at the end of a command's help."""
+    for option in (
+        click.option(
+            "--config",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="The configuration; default: evalkit.toml here or above.",
+        ),
+        click.option("--store", "store", metavar="DIR", help="The store; default: as configured."),
+        click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout."),
+    ):
+        function = option(function)
+    return function
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def say(message: str) -> None:
+    """A line for the person at the terminal: stderr."""
+    click.echo(message, err=True)

@@ -1,0 +1,288 @@
+"""Carries out one run, from what was asked to sealed files, for the CLI and scripts.
+
+Opens the store before the first paid call, journals every finished case, drains on the
+first interruption and stops at once on the second, seals what is complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from evalkit import __version__
+from evalkit.call.trace import new_id
+from evalkit.config import Settings
+from evalkit.errors import ConfigError, StoreError
+from evalkit.score.golden import GoldenSet
+from evalkit.score.runner import RunSummary, run_plan
+from evalkit.store.views import Store, open_store
+from evalkit.wiring import PreparedRun, RunRequest, prepare_run
+
+Progress = Callable[[int], AbstractContextManager[Callable[[RunSummary], None]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedRun:
+    """A run as it ended, complete or not."""
+
+    run_id: str
+    store: str
+    summary: RunSummary
+
+    def as_json(self) -> dict[str, Any]:
+        summary = self.summary
+        return {
+            "run_id": self.run_id,
+            "store": self.store,
+            "status": "complete" if summary.complete else "incomplete",
+            "stopped": summary.stopped,
+            "planned": summary.planned,
+            "done": summary.done,
+            "resumed": summary.resumed,
+            "cost_usd": round(summary.cost_usd, 6),
+            "judge_cost_usd": round(summary.judge_cost_usd, 6),
+            "unpriced_calls": summary.unpriced_calls,
+            "outcomes": dict(summary.outcomes),
+            "errors": dict(summary.errors),
+            "must_pass_failures": [
+                {"golden_set": g, "pair": p, "case_id": c, "metric": m}
+                for g, p, c, m in summary.must_pass_failures
+            ],
+            "metrics": [
+                {
+                    "golden_set": golden_set,
+                    "pair": pair,
+                    "metric": metric,
+                    "mean": totals.mean,
+                    "n": totals.n,
+                    "missing": totals.missing,
+                    "passed": totals.passed,
+                }
+                for (golden_set, pair, metric), totals in summary.metrics.items()
+            ],
+        }
+
+
+def run_golden_sets(
+    settings: Settings,
+    request: RunRequest,
+    *,
+    store: str | None = None,
+    resume: str | None = None,
+    progress: Progress | None = None,
+    on_start: Callable[[str], None] = lambda line: None,
+) -> FinishedRun:
+    """Run what `request` asks, or finish the run `resume`; returns how it ended.
+
+    Raises ConfigError, ContentError or GoldenSetError before any call, StoreError when
+    the store cannot be written, NotComparable when a resumed run's golden set changed.
+    """
+    opened = open_store(store or settings.store_path)
+    if resume is None:
+        prepared = prepare_run(settings, request, run_id=new_id())
+        writer = opened.create_run(manifest_of(prepared, request, settings))
+    else:
+        writer = opened.open_run(resume)
+        request = request_of(writer.manifest, request)
+        prepared = prepare_run(settings, request, run_id=writer.run_id)
+        refuse_if_changed(writer.manifest, prepared)
+    _refuse_edited_prompts(opened, prepared)
+    on_start(f"run {writer.run_id}: {describe_plan(prepared)}")
+    show = progress or _silent
+    with writer, show(prepared.plan.size) as on_progress:
+        summary = asyncio.run(_run(prepared, writer, on_progress))
+        if summary.complete:
+            writer.seal("complete", counts=dict(summary.outcomes))
+    return FinishedRun(run_id=writer.run_id, store=str(opened.path), summary=summary)
+
+
+async def _run(
+    prepared: PreparedRun, journal: Any, on_progress: Callable[[RunSummary], None]
+) -> RunSummary:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    main = asyncio.current_task()
+
+    def interrupted() -> None:
+        if stop.is_set() and main is not None:
+            main.cancel()
+        stop.set()
+
+    with _on_signals(loop, interrupted):
+        async with prepared.orchestrator as orchestrator:
+            return await run_plan(
+                prepared.plan,
+                orchestrator=orchestrator,
+                journal=journal,
+                on_progress=on_progress,
+                stop=stop,
+            )
+
+
+@contextmanager
+def _on_signals(loop: asyncio.AbstractEventLoop, handler: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM drain the run where signals can be handled at all (main thread)."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    try:
+        for number in signals:
+            loop.add_signal_handler(number, handler)
+    except (NotImplementedError, RuntimeError, ValueError):
+        signals = ()
+    try:
+        yield
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+@contextmanager
+def _silent(planned: int) -> Iterator[Callable[[RunSummary], None]]:
+    yield lambda summary: None
+
+
+# --- the manifest ----------------------------------------------------------------
+
+
+def manifest_of(
+    prepared: PreparedRun, request: RunRequest, settings: Settings
+) -> dict[str, Any]:
+    """What a run's manifest says from its start; the store adds status, counts and files."""
+    plan = prepared.plan
+    return {
+        "run_id": plan.run_id,
+        "git": git_state(settings.root),
+        "versions": {"evalkit": __version__, "python": platform.python_version()},
+        "seed": plan.seed,
+        "concurrency": plan.concurrency,
+        "planned": plan.size,
+        "request": {**asdict(request), "golden_sets": [str(s.golden.path) for s in plan.sets]},
+        "pairs": sorted({str(pair) for one in plan.sets for pair in one.pairs}),
+        "prompts": prompt_hashes(prepared),
+        "golden_sets": {one.golden.name: _golden_manifest(one.golden, settings) | {
+            "n_cases": len(one.case_numbers),
+            "trials": one.trials,
+            "pairs": [str(pair) for pair in one.pairs],
+        } for one in plan.sets},
+    }  # fmt: skip
+
+
+def _golden_manifest(golden: GoldenSet, settings: Settings) -> dict[str, Any]:
+    path = golden.path.resolve()
+    root = settings.root.resolve()
+    return {
+        "hash": golden.hash,
+        "path": str(path.relative_to(root) if path.is_relative_to(root) else path),
+        "feature": golden.feature,
+        "slices": list(golden.slices),
+        "must_pass_cases": [c.id for c in golden.cases if c.must_pass],
+        "metrics": [
+            {
+                "name": metric.name,
+                "tier": metric.tier,
+                "gate": metric.gate,
+                "tolerance": metric.tolerance,
+                "max_drop": metric.max_drop,
+                "must_pass": metric.must_pass,
+            }
+            for metric in golden.metrics
+        ],
+    }
+
+
+def request_of(manifest: Mapping[str, Any], asked: RunRequest) -> RunRequest:
+    """What a run to be resumed was asked to do; only speed and money may change now."""
+    stored = dict(manifest["request"])
+    stored["golden_sets"] = tuple(Path(path) for path in stored["golden_sets"])
+    stored["models"], stored["prompts"] = tuple(stored["models"]), tuple(stored["prompts"])
+    if asked.golden_sets or asked.models or asked.prompts or asked.trials or asked.limit:
+        raise ConfigError(
+            "--resume finishes the run as it was started: leave out golden sets, --model, "
+            "--prompt, --trials and --limit, or start a new run."
+        )
+    original = RunRequest(**stored)
+    return replace(
+        original,
+        max_cost_usd=asked.max_cost_usd if asked.max_cost_usd is not None else original.max_cost_usd,
+        concurrency=asked.concurrency or original.concurrency,
+    )
+
+
+def refuse_if_changed(manifest: Mapping[str, Any], prepared: PreparedRun) -> None:
+    """A run is finished with the golden sets and prompts it was started with, or not at all."""
+    for one in prepared.plan.sets:
+        before = manifest["golden_sets"].get(one.golden.name, {}).get("hash")
+        if before != one.golden.hash:
+            raise StoreError(
+                f"run {prepared.plan.run_id}: golden set {one.golden.name} has changed since the "
+                f"run was started ({before} -> {one.golden.hash}). Restore it, or start a new run."
+            )
+    if manifest["prompts"] != prompt_hashes(prepared):
+        raise StoreError(
+            f"run {prepared.plan.run_id}: a prompt has changed since the run was started. "
+            "Restore it, or start a new run."
+        )
+
+
+def prompt_hashes(prepared: PreparedRun) -> dict[str, str]:
+    """`name@version` -> content hash, of every prompt that the run uses."""
+    prompts = prepared.orchestrator.prompts
+    return {
+        f"{pair.prompt_name}@{pair.prompt_version}": prompts.get(
+            pair.prompt_name, pair.prompt_version
+        ).hash
+        for one in prepared.plan.sets
+        for pair in one.pairs
+    }
+
+
+def _refuse_edited_prompts(store: Store, prepared: PreparedRun) -> None:
+    known: dict[tuple[str, str], str] = {}
+    for run in store.runs():
+        for identity, content_hash in (run.get("prompts") or {}).items():
+            name, _, version = identity.rpartition("@")
+            known.setdefault((name, version), content_hash)
+    used = {
+        (pair.prompt_name, pair.prompt_version)
+        for one in prepared.plan.sets
+        for pair in one.pairs
+    }
+    prepared.orchestrator.prompts.check_unchanged(
+        {identity: known[identity] for identity in used if identity in known}
+    )
+
+
+def git_state(root: Path) -> dict[str, Any]:
+    """Commit, branch and whether the tree differs; each None outside a repository."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    status = git("status", "--porcelain", "--untracked-files=no")
+    return {
+        "commit": git("rev-parse", "HEAD"),
+        "branch": git("rev-parse", "--abbrev-ref", "HEAD"),
+        "dirty": None if status is None else bool(status),
+    }
+
+
+def describe_plan(prepared: PreparedRun) -> str:
+    plan = prepared.plan
+    sets = ", ".join(one.golden.name for one in plan.sets)
+    pairs = len({pair for one in plan.sets for pair in one.pairs})
+    return (
+        f"{plan.size} calls ({sets}; {pairs} pair{'s' * (pairs != 1)}), "
+        f"{plan.concurrency} in flight"
+    )
