@@ -48,14 +48,21 @@ class PreparedRun:
     orchestrator: Orchestrator
 
 
-def prepare_run(settings: Settings, request: RunRequest, *, run_id: str) -> PreparedRun:
-    """Load golden sets, prompts and judges and decide what runs.
+def prepare_run(
+    settings: Settings,
+    request: RunRequest,
+    *,
+    run_id: str,
+    sets: Sequence[GoldenSet] | None = None,
+) -> PreparedRun:
+    """Load golden sets (unless `sets` are there already), prompts and judges; decide what runs.
 
     Raises ConfigError, ContentError or GoldenSetError with every problem found, before
     any call.
     """
-    paths = find_golden_sets(request.golden_sets, settings=settings)
-    sets = [load_golden_set(path, settings=settings) for path in paths]
+    if sets is None:
+        paths = find_golden_sets(request.golden_sets, settings=settings)
+        sets = [load_golden_set(path, settings=settings) for path in paths]
     judges = _load_judges(sets, settings)
     orchestrator = Orchestrator.from_config(_with_judge_features(settings, judges))
     planned = tuple(_plan_set(golden, request, settings, judges, orchestrator) for golden in sets)

@@ -123,7 +123,9 @@ class RunSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class _Unit:
+class Unit:
+    """One case, run once by one pair."""
+
     planned: PlannedSet
     number: int
     pair: Pair
@@ -155,13 +157,13 @@ async def run_plan(
 
     async def work() -> None:
         for unit in units:
-            line = await _run_unit(unit, plan, orchestrator, budget)
+            line = await run_unit(unit, plan, orchestrator, budget)
             if line is None:
                 summary.stopped = "budget_stop"
                 stop.set()
             else:
                 journal.append(line)
-                _count(line, summary)
+                count_line(line, summary)
                 on_progress(summary)
             if stop.is_set():
                 return
@@ -200,7 +202,7 @@ async def _until_done(workers: Sequence[asyncio.Task[None]], stop: asyncio.Event
         await asyncio.gather(*workers, stopping, return_exceptions=True)
 
 
-def _units(plan: RunPlan, finished: set[Key]) -> Iterator[_Unit]:
+def _units(plan: RunPlan, finished: set[Key]) -> Iterator[Unit]:
     """What is left to do; pairs take turns on each case, so that both see the same hour."""
     for planned in plan.sets:
         golden = planned.golden
@@ -209,11 +211,11 @@ def _units(plan: RunPlan, finished: set[Key]) -> Iterator[_Unit]:
             for trial in range(planned.trials):
                 for pair in planned.pairs:
                     if (golden.name, str(pair), case_id, case_hash, trial) not in finished:
-                        yield _Unit(planned, number, pair, trial)
+                        yield Unit(planned, number, pair, trial)
 
 
-async def _run_unit(
-    unit: _Unit, plan: RunPlan, orchestrator: Orchestrator, budget: Budget | None
+async def run_unit(
+    unit: Unit, plan: RunPlan, orchestrator: Orchestrator, budget: Budget | None
 ) -> dict[str, Any] | None:
     """One case, once: call, score, journal line. None when the budget does not allow it."""
     golden, pair = unit.planned.golden, unit.pair
@@ -307,7 +309,7 @@ def _score_row(
     *,
     case: Case,
     result: CallResult,
-    unit: _Unit,
+    unit: Unit,
     plan: RunPlan,
     at: int,
 ) -> Score:
@@ -359,12 +361,12 @@ def _read_back(journal: Journal, summary: RunSummary) -> set[Key]:
         key = (golden_set, pair, case_id, case_hash, trial)
         if key not in finished:
             finished.add(key)
-            _count(line, summary)
+            count_line(line, summary)
     summary.resumed = len(finished)
     return finished
 
 
-def _count(line: Mapping[str, Any], summary: RunSummary) -> None:
+def count_line(line: Mapping[str, Any], summary: RunSummary) -> None:
     golden_set, pair, case_id, _, _ = line["key"]
     call, *judge_calls = line["calls"]
     summary.done += 1
