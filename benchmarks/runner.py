@@ -1,0 +1,167 @@
+"""The runner against a bare loop doing the same requests and checks, in the same run.
+
+    python -m benchmarks.runner [--cases 2000] [--large 20000] [--json FILE]
+
+A loopback provider in a process of its own answers after 50 ms. The bare loop is
+aiohttp, a compiled JSON Schema, a regex, and nothing else: what the work costs when
+nothing is recorded. evalkit does the same work with records, scores, journal and
+Parquet. Wall, CPU and peak memory are those of the whole process, imports included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+DELAY_MS = 50
+IN_FLIGHT = 100
+BOUND_WALL, BOUND_CPU, BOUND_MB = 1.5, 3.0, 150.0
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"label": {"type": "string", "enum": ["billing", "delivery", "other"]}},
+    "required": ["label"],
+    "additionalProperties": False,
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one process took."""
+
+    wall_s: float
+    cpu_s: float
+    peak_mb: float
+
+
+def measure(command: list[str], cwd: Path) -> Measured:
+    """Run one process to its end. Raises CalledProcessError when it fails."""
+    started = time.perf_counter()
+    process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    wall_s = time.perf_counter() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        sys.stderr.write(errors.decode())
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return Measured(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def write_project(folder: Path, *, base_url: str, n_cases: int) -> None:
+    """A project with one feature on the loopback provider, two checks and a judge."""
+    golden = folder / "golden_sets" / "bench"
+    golden.mkdir(parents=True)
+    (folder / "prompts" / "bench").mkdir(parents=True)
+    (folder / "evalkit.toml").write_text(
+        f"""
+[providers.loopback]
+wire = "openai"
+base_url = "{base_url}"
+max_in_flight = {IN_FLIGHT}
+
+[models.m]
+provider = "loopback"
+id = "loopback-model"
+price = {{ input = 0.1, output = 0.2 }}
+
+[features.bench]
+task = "classify"
+prompt = "bench@v1"
+model = "m"
+output_schema = "golden_sets/bench/label.schema.json"
+max_tokens = 64
+max_latency_ms = 20000
+
+[run]
+judge_model = "m"
+concurrency = {IN_FLIGHT}
+"""
+    )
+    (folder / "prompts" / "bench" / "v1.md").write_text(
+        "---\ndescription: Bench.\n---\n\n## system\n\nAnswer with a label as JSON.\n\n"
+        "## user\n\n{{ text }}\n"
+    )
+    (golden / "label.schema.json").write_text(json.dumps(SCHEMA))
+    (golden / "golden_set.yaml").write_text(
+        "name: bench\nfeature: bench\nmetrics:\n"
+        "  - {name: shape, check: json_schema, schema: label.schema.json, gate: true}\n"
+        "  - {name: no_card, check: regex, pattern: '\\b\\d{16}\\b', negate: true}\n"
+        "  - {name: judged, judge: helpfulness}\n"
+        "cases: cases.jsonl\n"
+    )
+    with (golden / "cases.jsonl").open("w") as file:
+        for number in range(n_cases):
+            text = f"Order {number}: the parcel has not arrived yet and I am waiting. " * 2
+            file.write(json.dumps({"id": f"c-{number:06}", "input": {"text": text}}) + "\n")
+
+
+def evalkit_run(folder: Path) -> Measured:
+    return measure([sys.executable, "-m", "evalkit", "run", "--json"], folder)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.runner", description=__doc__)
+    parser.add_argument("--cases", type=int, default=2000)
+    parser.add_argument("--large", type=int, default=20_000, help="0 leaves out the memory test")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+
+    from tests.loopback import loopback_process
+
+    with tempfile.TemporaryDirectory() as scratch, loopback_process(delay_ms=DELAY_MS) as url:
+        small = Path(scratch) / "small"
+        write_project(small, base_url=f"{url}/v1", n_cases=options.cases)
+        bare = measure(
+            [
+                sys.executable, "-m", "benchmarks.bare_loop", "--base-url", f"{url}/v1",
+                "--cases", str(options.cases), "--in-flight", str(IN_FLIGHT),
+            ],
+            Path(__file__).resolve().parent.parent,
+        )  # fmt: skip
+        ours = evalkit_run(small)
+        large = None
+        if options.large:
+            big = Path(scratch) / "large"
+            write_project(big, base_url=f"{url}/v1", n_cases=options.large)
+            large = evalkit_run(big)
+    return report(options, bare, ours, large)
+
+
+def report(
+    options: argparse.Namespace, bare: Measured, ours: Measured, large: Measured | None
+) -> int:
+    rows: list[tuple[str, float, float]] = [
+        ("wall, evalkit / bare loop", ours.wall_s / bare.wall_s, BOUND_WALL),
+        ("CPU, evalkit / bare loop", ours.cpu_s / bare.cpu_s, BOUND_CPU),
+        ("peak memory, MB", ours.peak_mb, BOUND_MB),
+    ]
+    if large is not None:
+        rows.append((f"peak memory at {options.large:,} cases, MB", large.peak_mb, BOUND_MB))
+    ideal_s = options.cases * 2 * DELAY_MS / 1000 / IN_FLIGHT
+    print(f"{options.cases:,} cases, two calls each at {DELAY_MS} ms, {IN_FLIGHT} in flight")
+    print(f"  ideal      {ideal_s:6.2f} s")
+    for name, measured in (("bare loop", bare), ("evalkit", ours)):
+        print(
+            f"  {name:10} {measured.wall_s:6.2f} s wall {measured.cpu_s:6.2f} s CPU "
+            f"{measured.peak_mb:6.0f} MB"
+        )
+    for name, value, bound in rows:
+        print(f"  {'ok  ' if value <= bound else 'OVER'} {name}: {value:.2f} (bound {bound:g})")
+    if options.json:
+        result: dict[str, Any] = {name: {"value": value, "bound": b} for name, value, b in rows}
+        options.json.write_text(json.dumps(result, indent=2))
+    return 0 if all(value <= bound for _, value, bound in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
