@@ -47,14 +47,15 @@ def find_pii(text: str, kinds: Collection[str] | None = None) -> Iterator[Findin
             if count == MAX_CANDIDATES:
                 break
             found = match.group(0)
-            if accept(found) and not _inside_number(text, match.start(), match.end()):
+            marks = r"[.,\- ]" if kind == "phone" else r"[.,]"
+            if accept(found) and not _inside_number(text, match.start(), match.end(), marks):
                 yield Finding(kind, match.start(), match.end(), found)
 
 
-def _inside_number(text: str, start: int, end: int) -> bool:
-    """Whether digits go on behind a dot or comma: 1.2.3.4.5 is a version, not an address."""
+def _inside_number(text: str, start: int, end: int, marks: str) -> bool:
+    """Whether digits go on behind one of `marks`: 1.2.3.4.5 is a version, not an address."""
     before, after = text[max(0, start - 2) : start], text[end : end + 2]
-    return bool(re.match(r"[.,]\d", after) or re.match(r"\d[.,]$", before))
+    return bool(re.match(marks + r"\d", after) or re.match(r"\d" + marks, before))
 
 
 def _is_card(found: str) -> bool:
@@ -129,10 +130,10 @@ _KEY = (
 
 _PHONE = (
     r"\+\d{1,3}[ .\-]?(?:\(\d{1,4}\)[ .\-]?)?\d(?:[ .\-]?\d){6,13}(?: ?x\d{1,6})?\b"
-    r"|\b00\d{2}[ .\-]\d(?:[ .\-]?\d){6,12}\b"
+    r"|\b00[1-9]\d{0,2}[ .\-]\d(?:[ .\-]?\d){6,12}\b"
     r"|(?:\(\d{3}\) ?|\b\d{3}[ .\-])\d{3}[ .\-]\d{4}(?: ?x\d{1,6})?\b"
-    r"|\b0\d{1,4}[ /\-]\d{2,5}(?:[ \-]\d{2,5}){0,3}\b"
-    r"|\(0\d{1,4}\) ?\d{2,5}(?:[ \-]?\d{2,5}){0,3}\b"
+    r"|\b0[1-9]\d{0,3}[ /\-]\d{2,5}(?:[ \-]\d{2,5}){0,3}\b"
+    r"|\(0[1-9]\d{0,3}\) ?\d{2,5}(?:[ \-]?\d{2,5}){0,3}\b"
 )
 
 PII_KINDS: dict[str, tuple[str, Callable[[str], bool]]] = {
