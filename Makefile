@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= .evalkit
 
-.PHONY: help eval test lint types format bench calibrate docs clean llm check
+.PHONY: help eval test lint types format bench calibrate clean check
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -24,7 +24,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 eval: $(VENV)/.installed ## Install, run this repo's golden sets on the embedded model, gate, report
-	@$(BIN)/python -m evalkit.demo --store $(STORE)
+	@EVALKIT=$(BIN)/evalkit sh scripts/demo.sh $(STORE)
 
 test: $(VENV)/.installed-dev ## Install and run the tests
 	@$(BIN)/python -m pytest -q -n 2 --dist worksteal
@@ -48,4 +48,4 @@ calibrate: $(VENV)/.installed-dev ## Simulate the gate's error rates and power (
 	@$(BIN)/python -m benchmarks.gate_calibration
 
 clean: ## Remove the environment and the demo's store
-	@rm -rf $(VENV) $(STORE) out build dist
+	@rm -rf $(VENV) $(STORE) report.html build dist

@@ -35,8 +35,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--llm-eval-no-gate", action="store_true", help="Score only; never fail.")
     for name, (action, text) in _OPTIONS.items():
         group.addoption(f"--llm-eval-{name}", action=action, default=None, help=text)
-        kind = "args" if action == "append" else "string"
-        parser.addini(_ini(name), f"{text} (as --llm-eval-{name})", type=kind, default=None)
+        repeatable = action == "append"
+        parser.addini(
+            _ini(name),
+            f"{text} (as --llm-eval-{name})",
+            type="args" if repeatable else "string",
+            default=None,
+        )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,9 +49,14 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "llm_eval(golden_set): evaluates an LLM feature; runs under --llm-eval only"
     )
     if config.getoption("--llm-eval"):
+        from evalkit.errors import EvalkitError
         from evalkit.pytest_session import EvalSession
 
-        config.pluginmanager.register(EvalSession(config), "evalkit-session")
+        try:
+            session = EvalSession(config)
+        except EvalkitError as error:
+            raise pytest.UsageError(str(error)) from None
+        config.pluginmanager.register(session, "evalkit-session")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -65,7 +75,8 @@ def option(config: pytest.Config, name: str) -> tuple[Any, str]:
         return given, "command line"
     environment = os.environ.get("EVALKIT_" + name.upper().replace("-", "_"))
     if environment:
-        return (environment.split() if _OPTIONS[name][0] == "append" else environment), "environment"
+        repeatable = _OPTIONS[name][0] == "append"
+        return (environment.split() if repeatable else environment), "environment"
     ini = config.getini(_ini(name))
     return (ini, "ini file") if ini else (None, "default")
 

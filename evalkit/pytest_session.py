@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,11 +199,11 @@ class EvalSession:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
-    ) -> Iterator[None]:
-        report: pytest.TestReport = yield
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
         if isinstance(item, CaseItem) and call.when == "call" and item.lines:
             report.duration = sum(line["calls"][0]["latency_ms"] for line in item.lines) / 1000
-        return report  # type: ignore[return-value]
+        return report
 
     def pytest_report_teststatus(
         self, report: pytest.TestReport
@@ -261,6 +261,12 @@ class GoldenFile(pytest.File):
             yield GateItem.from_parent(
                 self, name=f"gate[{pair}]", golden=golden, pair=pair, plugin=self.plugin
             )
+
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException]) -> Any:
+        if isinstance(excinfo.value, EvalkitError):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo)
 
 
 class CaseItem(pytest.Item):

@@ -129,7 +129,7 @@ async def _run(
 @contextmanager
 def _on_signals(loop: asyncio.AbstractEventLoop, handler: Callable[[], None]) -> Iterator[None]:
     """Ctrl-C and SIGTERM drain the run where signals can be handled at all (main thread)."""
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
     try:
         for number in signals:
             loop.add_signal_handler(number, handler)
@@ -209,7 +209,9 @@ def request_of(manifest: Mapping[str, Any], asked: RunRequest) -> RunRequest:
     original = RunRequest(**stored)
     return replace(
         original,
-        max_cost_usd=asked.max_cost_usd if asked.max_cost_usd is not None else original.max_cost_usd,
+        max_cost_usd=(
+            original.max_cost_usd if asked.max_cost_usd is None else asked.max_cost_usd
+        ),
         concurrency=asked.concurrency or original.concurrency,
     )
 

@@ -13,7 +13,8 @@ HEAVY = ("pandas", "scipy", "numpy", "duckdb", "pyarrow", "httpx", "aiohttp", "j
 def loaded_by(code: str) -> set[str]:
     """Names of the heavy packages that a fresh interpreter has after `code`."""
     script = f"{code}\nimport sys\nprint(*[m for m in {HEAVY!r} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
 

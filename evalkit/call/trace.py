@@ -17,7 +17,9 @@ def new_id() -> str:
     """A UUIDv7 as 32 hex digits: 48 bits of milliseconds, 74 random bits (RFC 9562)."""
     millis = time.time_ns() // 1_000_000 & 0xFFFF_FFFF_FFFF
     noise = int.from_bytes(os.urandom(10), "big")
-    value = millis << 80 | 0x7 << 76 | (noise >> 68 & 0xFFF) << 64 | 0x2 << 62 | noise & (1 << 62) - 1
+    version, variant = 0x7 << 76, 0x2 << 62
+    high, low = (noise >> 68 & 0xFFF) << 64, noise & (1 << 62) - 1
+    value = millis << 80 | version | high | variant | low
     return uuid.UUID(int=value).hex
 
 

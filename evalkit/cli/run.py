@@ -47,7 +47,8 @@ def command(
     version and trial. Interrupted at any point, it goes on with --resume.
     """
     from evalkit.config import load_settings
-    from evalkit.session import RunRequest, run_golden_sets
+    from evalkit.session import run_golden_sets
+    from evalkit.wiring import RunRequest
 
     settings = load_settings(config)
     request = RunRequest(

@@ -233,7 +233,8 @@ async def run_unit(
     if result.error_kind == "budget":
         return None
     scorers = (*unit.planned.scorers, *unit.planned.case_scorers(case))
-    marks, judge_calls = await score_result(result, case, scorers)
+    limit_ms = orchestrator.settings.features[golden.feature].max_latency_ms
+    marks, judge_calls = await score_result(result, case, scorers, limit_ms=limit_ms)
     if any(mark.outcome == "budget_stop" for mark in marks):
         return None
     created_at = time.time_ns() // 1000
@@ -253,14 +254,14 @@ async def run_unit(
 
 
 async def score_result(
-    result: CallResult, case: Case, scorers: Sequence[Scorer]
+    result: CallResult, case: Case, scorers: Sequence[Scorer], *, limit_ms: float
 ) -> tuple[list[Mark], list[CallRecord]]:
     """Score one result by every scorer; marks in the scorers' order, and the judges' calls.
 
     A failed call is not shown to the scorers: a product failure scores 0 on every
     metric, anything else has no score.
     """
-    kind = failure_kind(result)
+    kind = failure_kind(result, limit_ms)
     if kind is not None:
         return [failure_mark(kind, result)] * len(scorers), []
     answer = Answer(
@@ -285,8 +286,13 @@ async def score_result(
     return marks, calls
 
 
-def failure_kind(result: CallResult) -> str | None:
-    """Why a result cannot be scored as an answer; None when it can."""
+def failure_kind(result: CallResult, limit_ms: float) -> str | None:
+    """Why a result cannot be scored as an answer; None when it can.
+
+    An answer that came after the feature's own latency budget is one that no user saw.
+    """
+    if result.error_kind is None and result.record.latency_ms > limit_ms:
+        return "over_latency_budget"
     return result.error_kind
 
 
