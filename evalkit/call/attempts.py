@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -77,7 +78,8 @@ async def attempt_until_answered(
     for position, target in enumerate(targets):
         is_last = position == len(targets) - 1
         ask = replace(request, model_id=target.model.id)
-        tried, wait_s = 0, 0.0
+        failed: Counter[str] = Counter()
+        wait_s = 0.0
         while True:
             attempt, reply, error = await _attempt(
                 ask,
@@ -91,11 +93,13 @@ async def attempt_until_answered(
             if error is None:
                 return Tried(reply=reply, error=None, target=target, attempts=tuple(attempts))
             strategy = FAILURES[error.kind]
-            allowed = retries if strategy.retries is None else min(strategy.retries, retries)
-            wait_s = _wait_before_retry(error, tried, clock)
-            if tried >= allowed or clock.monotonic() + wait_s >= deadline:
+            wait_s = _wait_before_retry(error, failed.total(), clock)
+            failed[error.kind] += 1
+            spent = failed.total() > retries or (
+                strategy.retries is not None and failed[error.kind] > strategy.retries
+            )
+            if spent or clock.monotonic() + wait_s >= deadline:
                 break
-            tried += 1
             ask = _changed_for_retry(ask, error.kind)
         if not strategy.fail_over or clock.monotonic() >= deadline:
             break
@@ -216,9 +220,7 @@ async def _read(
     )
 
 
-async def _first_event(
-    events: AsyncGenerator[Event, None], ttft_s: float | None
-) -> Event | None:
+async def _first_event(events: AsyncGenerator[Event, None], ttft_s: float | None) -> Event | None:
     try:
         async with asyncio.timeout(ttft_s):
             return await anext(events, None)

@@ -88,8 +88,8 @@ class _Call:
 class Orchestrator:
     """Executes features. Build it with `from_config()`; close it, or use `async with`.
 
-        async with Orchestrator.from_config() as orchestrator:
-            result = await orchestrator.execute("classify-ticket", {"text": "Where is it?"})
+    async with Orchestrator.from_config() as orchestrator:
+        result = await orchestrator.execute("classify-ticket", {"text": "Where is it?"})
     """
 
     def __init__(
