@@ -20,6 +20,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from evalkit.decide.missing import fisher_missing as fisher_missing
+from evalkit.decide.missing import worst_case as worst_case
+from evalkit.decide.trials import split_variance as split_variance
+
 Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
 Method = Literal[
