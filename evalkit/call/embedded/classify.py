@@ -161,7 +161,10 @@ def _label_in(shot: Shot, field: str | None) -> str:
 
 
 _MENTION = r"(?:(?<=[`\"“'‘*])|(?<=label )|(?<=use )|(?<=choose )|(?<=pick )|(?<=is )|(?<=→ )|(?<=-> )|(?<=to ))"
-_INSTEAD = re.compile(r"\b(?:not|rather than|instead of|never|over|nor)\b[ \t]*(?:the )?(?:label )?[`\"“'‘*]*$", re.IGNORECASE)
+_INSTEAD = re.compile(
+    r"\b(?:not|rather than|instead of|never|over|nor)\b[ \t]*(?:the )?(?:label )?[`\"“'‘*]*$",
+    re.IGNORECASE,
+)
 
 
 def _rules(names: Sequence[str], prompt: Instructions) -> dict[str, list[str]]:
@@ -197,7 +200,9 @@ _CHOOSING = re.compile(
 
 
 def _rule_sentences(prompt: Instructions) -> list[str]:
-    listed = {item.name for one in prompt.lists for item in one.items if item.name and item.description}
+    listed = {
+        item.name for one in prompt.lists for item in one.items if item.name and item.description
+    }
     return [
         sentence
         for sentence in sentences(prompt.text)

@@ -81,10 +81,15 @@ class Filled:
 # --- planning: what the prompt says of a field -------------------------------------------
 
 _ISO_DATE = "%Y-%m-%d"
-_MONTH_FIRST = re.compile(r"\bmonth[ -]first\b|\bUS(?:-style)? (?:date|format)|\bMM/DD\b", re.IGNORECASE)
+_MONTH_FIRST = re.compile(
+    r"\bmonth[ -]first\b|\bUS(?:-style)? (?:date|format)|\bMM/DD\b", re.IGNORECASE
+)
 _DATE_FORMAT = re.compile(r"\b(YYYY|DD|MM)([-/.])(MM|DD)\2(YYYY|DD|MM)\b")
 _STRFTIME = {"YYYY": "%Y", "MM": "%m", "DD": "%d"}
-_EXCLUDED = re.compile(r"\b(?:not|never|excluding|without|except|rather than|instead of|ignore|nor)\b(?P<what>[^.;]*)", re.IGNORECASE)
+_EXCLUDED = re.compile(
+    r"\b(?:not|never|excluding|without|except|rather than|instead of|ignore|nor)\b(?P<what>[^.;]*)",
+    re.IGNORECASE,
+)
 _FIELD_NULL = re.compile(r"\bnull\b|\b(?:leave )?(?:empty|blank)\b", re.IGNORECASE)
 
 # What the model knows of the words that stand near common kinds of value.
@@ -123,7 +128,11 @@ def plan_field(
         if formats
         else _ISO_DATE,
         wants_last=bool(re.search(r"\b(?:last|latest|final|most recent)\b", text)),
-        wants_most=bool(re.search(r"\b(?:total|whole|overall|grand|full)\b", f"{slot.name} {text}".replace("_", " "))),
+        wants_most=bool(
+            re.search(
+                r"\b(?:total|whole|overall|grand|full)\b", f"{slot.name} {text}".replace("_", " ")
+            )
+        ),
     )
 
 
@@ -186,7 +195,7 @@ def _terms(text: str) -> list[str]:
 
 
 _KNOWN_BY_STEM = {stem(word): word for word in _KNOWN_NEAR}
-_NO_EVIDENCE = {stem(w) for w in "null text say field value string number integer date format iso yyyy mm dd day month year digits followed email currency code letters three six".split()}  # fmt: skip
+_NO_EVIDENCE = {stem(w) for w in ["null", "text", "say", "field", "value", "string", "number", "integer", "date", "format", "iso", "yyyy", "mm", "dd", "day", "month", "year", "digits", "followed", "email", "currency", "code", "letters", "three", "six"]}  # fmt: skip
 
 
 # --- filling -----------------------------------------------------------------------------
@@ -211,6 +220,12 @@ def fill(plan: FieldPlan, text: str, taken: Sequence[Found] = ()) -> Filled:
         return Filled(None, 0.6)
     runner_up = scored[1][0] if len(scored) > 1 else 0.0
     return Filled(_written(plan, best), _sure(score, runner_up), best)
+
+
+def fill_all(plan: FieldPlan, text: str) -> list[Filled]:
+    """Every value of the field's kind in `text`, in order, each once."""
+    found = [Filled(_written(plan, one), 0.6, one) for one in _FINDERS[plan.kind](plan, text)]
+    return list({repr(one.value): one for one in found}.values())
 
 
 def _needed(plan: FieldPlan) -> float:
@@ -241,7 +256,9 @@ def _evidence(
     if plan.wants_most and plan.kind == "amount":
         most = max(_number(other.value) for other in rivals)
         score += 0.3 if _number(found.value) == most else 0.0
-    if plan.kind == "count" and re.search(r"[x×]|pcs", text[found.start : found.end], re.IGNORECASE):
+    if plan.kind == "count" and re.search(
+        r"[x×]|pcs", text[found.start : found.end], re.IGNORECASE
+    ):
         score += 0.6
     return score
 
@@ -281,7 +298,9 @@ def _written(plan: FieldPlan, found: Found) -> Any:
         value = value.amount
     if plan.slot.type in ("number", "integer"):
         number = Decimal(str(value))
-        return int(number) if plan.slot.type == "integer" or number == int(number) else float(number)
+        return (
+            int(number) if plan.slot.type == "integer" or number == int(number) else float(number)
+        )
     return str(value)
 
 

@@ -190,8 +190,8 @@ def _shown(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", '"').replace(
-        "&amp;", "&"
+    return (
+        text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", '"').replace("&amp;", "&")
     )
 
 
@@ -207,7 +207,7 @@ def read_instructions(
         shots=tuple([*shots, *in_text][:MAX_SHOTS]),
         schema=schema,
         abstain_phrase=_abstain_phrase(rest),
-        cite=bool(_CITE.search(rest)),
+        cite=bool(_CITE.search(_FORM.sub(" ", rest))),
         short=bool(_SHORT.search(rest)),
         null_if_absent=any(_tells_null(sentence) for sentence in _loose_sentences(rest)),
         wants_json=schema is not None or bool(re.search(r"\bJSON\b", rest)),
@@ -216,7 +216,9 @@ def read_instructions(
 
 # --- lists -------------------------------------------------------------------------
 
-_BULLET = re.compile(r"^[ \t]*(?:[-*•+–]|\d{1,3}[.)]|\([a-z0-9]{1,2}\))[ \t]+(\S.*)$", re.IGNORECASE)
+_BULLET = re.compile(
+    r"^[ \t]*(?:[-*•+–]|\d{1,3}[.)]|\([a-z0-9]{1,2}\))[ \t]+(\S.*)$", re.IGNORECASE
+)
 _TABLE_ROW = re.compile(r"^[ \t]*\|(.+)\|[ \t]*$")
 _HEADING = re.compile(r"^[ \t]*(?:#{1,6}[ \t]+(.+?)|(\S.*?:)[*_]*|\*\*(.+?)\*\*)[ \t]*$")
 _QUOTED_NAME = re.compile(
@@ -225,7 +227,9 @@ _QUOTED_NAME = re.compile(
     r"(?:(?:\*\*|__)?(?::|=)(?:\*\*|__)?[ \t]+|[ \t]+[-–—][ \t]+|[ \t]*[–—][ \t]*|[ \t]*(?:->|→|=>)[ \t]*)"
     r"(?P<description>\S.*)$"
 )
-_BARE_NAME = re.compile(r"^(?:\*\*|__)?[`\"“'‘«]?([^`\"”'’»*:|]{1,60}?)[`\"”'’»]?(?:\*\*|__)?[.;,:]?$")
+_BARE_NAME = re.compile(
+    r"^(?:\*\*|__)?[`\"“'‘«]?([^`\"”'’»*:|]{1,60}?)[`\"”'’»]?(?:\*\*|__)?[.;,:]?$"
+)
 _MAX_NAME_WORDS = 6
 
 
@@ -279,8 +283,35 @@ def _item(line: str, *, under: str) -> Item | None:
 
 
 _TABLE_HEADS = frozenset(
-    "label labels category categories class queue team field fields name key intent topic route "
-    "value tag department column property type reason code id input text example ticket".split()
+    [
+        "label",
+        "labels",
+        "category",
+        "categories",
+        "class",
+        "queue",
+        "team",
+        "field",
+        "fields",
+        "name",
+        "key",
+        "intent",
+        "topic",
+        "route",
+        "value",
+        "tag",
+        "department",
+        "column",
+        "property",
+        "type",
+        "reason",
+        "code",
+        "id",
+        "input",
+        "text",
+        "example",
+        "ticket",
+    ]
 )
 
 _INLINE = re.compile(
@@ -289,7 +320,9 @@ _INLINE = re.compile(
     r"[ \t]*(?P<list>[`\"“'\w][^\n]*?[,|/][^\n]+)$",
     re.IGNORECASE,
 )
-_INLINE_BREAK = re.compile(r"[ \t]*(?:,|;|\||/)[ \t]*(?:(?:or|and|oder|und)[ \t]+)?|[ \t]+(?:or|and|oder|und)[ \t]+")
+_INLINE_BREAK = re.compile(
+    r"[ \t]*(?:,|;|\||/)[ \t]*(?:(?:or|and|oder|und)[ \t]+)?|[ \t]+(?:or|and|oder|und)[ \t]+"
+)
 
 
 def _inline_items(line: str) -> tuple[Item, ...]:
@@ -351,12 +384,16 @@ _CITE = re.compile(
     r"\bdocuments?(?:'s)? ids?\b|\b(?:name|list|give|quote|state|mention)\b[^.\n]{0,40}\bsources?\b",
     re.IGNORECASE,
 )
+_FORM = re.compile(r"\{[^{}]{0,2000}\}")
+"""The answer's form written out, such as `{"citations": []}`: it names keys, it asks for nothing."""
 _SHORT = re.compile(
     r"\b(?:one|a single|1) sentence\b|\bshort(?:ly)?\b|\bconcise(?:ly)?\b|\bbrief(?:ly)?\b|"
     r"\bas few words\b",
     re.IGNORECASE,
 )
-_NULL = re.compile(r"\bnull\b|\bNone\b|\bleave (?:it|them|the field)?\s?(?:empty|blank|out)\b", re.IGNORECASE)
+_NULL = re.compile(
+    r"\bnull\b|\bNone\b|\bleave (?:it|them|the field)?\s?(?:empty|blank|out)\b", re.IGNORECASE
+)
 _ABSENT = re.compile(
     r"\b(?:not|no|n't|absent|missing|without|unknown|unclear|unsure|only|nowhere|cannot|unless|"
     r"lacks?|doesn't|isn't|don't|guess|invent)\b",
@@ -367,9 +404,13 @@ _NOT_THERE = re.compile(
     r"neither|nothing|insufficient|lack|outside|fail)\b|n't\b",
     re.IGNORECASE,
 )
-_CONDITION = re.compile(r"\b(?:if|when|whenever|unless|in case|where|otherwise|falls|wenn)\b", re.IGNORECASE)
+_CONDITION = re.compile(
+    r"\b(?:if|when|whenever|unless|in case|where|otherwise|falls|wenn)\b", re.IGNORECASE
+)
 _SAY = r"(?:say|answer|reply|respond|write|return|output|use|state|give|antworte|put|set)"
-_QUOTED = re.compile(r"[\"“«]([^\"”»\n]{2,160})[\"”»]|`([^`\n]{2,160})`|(?<!\w)['‘]([^'’\n]{2,160}?(?:n['’]t[^'’\n]{0,120}?)?)['’](?!\w)")
+_QUOTED = re.compile(
+    r"[\"“«]([^\"”»\n]{2,160})[\"”»]|`([^`\n]{2,160})`|(?<!\w)['‘]([^'’\n]{2,160}?(?:n['’]t[^'’\n]{0,120}?)?)['’](?!\w)"
+)
 _UNQUOTED_PHRASE = re.compile(
     rf"\b{_SAY}(?: with| only| exactly| just)*:?[ \t]+([A-Z][A-Z_ ]{{3,40}}[A-Z]|unknown)\b"
 )
@@ -386,7 +427,9 @@ def _loose_sentences(text: str) -> list[str]:
 
 
 def _tells_null(sentence: str) -> bool:
-    return bool(_NULL.search(sentence) and (_ABSENT.search(sentence) or _CONDITION.search(sentence)))
+    return bool(
+        _NULL.search(sentence) and (_ABSENT.search(sentence) or _CONDITION.search(sentence))
+    )
 
 
 def _abstain_phrase(text: str) -> str | None:

@@ -99,7 +99,9 @@ def _lookup(reference: str, root: Mapping[str, Any]) -> Mapping[str, Any]:
     for part in reference.removeprefix("#").strip("/").split("/"):
         node = node.get(part) if isinstance(node, Mapping) else None
     if not isinstance(node, Mapping):
-        raise CallError("unsupported", f"the response schema refers to {reference}, which is not in it")
+        raise CallError(
+            "unsupported", f"the response schema refers to {reference}, which is not in it"
+        )
     return node
 
 

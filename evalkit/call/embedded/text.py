@@ -44,8 +44,35 @@ STOP_WORDS = frozenset(
 )
 
 NEGATIONS = frozenset(
-    "not no never none cannot can't don't doesn't didn't isn't wasn't won't without "
-    "nicht kein keine keinen nie ohne no nunca sin ne pas jamais sans aucun".split()
+    [
+        "not",
+        "no",
+        "never",
+        "none",
+        "cannot",
+        "can't",
+        "don't",
+        "doesn't",
+        "didn't",
+        "isn't",
+        "wasn't",
+        "won't",
+        "without",
+        "nicht",
+        "kein",
+        "keine",
+        "keinen",
+        "nie",
+        "ohne",
+        "no",
+        "nunca",
+        "sin",
+        "ne",
+        "pas",
+        "jamais",
+        "sans",
+        "aucun",
+    ]
 )
 
 # Longest first; what is left must keep at least three letters.
@@ -91,7 +118,9 @@ def content_stems(text: str) -> list[str]:
 
 
 _ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|z\.B|Mr|Mrs|Ms|Dr|St|No|Nr|approx|ca|etc)|\b\w)\.$")
-_BREAK = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+(?=[\"'“‘(\[¿¡]*[^\W_a-zß-ÿ])|\n\s*\n|\n(?=\s*[-*•|#]|\s*\d+[.)]\s)")
+_BREAK = re.compile(
+    r"(?<=[.!?…])[\"'”’)\]]*\s+(?=[\"'“‘(\[¿¡]*[^\W_a-zß-ÿ])|\n\s*\n|\n(?=\s*[-*•|#]|\s*\d+[.)]\s)"
+)
 
 
 def sentences(text: str) -> list[str]:

@@ -119,19 +119,41 @@ def _date(year: int, month: int, day: int) -> date | None:
 # --- amounts and numbers -----------------------------------------------------------------
 
 _SIGNS = {"€": "EUR", "£": "GBP", "$": "USD", "¥": "JPY", "₹": "INR", "zł": "PLN", "₺": "TRY"}
-_CODES = (
-    "EUR USD GBP CHF JPY CNY INR PLN SEK NOK DKK CZK HUF RON AUD CAD NZD SGD HKD BRL MXN ZAR TRY"
-).split()
+_CODES = [
+    "EUR",
+    "USD",
+    "GBP",
+    "CHF",
+    "JPY",
+    "CNY",
+    "INR",
+    "PLN",
+    "SEK",
+    "NOK",
+    "DKK",
+    "CZK",
+    "HUF",
+    "RON",
+    "AUD",
+    "CAD",
+    "NZD",
+    "SGD",
+    "HKD",
+    "BRL",
+    "MXN",
+    "ZAR",
+    "TRY",
+]
 _CURRENCY_WORDS = {
     "euro": "EUR", "euros": "EUR", "pound": "GBP", "pounds": "GBP", "quid": "GBP",
     "dollar": "USD", "dollars": "USD", "franken": "CHF", "francs": "CHF", "yen": "JPY",
     "zloty": "PLN", "złoty": "PLN", "rupees": "INR", "kronor": "SEK", "sterling": "GBP",
 }  # fmt: skip
 _NUMBER = r"\d{1,3}(?:[.,'  ]\d{3})+(?:[.,]\d{1,2})?|\d+(?:[.,]\d+)?"
-_UNIT = "|".join(
-    [*(re.escape(sign) for sign in _SIGNS), *(rf"{code}\b" for code in _CODES)]
+_UNIT = "|".join([*(re.escape(sign) for sign in _SIGNS), *(rf"{code}\b" for code in _CODES)])
+_UNIT_AFTER = (
+    _UNIT + "|" + "|".join(rf"{word}\b" for word in sorted(_CURRENCY_WORDS, key=len, reverse=True))
 )
-_UNIT_AFTER = _UNIT + "|" + "|".join(rf"{word}\b" for word in sorted(_CURRENCY_WORDS, key=len, reverse=True))
 _AMOUNT = re.compile(
     rf"(?:(?P<before>(?<![A-Za-z])(?:{_UNIT}))[ \t]?(?P<n1>-?(?:{_NUMBER})))(?!\d)"
     rf"|(?<![\w.,-])(?P<n2>-?(?:{_NUMBER}))(?:,-|\.-|,–)?[ \t]?(?P<after>{_UNIT_AFTER})",
@@ -166,7 +188,9 @@ def currencies(text: str) -> list[Found]:
     found = []
     for match in re.finditer(pattern, text, re.IGNORECASE):
         code = currency_code(match.group())
-        if code is not None and (match.group() in _SIGNS or len(match.group()) > 3 or match.group().isupper()):
+        if code is not None and (
+            match.group() in _SIGNS or len(match.group()) > 3 or match.group().isupper()
+        ):
             found.append(Found(code, match.start(), match.end()))
     return found
 
@@ -241,11 +265,15 @@ def counts(text: str) -> list[Found]:
 
 # --- names of things -----------------------------------------------------------------------
 
-_EMAIL = re.compile(r"[A-Za-z0-9_%+-][A-Za-z0-9._%+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b")
+_EMAIL = re.compile(
+    r"[A-Za-z0-9_%+-][A-Za-z0-9._%+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b"
+)
 _URL = re.compile(r"\bhttps?://[^\s<>\"')\]]{3,500}|\bwww\.[^\s<>\"')\]]{3,500}")
 _PHONE = re.compile(r"(?<![\w-])\+?\(?\d[\d ()/.-]{5,20}\d(?![\w-])")
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?\b")
-_ID = re.compile(r"(?<![\w@.])(?=[A-Za-z0-9_/-]*\d)(?=[A-Za-z0-9_/-]*[A-Za-z])[A-Za-z0-9]+(?:[-_/][A-Za-z0-9]+)*(?![\w@])|#\d{3,}|(?<![\w.,/-])\d{5,}(?![\w-]|[.,]\d)")
+_ID = re.compile(
+    r"(?<![\w@.])(?=[A-Za-z0-9_/-]*\d)(?=[A-Za-z0-9_/-]*[A-Za-z])[A-Za-z0-9]+(?:[-_/][A-Za-z0-9]+)*(?![\w@])|#\d{3,}|(?<![\w.,/-])\d{5,}(?![\w-]|[.,]\d)"
+)
 _FULL_NAME = re.compile(
     r"\b(?:[A-ZÀ-Þ][\w'’]*(?:-[A-ZÀ-Þ][\w'’]*)?\.?)(?:[ \t]+(?:van|von|de|der|la|del|di|da|O'|bin))*"
     r"(?:[ \t]+[A-ZÀ-Þ][\w'’]*(?:-[A-ZÀ-Þ][\w'’]*)?\.?){0,3}"
@@ -299,11 +327,14 @@ _WORD_NUMBERS = {
 }  # fmt: skip
 _PREFIX_THEN = re.compile(
     r"[`\"“'‘]?(?P<prefix>[A-Za-z]{0,8}[-#/_]?)[`\"”'’]?,?[ \t]+(?:followed by|and then|plus|and|then|with)[ \t]+"
-    r"(?:exactly )?(?P<n>\d{1,2}|" + "|".join(_WORD_NUMBERS) + r")[ \t-]+(?P<what>digits?|letters?|characters?|numbers?)",
+    r"(?:exactly )?(?P<n>\d{1,2}|"
+    + "|".join(_WORD_NUMBERS)
+    + r")[ \t-]+(?P<what>digits?|letters?|characters?|numbers?)",
     re.IGNORECASE,
 )
 _N_DIGITS = re.compile(
-    r"\b(?P<n>\d{1,2}|" + "|".join(_WORD_NUMBERS) + r")[ -](?P<what>digits?|letters?)\b", re.IGNORECASE
+    r"\b(?P<n>\d{1,2}|" + "|".join(_WORD_NUMBERS) + r")[ -](?P<what>digits?|letters?)\b",
+    re.IGNORECASE,
 )
 _STARTS = re.compile(
     r"\b(?:starts?|starting|begins?|beginning|prefix(?:ed)?)[ \t]+(?:with|by)[ \t]+[`\"“'‘]?(?P<prefix>[A-Za-z0-9]{1,8}[-#/_]?)"
