@@ -7,7 +7,8 @@ are named by environment variable, and a key in the file is refused without bein
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -428,14 +429,13 @@ def _feature(name: str, table: Mapping[str, Any], root: Path) -> FeatureSettings
 
 
 def _budgets(table: Mapping[str, Any]) -> BudgetSettings:
-    return BudgetSettings(
-        **{k: SpendCap(**table[k]) for k in ("total", "user", "tenant", "feature") if k in table},
-        **{
-            k: {name: SpendCap(**cap) for name, cap in table[k].items()}
-            for k in ("users", "tenants", "features")
-            if k in table
-        },
-    )
+    values: dict[str, Any] = {}
+    for key, caps in table.items():
+        named = key in ("users", "tenants", "features")
+        values[key] = (
+            {name: SpendCap(**cap) for name, cap in caps.items()} if named else SpendCap(**caps)
+        )
+    return BudgetSettings(**values)
 
 
 def _flag(name: str, value: bool | Mapping[str, Any]) -> FlagSettings:
