@@ -11,9 +11,8 @@ Early stopping is in `sequential`, human labels are in `ppi` and `agreement`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -22,10 +21,19 @@ from scipy import special
 
 from evalkit.decide.missing import fisher_missing as fisher_missing
 from evalkit.decide.missing import worst_case as worst_case
+from evalkit.decide.power import Plan
+from evalkit.decide.signflip import (
+    ENUMERATE_UP_TO,
+    SAME,
+    all_flips,
+    lattice,
+    lattice_tails,
+    monte_carlo_tails,
+    shares_beyond,
+)
 from evalkit.decide.trials import split_variance as split_variance
 
 Floats: TypeAlias = NDArray[np.float64]
-Ints: TypeAlias = NDArray[np.int64]
 Method = Literal[
     "mcnemar-midp",
     "sign-flip-exact",
@@ -37,21 +45,8 @@ Method = Literal[
     "unmeasurable",
 ]
 
-TARGET_POWER = 0.8
-ENUMERATE_UP_TO = 14
-"""Units whose 2^m sign patterns are all written out."""
 SIGN_FLIP_BELOW = 200
 """Units that differ, from which on the paired t replaces the sign flip."""
-FLIPS = 99_999
-FLIP_CHUNK = 10_000
-FLIP_HITS = 2_000
-"""Draws beyond the observed sum after which the Monte Carlo may stop (Besag & Clifford)."""
-LATTICE_STEPS = 5_000
-LATTICE_WORK = 4_000_000
-CASES_LIMIT = 10_000_000
-TRIALS_LIMIT = 10_000
-SAME = 1e-9
-"""Numbers closer than this are one number: sums of thirds differ in the last bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +166,13 @@ def compare(
     else:
         tails = _case_tails(units.totals, seed)
         interval = _t_interval(delta, deltas, alpha)
-    plan = _Plan.of(interval, n, n_units, tails.method, alpha, max_drop)
+    plan = Plan(
+        se=interval.se,
+        df=math.inf if interval.df is None else interval.df,
+        n=n,
+        n_units=n_units,
+        paired_counts=tails.method == "mcnemar-midp",
+    )
     return Paired(
         n=n,
         n_clusters=n_clusters,
@@ -186,8 +187,10 @@ def compare(
         losses=losses,
         wins=wins,
         mde=plan.mde(alpha if power_alpha is None else power_alpha),
-        cases_needed=plan.cases_needed(),
-        trials_needed=plan.trials_needed(within_var, trials),
+        cases_needed=plan.cases_needed(max_drop=max_drop, alpha=alpha),
+        trials_needed=plan.trials_needed(
+            max_drop=max_drop, alpha=alpha, within=within_var, trials=trials
+        ),
     )
 
 
@@ -294,15 +297,15 @@ def _case_tails(x: Floats, seed: int) -> _Tails:
     moved = x[np.abs(x) > SAME]
     if len(moved) >= SIGN_FLIP_BELOW:
         return _t_tails(x)
-    steps = _lattice(moved)
+    steps = lattice(moved)
     if steps is not None:
-        drop, improvement = _lattice_tails(steps)
+        drop, improvement = lattice_tails(steps)
         return _Tails(drop, improvement, None, "sign-flip-exact")
     if len(moved) <= ENUMERATE_UP_TO:
-        sums = _all_flips(moved[:, None])[:, 0]
-        drop, improvement = _shares_beyond(sums, sums[0], SAME * np.abs(moved).sum())
+        sums = all_flips(moved[:, None])[:, 0]
+        drop, improvement = shares_beyond(sums, sums[0], SAME * np.abs(moved).sum())
         return _Tails(drop, improvement, None, "sign-flip-exact")
-    drop, improvement = _monte_carlo_tails(
+    drop, improvement = monte_carlo_tails(
         moved[:, None], lambda sums: sums[:, 0], SAME * float(np.abs(moved).sum()), seed
     )
     return _Tails(drop, improvement, None, "sign-flip")
@@ -320,111 +323,6 @@ def _t_interval(delta: float, deltas: Floats, alpha: float) -> _Interval:
     se = float(np.sort(deltas).std(ddof=1)) / math.sqrt(n)
     reach = float(special.stdtrit(n - 1, 1 - alpha)) * se
     return _Interval(delta - reach, delta + reach, se, n - 1.0)
-
-
-def _lattice(x: Floats) -> Ints | None:
-    """Whole numbers proportional to x, or None where no common step exists."""
-    q = 1
-    for _ in range(LATTICE_STEPS.bit_length()):
-        scaled = x * q
-        off = np.abs(scaled - np.rint(scaled)) > SAME * q
-        if not off.any():
-            steps = np.rint(scaled).astype(np.int64)
-            steps //= max(int(np.gcd.reduce(steps)), 1)
-            work = len(x) * int(np.abs(steps).sum())
-            return steps if work <= LATTICE_WORK else None
-        rest = Fraction(float(scaled[off][0])).limit_denominator(LATTICE_STEPS)
-        q *= rest.denominator
-        if rest.denominator == 1 or q > LATTICE_STEPS:
-            return None
-    return None
-
-
-def _lattice_tails(steps: Ints) -> tuple[float, float]:
-    """Both tails of the sum under sign flips, by adding one case after the other."""
-    sizes = np.sort(np.abs(steps))
-    chance = np.zeros(int(sizes.sum()) + 1)
-    chance[0], reach = 1.0, 0
-    for size in sizes.tolist():
-        half = chance[: reach + 1] / 2
-        chance[: reach + 1] = half
-        chance[size : size + reach + 1] += half
-        reach += size
-    gained = int(steps[steps > 0].sum())
-    return min(float(chance[: gained + 1].sum()), 1.0), min(float(chance[gained:].sum()), 1.0)
-
-
-def _all_flips(values: Floats) -> Floats:
-    """Sums of `values` (units, columns) under every sign pattern; row 0 is the observed one."""
-    sums = np.zeros((1, values.shape[1]))
-    for row in values:
-        sums = np.concatenate([sums + row, sums - row])
-    return sums
-
-
-def _shares_beyond(draws: Floats, seen: float, slack: float) -> tuple[float, float]:
-    return float((draws <= seen + slack).mean()), float((draws >= seen - slack).mean())
-
-
-def _monte_carlo_tails(
-    values: Floats, statistic: Callable[[Floats], Floats], slack: float, seed: int
-) -> tuple[float, float]:
-    """Both tails over random sign patterns; a valid p however it ends (Besag & Clifford 1991).
-
-    p = (k + 1) / (B + 1) after B draws; or hits / draws at the FLIP_HITS-th draw beyond the
-    observed value, so that plain non-results cost a tenth.
-    """
-    seen = float(statistic(values.sum(axis=0)[None, :])[0])
-    generator = np.random.default_rng(seed)
-    low, high = _TailCount(), _TailCount()
-    drawn = 0
-    while drawn < FLIPS and not (low.settled and high.settled):
-        size = min(FLIP_CHUNK, FLIPS - drawn)
-        draws = statistic(_random_flips(values, size, generator))
-        low.add(draws <= seen + slack, drawn)
-        high.add(draws >= seen - slack, drawn)
-        drawn += size
-    return low.p(drawn), high.p(drawn)
-
-
-@dataclass(slots=True)
-class _TailCount:
-    hits: int = 0
-    settled: float = 0.0
-
-    def add(self, beyond: NDArray[np.bool_], drawn: int) -> None:
-        if self.settled:
-            return
-        new = int(beyond.sum())
-        if self.hits + new >= FLIP_HITS:
-            last = np.flatnonzero(beyond)[FLIP_HITS - self.hits - 1]
-            self.settled = FLIP_HITS / (drawn + int(last) + 1)
-        self.hits += new
-
-    def p(self, drawn: int) -> float:
-        return self.settled or (self.hits + 1) / (drawn + 1)
-
-
-_BYTE_SIGNS: Floats = 1.0 - 2.0 * np.unpackbits(
-    np.arange(256, dtype=np.uint8)[:, None], axis=1
-).astype(np.float64)
-
-
-def _random_flips(values: Floats, size: int, generator: np.random.Generator) -> Floats:
-    """Sums of `values` (units, columns) under `size` random sign patterns, (size, columns).
-
-    Eight units at a time: a random byte looks up one of their 256 partial sums.
-    """
-    groups = -(-len(values) // 8)
-    padded = np.zeros((groups * 8, values.shape[1]))
-    padded[: len(values)] = values
-    pattern = np.frombuffer(generator.bytes(groups * size), dtype=np.uint8).reshape(groups, size)
-    sums = np.zeros((values.shape[1], size))
-    for group in range(groups):
-        partial = _BYTE_SIGNS @ padded[group * 8 : group * 8 + 8]
-        for column in range(values.shape[1]):
-            sums[column] += partial[:, column].take(pattern[group])
-    return sums.T
 
 
 # --- clusters -----------------------------------------------------------------------
@@ -452,9 +350,9 @@ def _cluster_tails(units: _Units, seed: int) -> _Tails:
     seen = float(t_like(values.sum(axis=0)[None, :])[0])
     slack = SAME * max(abs(seen), 1 / math.sqrt(square))
     if len(values) <= ENUMERATE_UP_TO:
-        drop, improvement = _shares_beyond(t_like(_all_flips(values)), seen, slack)
+        drop, improvement = shares_beyond(t_like(all_flips(values)), seen, slack)
         return _Tails(drop, improvement, None, "cluster-sign-flip-exact")
-    drop, improvement = _monte_carlo_tails(values, t_like, slack, seed)
+    drop, improvement = monte_carlo_tails(values, t_like, slack, seed)
     return _Tails(drop, improvement, None, "cluster-sign-flip")
 
 
@@ -510,84 +408,3 @@ def _checked_p(p_values: ArrayLike) -> Floats:
     if not ((p >= 0) & (p <= 1)).all():
         raise ValueError("a p-value is a number in 0..1; leave unmeasurable comparisons out")
     return p
-
-
-# --- power --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What this spread lets one see, and what more cases or trials would."""
-
-    se: float | None
-    df: float
-    n: int
-    n_units: int
-    least_units: Literal["mid-p", "exact"]
-    alpha: float
-    max_drop: float
-
-    @classmethod
-    def of(
-        cls, interval: _Interval, n: int, n_units: int, method: Method, alpha: float, drop: float
-    ) -> _Plan:
-        df = math.inf if interval.df is None else interval.df
-        kind: Literal["mid-p", "exact"] = "mid-p" if method == "mcnemar-midp" else "exact"
-        return cls(interval.se, df, n, n_units, kind, alpha, drop)
-
-    def mde(self, alpha: float) -> float | None:
-        """Drop whose z or t reaches the test's level with 80 % power; at least the drop that
-        turns as many units as the test needs to reach its level at all."""
-        needed = math.floor(-math.log2(alpha)) + (0 if self.least_units == "mid-p" else 1)
-        if needed > self.n_units:
-            return None
-        floor = float(special.betaincinv(needed, self.n_units - needed + 1, TARGET_POWER))
-        if self.se is None:
-            return floor
-        reach = _reach(alpha, self.df) * self.se
-        found = max(reach, floor) if self.least_units == "mid-p" else reach
-        return found if found <= 1 else None
-
-    def cases_needed(self) -> int | None:
-        if self.max_drop <= 0:
-            return None
-        se, df = self.se, self.df
-        if se is None:
-            units = math.log(self.alpha) / math.log1p(-min(self.max_drop, 1 - SAME))
-            return math.floor(units * self.n / self.n_units) + 1
-
-        def needed(n: float) -> float:
-            return (
-                self.n * (_reach(self.alpha, max(df * n / self.n, 1.0)) * se / self.max_drop) ** 2
-            )
-
-        return _settle(needed, CASES_LIMIT)
-
-    def trials_needed(self, within_var: float | None, trials: float) -> int | None:
-        if self.se is None or within_var is None or self.max_drop <= 0:
-            return None
-        between = max(self.se**2 * self.n - within_var / trials, 0.0)
-        room = (self.max_drop / _reach(self.alpha, self.df)) ** 2 * self.n - between
-        if room <= 0 or within_var / room > TRIALS_LIMIT:
-            return None
-        return max(math.ceil(within_var / room - SAME), 1)
-
-
-def _reach(alpha: float, df: float, target: float = TARGET_POWER) -> float:
-    """Standard errors between no effect and one found with the target power."""
-    if math.isinf(df):
-        return float(special.ndtri(1 - alpha) + special.ndtri(target))
-    return float(special.stdtrit(df, 1 - alpha) + special.stdtrit(df, target))
-
-
-def _settle(needed: Callable[[float], float], limit: int) -> int | None:
-    """Smallest n that covers what it needs itself; t quantiles shrink with n."""
-    n = 2.0
-    for _ in range(50):
-        after = max(math.ceil(needed(n) - SAME), 2)
-        if after > limit:
-            return None
-        if after == n:
-            break
-        n = after
-    return int(n)
