@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["pytester"]
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 

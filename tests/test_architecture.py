@@ -24,9 +24,7 @@ MAY_IMPORT = {
     "session": {"call", "store", "score", "wiring", ""},
     "cli": {"cli", "call", "store", "score", "decide", "exchange", "wiring", "session", ""},
     "pytest_plugin": {"pytest_session", ""},
-    "pytest_session": {
-        "call", "store", "score", "decide", "wiring", "session", "pytest_plugin"
-    },
+    "pytest_session": {"call", "store", "score", "decide", "wiring", "session", "pytest_plugin"},
     "__main__": {"cli"},
 }
 """Room -> rooms it may import, beyond the floors below everything."""

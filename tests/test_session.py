@@ -1,0 +1,237 @@
+"""Runs from the request to the sealed store: what is measured, stopped, resumed, refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from evalkit.store.views import open_store
+
+from evalkit.config import load_settings
+from evalkit.errors import ContentError, StoreError
+from evalkit.session import FinishedRun, run_golden_sets
+from evalkit.wiring import RunRequest
+from tests.loopback import Loopback
+from tests.project import case, write_project
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def run(folder: Path, resume: str | None = None, **request: object) -> FinishedRun:
+    settings = load_settings(folder / "evalkit.toml")
+    return run_golden_sets(settings, RunRequest(**request), resume=resume)  # type: ignore[arg-type]
+
+
+def rows(folder: Path, sql: str) -> list[dict]:
+    return open_store(folder / ".evalkit").sql(sql)
+
+
+def test_a_run_scores_every_case_by_every_metric(tmp_path: Path) -> None:
+    write_project(tmp_path, target="tests.apps:always_billing")
+
+    finished = run(tmp_path)
+
+    assert finished.summary.complete
+    found = rows(
+        tmp_path,
+        "SELECT metric, count(*) n, avg(score) mean FROM scores GROUP BY metric ORDER BY metric",
+    )
+    assert found == [
+        {"metric": "label", "n": 10, "mean": 0.5},
+        {"metric": "shape", "n": 10, "mean": 1.0},
+    ]
+    assert rows(tmp_path, "SELECT count(*) n FROM calls") == [{"n": 10}]
+    assert rows(tmp_path, "SELECT DISTINCT status FROM runs") == [{"status": "complete"}]
+
+
+def test_models_prompts_and_trials_multiply(tmp_path: Path) -> None:
+    write_project(tmp_path, cases=3)
+
+    finished = run(tmp_path, prompts=("classify@v1", "classify@v2"), trials=2)
+
+    assert finished.summary.done == 12
+    found = rows(
+        tmp_path,
+        "SELECT prompt_version, trial, count(*) n FROM scores WHERE metric = 'label' "
+        "GROUP BY ALL ORDER BY ALL",
+    )
+    assert [(r["prompt_version"], r["trial"], r["n"]) for r in found] == [
+        ("v1", 0, 3),
+        ("v1", 1, 3),
+        ("v2", 0, 3),
+        ("v2", 1, 3),
+    ]
+
+
+def test_an_infrastructure_failure_has_no_score(tmp_path: Path) -> None:
+    with Loopback() as server:
+        write_project(tmp_path, base_url=server.url + "/v1", feature="retries = 0")
+        from tests.loopback import Behaviour, Rule
+
+        server.script(Rule(Behaviour(status=503), times=4))
+        finished = run(tmp_path, concurrency=1)
+
+    assert finished.summary.complete
+    assert finished.summary.outcomes == Counter(scored=6, infra_error=4)
+    found = rows(
+        tmp_path,
+        "SELECT outcome, error_kind, count(*) n, count(score) scored FROM scores "
+        "WHERE metric = 'label' GROUP BY ALL ORDER BY ALL",
+    )
+    assert found == [
+        {"outcome": "infra_error", "error_kind": "server", "n": 4, "scored": 0},
+        {"outcome": "scored", "error_kind": None, "n": 6, "scored": 6},
+    ]
+
+
+def test_an_answer_past_the_latency_budget_counts_against_quality(tmp_path: Path) -> None:
+    write_project(tmp_path, cases=2, target="tests.test_session:slow", feature="max_latency_ms = 1")
+
+    run(tmp_path)
+
+    found = rows(tmp_path, "SELECT DISTINCT outcome, score FROM scores WHERE metric = 'label'")
+    assert found in (
+        [{"outcome": "product_failure", "score": 0.0}],
+        [{"outcome": "infra_error", "score": None}],
+    )
+
+
+def slow(input: object) -> dict[str, str]:
+    time.sleep(0.02)
+    return {"label": "billing"}
+
+
+def test_a_spending_limit_stops_the_run_and_it_goes_on_later(tmp_path: Path) -> None:
+    with Loopback() as server:
+        write_project(tmp_path, base_url=server.url + "/v1", cases=30)
+
+        stopped = run(tmp_path, max_cost_usd=0.003, concurrency=4)
+        finished = run(tmp_path, resume=stopped.run_id, max_cost_usd=10.0)
+        requests = dict(server.stats.by_case)
+
+    assert stopped.summary.stopped == "budget_stop"
+    assert 0 < stopped.summary.done < 30
+    assert stopped.summary.cost_usd <= 0.003
+    assert finished.run_id == stopped.run_id
+    assert finished.summary.complete
+    assert finished.summary.resumed == stopped.summary.done
+    assert max(requests.values()) == 1
+    assert len(requests) == 30
+
+
+def test_an_unfinished_run_is_in_no_view_but_runs(tmp_path: Path) -> None:
+    with Loopback() as server:
+        write_project(tmp_path, base_url=server.url + "/v1", cases=30)
+        run(tmp_path, max_cost_usd=0.003, concurrency=4)
+
+    assert rows(tmp_path, "SELECT * FROM scores") == []
+    assert [r["status"] for r in rows(tmp_path, "SELECT status FROM runs")] != ["complete"]
+
+
+def test_a_run_is_not_finished_with_another_golden_set(tmp_path: Path) -> None:
+    with Loopback() as server:
+        write_project(tmp_path, base_url=server.url + "/v1", cases=30)
+        stopped = run(tmp_path, max_cost_usd=0.003)
+        cases = tmp_path / "golden_sets" / "tickets" / "cases.jsonl"
+        text = cases.read_text(encoding="utf-8") + json.dumps(case(99)) + "\n"
+        cases.write_text(text, encoding="utf-8")
+
+        with pytest.raises(StoreError, match="golden set tickets has changed since"):
+            run(tmp_path, resume=stopped.run_id)
+
+
+def test_an_edited_prompt_version_is_refused_before_any_call(tmp_path: Path) -> None:
+    write_project(tmp_path)
+    run(tmp_path)
+    prompt = tmp_path / "prompts" / "classify" / "v1.md"
+    prompt.write_text(prompt.read_text(encoding="utf-8") + "\nBe kind.\n", encoding="utf-8")
+
+    with pytest.raises(ContentError, match="v3"):
+        run(tmp_path)
+
+    assert len(rows(tmp_path, "SELECT * FROM runs WHERE status = 'complete'")) == 1
+
+
+def test_a_seed_makes_limit_draw_the_same_cases(tmp_path: Path) -> None:
+    write_project(tmp_path, cases=50)
+
+    run(tmp_path, limit=7, seed=3)
+    run(tmp_path, limit=7, seed=3)
+    run(tmp_path, limit=7, seed=4)
+
+    drawn = {}
+    for row in rows(tmp_path, "SELECT run_id, case_id FROM scores WHERE metric = 'label'"):
+        drawn.setdefault(row["run_id"], set()).add(row["case_id"])
+    first, second, third = (drawn[run_id] for run_id in sorted(drawn))
+    assert first == second
+    assert first != third
+    assert len(first) == 7
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "evalkit", "run", "--json", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(server: Loopback, requests: int) -> None:
+    """Until the server has answered so many; bounded by 30 s."""
+    deadline = time.monotonic() + 30
+    while server.stats.requests < requests:
+        assert time.monotonic() < deadline, "the run does not get on"
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_resumed_and_no_finished_case_is_asked_again(tmp_path: Path) -> None:
+    with Loopback(delay_ms=20) as server:
+        write_project(tmp_path, base_url=server.url + "/v1", cases=2000)
+        process = start(tmp_path, "--concurrency", "32")
+        wait_for(server, 700)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        (run_id,) = os.listdir(tmp_path / ".evalkit" / "runs")
+        journal = tmp_path / ".evalkit" / "runs" / run_id / "journal.jsonl"
+        done = {json.loads(line)["key"][2] for line in journal.read_bytes().splitlines()[:-1]}
+
+        output, errors = start(tmp_path, "--resume", run_id, "--concurrency", "32").communicate()
+        requests = dict(server.stats.by_case)
+
+    assert json.loads(output)["status"] == "complete", errors
+    again = {case_id for case_id, count in requests.items() if count > 1}
+    assert not again & done
+    assert len(again) <= 32
+    assert len(requests) == 2000
+    found = rows(tmp_path, "SELECT count(*) n, count(DISTINCT case_id) cases FROM scores")
+    assert found == [{"n": 4000, "cases": 2000}]
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
+    with Loopback(delay_ms=20) as server:
+        write_project(tmp_path, base_url=server.url + "/v1", cases=400)
+        process = start(tmp_path, "--concurrency", "8")
+        wait_for(server, 40)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=30)
+        stopped = json.loads(output)
+        again, _ = start(tmp_path, "--resume", stopped["run_id"]).communicate(timeout=60)
+        requests = dict(server.stats.by_case)
+
+    assert process.returncode == 130, errors
+    assert stopped["status"] == "incomplete"
+    assert stopped["stopped"] == "cancelled"
+    assert json.loads(again)["status"] == "complete"
+    assert set(requests.values()) == {1}
