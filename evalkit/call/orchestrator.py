@@ -194,8 +194,7 @@ class Orchestrator:
                 reserved_usd = self._reserve(call, request, budget)
             with call.stages("route"):
                 targets = self._targets(settings)
-            with call.stages("attempt"):
-                await self._answer(call, request, targets, validate)
+            await self._answer(call, request, targets, validate)
         except CallError as error:
             self._fail(call, error)
         finally:
@@ -348,14 +347,15 @@ class Orchestrator:
         ttft_s = feature.ttft_ms / 1000 if feature.ttft_ms is not None else None
         ask, reasks = request, 0
         while True:
-            tried = await attempt_until_answered(
-                ask,
-                targets,
-                retries=feature.retries,
-                deadline=deadline,
-                ttft_s=ttft_s,
-                clock=self._clock,
-            )
+            with call.stages("attempt"):
+                tried = await attempt_until_answered(
+                    ask,
+                    targets,
+                    retries=feature.retries,
+                    deadline=deadline,
+                    ttft_s=ttft_s,
+                    clock=self._clock,
+                )
             self._take(call, tried)
             if tried.error is not None:
                 raise tried.error

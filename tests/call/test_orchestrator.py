@@ -103,7 +103,9 @@ async def test_a_good_answer_comes_back_parsed_and_is_recorded(tmp_path: Path) -
     assert (record.prompt_tokens, record.completion_tokens, record.total_tokens) == (100, 10, 110)
     assert record.cost_usd == pytest.approx(0.00012)
     assert record.schema_ok is True
-    assert list(record.stage_ms) == ["flag", "prompt", "attempt", "validate"]
+    assert list(record.stage_ms) == [
+        "flag", "prompt", "budget", "route", "attempt", "validate"
+    ]  # fmt: skip
     assert record.output == GOOD
     assert record.params == {"max_tokens": 64}
 
