@@ -10,7 +10,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "evalkit"
 
 FLOORS = [
-    "errors", "records", "strict", "json_schema", "schemas", "pii", "content", "config"
+    "errors", "records", "strict", "json_schema", "schemas", "pii", "content",
+    "settings", "config_checks", "config",
 ]  # fmt: skip
 """Every file may use these, each only those before it (and itself)."""
 
@@ -34,7 +35,10 @@ HEAVY = {
     "pandas", "pyarrow", "rich", "scipy", "yaml",
 }  # fmt: skip
 
-LAZY = {"__init__", "errors", "records", "content", "pytest_plugin"}
+LAZY = {
+    "__init__", "errors", "records", "content", "pytest_plugin",
+    "strict", "schemas/__init__", "settings", "config_checks", "config", "call/prompts",
+}  # fmt: skip
 """Modules that any pytest run or `import evalkit` loads: nothing heavy at import."""
 
 
