@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from evalkit.call.orchestrator import Orchestrator, Rendered
+from evalkit.call.orchestrator import Orchestrator
 from evalkit.call.prompts import PromptRegistry
+from evalkit.call.trace import Rendered
 from evalkit.config import FeatureSettings, Settings
 from evalkit.content import find_content
 from evalkit.errors import ConfigError
@@ -136,9 +137,7 @@ def pairs_of(golden: GoldenSet, request: RunRequest, settings: Settings) -> list
     return list(dict.fromkeys(pairs))
 
 
-def _concurrency(
-    planned: Sequence[PlannedSet], request: RunRequest, settings: Settings
-) -> int:
+def _concurrency(planned: Sequence[PlannedSet], request: RunRequest, settings: Settings) -> int:
     """Cases in flight: as asked, but never more than the slowest provider's own limit.
 
     A case waiting for a provider's bulkhead would spend its deadline waiting.

@@ -117,7 +117,7 @@ def _changed_for_retry(request: ModelRequest, kind: str) -> ModelRequest:
 
 def _wait_before_retry(error: CallError, tried: int, clock: Clock) -> float:
     """Full jitter on an exponential back-off; Retry-After is a floor with jitter on top."""
-    backoff_s = min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2**tried) * clock.jitter()
+    backoff_s: float = min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2**tried) * clock.jitter()
     return backoff_s + (error.retry_after_s or 0.0)
 
 

@@ -14,7 +14,7 @@ import inspect
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,66 +23,23 @@ from evalkit.call.attempts import Clock, Target, Tried, attempt_until_answered
 from evalkit.call.budget import Budget
 from evalkit.call.failures import FAILURES
 from evalkit.call.prompts import PromptRegistry
+from evalkit.call.providers import LazyProviders
 from evalkit.call.providers.base import Provider
-from evalkit.call.trace import Stages, new_id
+from evalkit.call.trace import Call, Rendered, Stages, new_id, sum_or_none
 from evalkit.call.validation import Validated, ask_again, validate_output
-from evalkit.config import FeatureSettings, ModelSettings, ProviderSettings, Settings, load_settings
+from evalkit.config import FeatureSettings, ModelSettings, Settings, load_settings
 from evalkit.errors import CallError, ConfigError
 from evalkit.json_schema import Validate, compile_schema
 from evalkit.records import (
-    Attempt,
     CallRecord,
     CallResult,
-    CallStatus,
     Json,
     Message,
     ModelRequest,
-    ToolCall,
 )
 
 Sink = Callable[[CallRecord], None]
 MESSAGE_OVERHEAD_TOKENS = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rendered:
-    """Messages ready to send, with the identity of the prompt they came from."""
-
-    name: str
-    version: str
-    hash: str
-    messages: tuple[Message, ...]
-
-
-@dataclass(slots=True, kw_only=True)
-class _Call:
-    """What is known of a call while it runs; `_record` turns it into a `CallRecord`."""
-
-    feature: FeatureSettings
-    input: Mapping[str, Any]
-    trace_id: str
-    ts: int
-    started: float
-    stages: Stages
-    user_id: str | None
-    tenant: str | None
-    session_id: str | None
-    rendered: Rendered | None = None
-    params: dict[str, Any] = field(default_factory=dict)
-    attempts: list[Attempt] = field(default_factory=list)
-    answered_by: ModelSettings | None = None
-    status: CallStatus = "ok"
-    error_kind: str | None = None
-    message: str | None = None
-    output: str | None = None
-    value: Json = None
-    finish_reason: str | None = None
-    tool_calls: tuple[ToolCall, ...] = ()
-    confidence: float | None = None
-    repaired: bool = False
-    schema_ok: bool | None = None
-    flag_variant: str | None = None
-    route_reason: str | None = None
 
 
 class Orchestrator:
@@ -120,14 +77,12 @@ class Orchestrator:
 
         Raises ConfigError naming every problem of the file.
         """
-        from evalkit.call.providers import build_provider
-
         settings = (
             config
             if isinstance(config, Settings)
             else load_settings(Path(config) if config is not None else None)
         )
-        providers = _LazyProviders(settings.providers, build_provider)
+        providers = LazyProviders(settings.providers)
         return cls(settings, providers=providers, sink=sink, clock=clock)
 
     async def execute(
@@ -171,7 +126,7 @@ class Orchestrator:
             "seed": seed,
         }
         settings = self._feature(feature, overrides, prompt)
-        call = _Call(
+        call = Call(
             feature=settings,
             input={"text": input} if isinstance(input, str) else input,
             trace_id=new_id(),
@@ -199,7 +154,7 @@ class Orchestrator:
             self._fail(call, error)
         finally:
             if budget is not None and reserved_usd:
-                budget.settle(reserved_usd, _sum_or_none(a.cost_usd for a in call.attempts))
+                budget.settle(reserved_usd, sum_or_none(a.cost_usd for a in call.attempts))
         if call.error_kind is not None:
             with call.stages("degrade"):
                 await self._degrade(call)
@@ -220,7 +175,7 @@ class Orchestrator:
         """Close the providers' connections."""
         opened = (
             self._providers.opened()
-            if isinstance(self._providers, _LazyProviders)
+            if isinstance(self._providers, LazyProviders)
             else list(self._providers.values())
         )
         for provider in opened:
@@ -255,7 +210,7 @@ class Orchestrator:
             changes |= {"prompt_name": prompt_name, "prompt_version": version}
         return replace(feature, **changes) if changes else feature
 
-    def _check_flag(self, call: _Call) -> None:
+    def _check_flag(self, call: Call) -> None:
         flag = call.feature.flag
         if flag is None:
             return
@@ -264,7 +219,7 @@ class Orchestrator:
         if not enabled:
             raise CallError("killed", f"flag {flag} is off")
 
-    def _render(self, call: _Call) -> Rendered:
+    def _render(self, call: Call) -> Rendered:
         feature = call.feature
         prompt = self.prompts.get(feature.prompt_name, feature.prompt_version)
         documents = call.input.get("documents")
@@ -293,7 +248,7 @@ class Orchestrator:
                 ) from None
         return self._schemas[path]
 
-    def _request(self, call: _Call, schema: Mapping[str, Any] | None) -> ModelRequest:
+    def _request(self, call: Call, schema: Mapping[str, Any] | None) -> ModelRequest:
         feature, rendered = call.feature, call.rendered
         assert rendered is not None
         sampling = {"temperature": feature.temperature, "seed": feature.seed}
@@ -311,7 +266,7 @@ class Orchestrator:
             input=call.input,
         )
 
-    def _reserve(self, call: _Call, request: ModelRequest, budget: Budget | None) -> float:
+    def _reserve(self, call: Call, request: ModelRequest, budget: Budget | None) -> float:
         """Set aside what one attempt may cost at most; an unpriced model cannot be budgeted."""
         if budget is None:
             return 0.0
@@ -336,7 +291,7 @@ class Orchestrator:
 
     async def _answer(
         self,
-        call: _Call,
+        call: Call,
         request: ModelRequest,
         targets: Sequence[Target],
         validate: Validate | None,
@@ -371,7 +326,7 @@ class Orchestrator:
             assert call.output is not None
             ask = replace(request, messages=request.messages + ask_again(call.output, read.error))
 
-    def _take(self, call: _Call, tried: Tried) -> None:
+    def _take(self, call: Call, tried: Tried) -> None:
         call.attempts.extend(tried.attempts)
         if tried.reply is None:
             return
@@ -381,7 +336,7 @@ class Orchestrator:
         call.tool_calls = tried.reply.finish.tool_calls
         call.confidence = tried.reply.finish.confidence
 
-    def _validate(self, call: _Call, validate: Validate) -> Validated:
+    def _validate(self, call: Call, validate: Validate) -> Validated:
         if call.tool_calls and not (call.output or "").strip():
             return Validated(value=None, repaired=False, error=None)
         read = validate_output(call.output or "", validate)
@@ -389,7 +344,7 @@ class Orchestrator:
         call.schema_ok = read.error is None
         return read
 
-    async def _degrade(self, call: _Call) -> None:
+    async def _degrade(self, call: Call) -> None:
         """Answer without a model where the feature says how; else leave the failure as it is."""
         kind, _, argument = call.feature.on_failure.partition(":")
         if kind == "text":
@@ -403,14 +358,14 @@ class Orchestrator:
 
     # --- what a call leaves behind ------------------------------------------------
 
-    def _fail(self, call: _Call, error: CallError) -> None:
+    def _fail(self, call: Call, error: CallError) -> None:
         call.error_kind = error.kind
         call.message = FAILURES[error.kind].message
         call.route_reason = str(error)[:500]
         call.status = "refused" if error.kind in {"budget", "killed", "refusal"} else "error"
 
-    def _finish(self, call: _Call) -> CallResult:
-        record = self._record(call)
+    def _finish(self, call: Call) -> CallResult:
+        record = call.record(self._clock.monotonic())
         if self._sink is not None:
             self._sink(record)
         return CallResult(
@@ -421,73 +376,6 @@ class Orchestrator:
             message=call.message,
             record=record,
         )
-
-    def _record(self, call: _Call) -> CallRecord:
-        feature, rendered, attempts = call.feature, call.rendered, call.attempts
-        last = attempts[-1] if attempts else None
-        prompt_tokens = _sum_or_none(a.prompt_tokens for a in attempts if a.error_kind is None)
-        completion_tokens = _sum_or_none(
-            a.completion_tokens for a in attempts if a.error_kind is None
-        )
-        return CallRecord(
-            trace_id=call.trace_id,
-            ts=call.ts,
-            user_id=call.user_id,
-            tenant=call.tenant,
-            session_id=call.session_id,
-            feature=feature.name,
-            task=feature.task,
-            provider=last.provider if last else None,
-            model=feature.model,
-            served_model=self._served(call, last),
-            prompt_name=rendered.name if rendered else feature.prompt_name,
-            prompt_version=rendered.version if rendered else feature.prompt_version,
-            prompt_hash=rendered.hash if rendered else "",
-            params=call.params,
-            flag_variant=call.flag_variant,
-            status=call.status,
-            error_kind=call.error_kind,
-            finish_reason=call.finish_reason,
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
-            total_tokens=(
-                prompt_tokens + completion_tokens
-                if prompt_tokens is not None and completion_tokens is not None
-                else None
-            ),
-            cached_prompt_tokens=last.cached_prompt_tokens if last else None,
-            latency_ms=round((self._clock.monotonic() - call.started) * 1000, 3),
-            ttft_ms=last.ttft_ms if last else None,
-            cost_usd=_sum_or_none(a.cost_usd for a in attempts),
-            cache_hit=False,
-            cache_kind=None,
-            tool_calls=call.tool_calls,
-            user_feedback=None,
-            attempts=tuple(attempts),
-            retries=max(0, len(attempts) - 1),
-            resumed=0,
-            escalated=False,
-            confidence=call.confidence,
-            repaired=call.repaired,
-            schema_ok=call.schema_ok,
-            guard_events=(),
-            retrieved_ids=document_ids(call.input),
-            route_reason=call.route_reason,
-            stage_ms=call.stages.ms,
-            quality={},
-            redactions=0,
-            input=call.input,
-            output=call.output,
-        )
-
-    def _served(self, call: _Call, last: Attempt | None) -> str | None:
-        """The configured model that answered, with the provider's own name where it differs."""
-        if call.answered_by is None or last is None:
-            return None
-        model, named = call.answered_by, last.served_model
-        if named is None or named == model.id or named.startswith(model.id + "-"):
-            return model.name
-        return f"{model.name}({named})"
 
     def _model(self, name: str, feature: FeatureSettings) -> ModelSettings:
         model = self.settings.models.get(name)
@@ -504,36 +392,6 @@ class Orchestrator:
         return Target(model=model, provider=self._providers[model.provider], gate=gate)
 
 
-class _LazyProviders(Mapping[str, Provider]):
-    """Providers by name, each built when first asked for: an unused one needs no key."""
-
-    def __init__(
-        self,
-        settings: Mapping[str, ProviderSettings],
-        build: Callable[[ProviderSettings], Provider],
-    ) -> None:
-        self._settings = settings
-        self._build = build
-        self._opened: dict[str, Provider] = {}
-
-    def __getitem__(self, name: str) -> Provider:
-        if name not in self._opened:
-            self._opened[name] = self._build(self._settings[name])
-        return self._opened[name]
-
-    def __iter__(self) -> Any:
-        return iter(self._settings)
-
-    def __len__(self) -> int:
-        return len(self._settings)
-
-    def opened(self) -> list[Provider]:
-        """Those built so far; they are forgotten, so that a later call builds anew."""
-        opened = list(self._opened.values())
-        self._opened.clear()
-        return opened
-
-
 def call_by_name(name: str) -> Callable[..., Json | Awaitable[Json]]:
     """The function that `module:function` names. Raises ConfigError when there is none."""
     module, _, attribute = name.partition(":")
@@ -546,25 +404,7 @@ def call_by_name(name: str) -> Callable[..., Json | Awaitable[Json]]:
     return function  # type: ignore[no-any-return]
 
 
-def document_ids(input: Mapping[str, Any]) -> tuple[str, ...]:
-    """Ids of the documents an input brings with it; () when it brings none."""
-    documents = input.get("documents")
-    if not isinstance(documents, list):
-        return ()
-    return tuple(str(d["id"]) for d in documents if isinstance(d, Mapping) and "id" in d)
-
-
 def estimate_tokens(messages: Sequence[Message]) -> int:
     """Tokens before sending, on the high side: a third of the UTF-8 bytes, plus the framing."""
     size = sum(len(str(m["content"]).encode("utf-8", "replace")) for m in messages)
     return size // 3 + MESSAGE_OVERHEAD_TOKENS * len(messages) + 1
-
-
-def _sum_or_none(values: Any) -> Any:
-    """Sum of known values; None when there is none, or when one of them is not known."""
-    total = None
-    for value in values:
-        if value is None:
-            return None
-        total = value if total is None else total + value
-    return total

@@ -1,4 +1,4 @@
-"""Ids and stage times of one call, gathered while it runs.
+"""What one call leaves behind: ids, stage times and the record, gathered while it runs.
 
 An id is time-ordered and random (the layout of UUIDv7): it sorts by creation and
 never depends on the clock alone.
@@ -9,8 +9,20 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from evalkit.config import FeatureSettings, ModelSettings
+from evalkit.records import (
+    Attempt,
+    CallRecord,
+    CallStatus,
+    Json,
+    Message,
+    ToolCall,
+)
 
 
 def new_id() -> str:
@@ -40,3 +52,134 @@ class Stages:
         finally:
             spent = (self._monotonic() - started) * 1000
             self.ms[name] = round(self.ms.get(name, 0.0) + spent, 3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """Messages ready to send, with the identity of the prompt they came from."""
+
+    name: str
+    version: str
+    hash: str
+    messages: tuple[Message, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """What is known of a call while it runs; `record()` is what is left of it."""
+
+    feature: FeatureSettings
+    input: Mapping[str, Any]
+    trace_id: str
+    ts: int
+    started: float
+    stages: Stages
+    user_id: str | None
+    tenant: str | None
+    session_id: str | None
+    rendered: Rendered | None = None
+    params: dict[str, Any] = field(default_factory=dict)
+    attempts: list[Attempt] = field(default_factory=list)
+    answered_by: ModelSettings | None = None
+    status: CallStatus = "ok"
+    error_kind: str | None = None
+    message: str | None = None
+    output: str | None = None
+    value: Json = None
+    finish_reason: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    confidence: float | None = None
+    repaired: bool = False
+    schema_ok: bool | None = None
+    flag_variant: str | None = None
+    route_reason: str | None = None
+
+    def record(self, now: float) -> CallRecord:
+        """The call as one row of `calls`; `now` is a reading of the call path's clock."""
+        feature, rendered, attempts = self.feature, self.rendered, self.attempts
+        last = attempts[-1] if attempts else None
+        prompt_tokens = _sum_known(a.prompt_tokens for a in attempts)
+        completion_tokens = _sum_known(a.completion_tokens for a in attempts)
+        return CallRecord(
+            trace_id=self.trace_id,
+            ts=self.ts,
+            user_id=self.user_id,
+            tenant=self.tenant,
+            session_id=self.session_id,
+            feature=feature.name,
+            task=feature.task,
+            provider=last.provider if last else None,
+            model=feature.model,
+            served_model=self._served(last),
+            prompt_name=rendered.name if rendered else feature.prompt_name,
+            prompt_version=rendered.version if rendered else feature.prompt_version,
+            prompt_hash=rendered.hash if rendered else "",
+            params=self.params,
+            flag_variant=self.flag_variant,
+            status=self.status,
+            error_kind=self.error_kind,
+            finish_reason=self.finish_reason,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            total_tokens=(
+                prompt_tokens + completion_tokens
+                if prompt_tokens is not None and completion_tokens is not None
+                else None
+            ),
+            cached_prompt_tokens=last.cached_prompt_tokens if last else None,
+            latency_ms=round((now - self.started) * 1000, 3),
+            ttft_ms=last.ttft_ms if last else None,
+            cost_usd=sum_or_none(a.cost_usd for a in attempts),
+            cache_hit=False,
+            cache_kind=None,
+            tool_calls=self.tool_calls,
+            user_feedback=None,
+            attempts=tuple(attempts),
+            retries=max(0, len(attempts) - 1),
+            resumed=0,
+            escalated=False,
+            confidence=self.confidence,
+            repaired=self.repaired,
+            schema_ok=self.schema_ok,
+            guard_events=(),
+            retrieved_ids=document_ids(self.input),
+            route_reason=self.route_reason,
+            stage_ms=self.stages.ms,
+            quality={},
+            redactions=0,
+            input=self.input,
+            output=self.output,
+        )
+
+    def _served(self, last: Attempt | None) -> str | None:
+        """The configured model that answered, with the provider's own name where it differs."""
+        if self.answered_by is None or last is None:
+            return None
+        model, named = self.answered_by, last.served_model
+        if named is None or named == model.id or named.startswith(model.id + "-"):
+            return model.name
+        return f"{model.name}({named})"
+
+
+def document_ids(input: Mapping[str, Any]) -> tuple[str, ...]:
+    """Ids of the documents an input brings with it; () when it brings none."""
+    documents = input.get("documents")
+    if not isinstance(documents, list):
+        return ()
+    return tuple(str(d["id"]) for d in documents if isinstance(d, Mapping) and "id" in d)
+
+
+def _sum_known(counts: Iterable[int | None]) -> int | None:
+    """Tokens that were counted, of failed attempts too; None when none were."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
+
+
+def sum_or_none(values: Iterable[float | None]) -> float | None:
+    """Sum of known values; None when there is none, or when one of them is not known."""
+    total: float | None = None
+    for value in values:
+        if value is None:
+            return None
+        total = value if total is None else total + value
+    return total

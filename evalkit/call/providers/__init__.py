@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import cast
 
@@ -24,3 +24,28 @@ def build_provider(settings: ProviderSettings) -> Provider:
     module, name = WIRES[settings.wire]
     build = cast("Callable[[ProviderSettings], Provider]", getattr(import_module(module), name))
     return build(settings)
+
+
+class LazyProviders(Mapping[str, Provider]):
+    """Providers by name, each built when first asked for: an unused one needs no key."""
+
+    def __init__(self, settings: Mapping[str, ProviderSettings]) -> None:
+        self._settings = settings
+        self._opened: dict[str, Provider] = {}
+
+    def __getitem__(self, name: str) -> Provider:
+        if name not in self._opened:
+            self._opened[name] = build_provider(self._settings[name])
+        return self._opened[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._settings)
+
+    def __len__(self) -> int:
+        return len(self._settings)
+
+    def opened(self) -> list[Provider]:
+        """Those built so far; they are forgotten, so that a later call builds anew."""
+        opened = list(self._opened.values())
+        self._opened.clear()
+        return opened
