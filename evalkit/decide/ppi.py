@@ -1,0 +1,171 @@
+"""Put people's labels and a judge together: a judge on all cases, people on some of them.
+
+Prediction-powered inference with power tuning (PPI++, Angelopoulos, Duchi & Zrnic 2023) for
+equal inclusion probabilities, its inverse-probability form (Zrnic & Candès 2024) for unequal
+ones. The labels take the judge's bias out, the judge takes noise out: a wrong judge costs
+precision, never truth. For a comparison, pass differences of candidate and baseline on both
+sides of the argument; then a judge whose bias moved between versions does no harm.
+Arrays in, frozen results out; part of `decide`'s statistics, no I/O.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+Floats: TypeAlias = NDArray[np.float64]
+
+LABELS_AT_LEAST = 20
+SAME = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Powered:
+    """A mean over all cases as people would score them."""
+
+    n: int
+    """Cases the judge scored."""
+    n_labelled: int
+    estimate: float | None
+    se: float | None
+    df: float | None
+    """Degrees of freedom: labels less the mean and the tuned weight."""
+    ci: tuple[float, float] | None
+    """Two-sided at 1 - 2·alpha; None when unmeasurable."""
+    p_value: float | None
+    """One-sided, H0: the mean is at least -tolerance."""
+    p_improvement: float | None
+    judge_weight: float | None
+    """Lambda: 0 ignores the judge, 1 trusts the judge's cases like labels."""
+    judge_bias: float | None
+    """Mean of judge minus people over the labelled cases, design-weighted."""
+    label_saving: float | None
+    """Share of labels that the judge replaces: 1 - (variance with it / without it)."""
+    reason: str | None = None
+    """Why nothing could be measured."""
+
+
+def powered_mean(
+    judge: ArrayLike,
+    human: ArrayLike,
+    *,
+    inclusion: ArrayLike | None = None,
+    alpha: float = 0.05,
+    tolerance: float = 0.0,
+    judge_weight: float | None = None,
+) -> Powered:
+    """Estimate the mean of people's scores over all cases. H0: it is at least -tolerance.
+
+    `judge` (n_cases,) has every case's score; `human` (n_cases,) NaN where no person looked;
+    `inclusion` (n_cases,) the chance 0..1 each case had to be labelled (default: the same for
+    all). `judge_weight` fixes lambda instead of tuning it.
+    """
+    f, y, chance = _checked(judge, human, inclusion)
+    labelled = np.isfinite(y)
+    n, n_labelled = len(f), int(labelled.sum())
+    if n_labelled < LABELS_AT_LEAST:
+        return _unmeasurable(n, n_labelled, f"{n_labelled} labels; at least {LABELS_AT_LEAST}")
+    if chance is None:
+        estimate, variance, weight, alone = _uniform(f, y, labelled, judge_weight)
+        effective = float(n_labelled)
+    else:
+        estimate, variance, weight, alone = _weighted(f, y, labelled, chance, judge_weight)
+        pull = 1 / chance[labelled]
+        effective = float(pull.sum() ** 2 / (pull**2).sum())
+    if variance < SAME**2:
+        return _unmeasurable(n, n_labelled, "the labelled cases show no spread")
+    se = math.sqrt(variance)
+    df = max(effective - (1 if judge_weight is not None else 2), 1.0)
+    reach = float(special.stdtrit(df, 1 - alpha)) * se
+    t = (estimate + tolerance) / se
+    pull = np.ones(n_labelled) if chance is None else 1 / chance[labelled]
+    return Powered(
+        n=n,
+        n_labelled=n_labelled,
+        estimate=estimate,
+        se=se,
+        df=df,
+        ci=(max(estimate - reach, -1.0), min(estimate + reach, 1.0)),
+        p_value=float(special.stdtr(df, t)),
+        p_improvement=float(special.stdtr(df, -t)),
+        judge_weight=weight,
+        judge_bias=float(np.average((f - np.where(labelled, y, 0.0))[labelled], weights=pull)),
+        label_saving=1 - variance / alone if alone > 0 else None,
+    )
+
+
+def _checked(
+    judge: ArrayLike, human: ArrayLike, inclusion: ArrayLike | None
+) -> tuple[Floats, Floats, Floats | None]:
+    f, y = np.asarray(judge, dtype=np.float64), np.asarray(human, dtype=np.float64)
+    if f.ndim != 1 or f.shape != y.shape or not np.isfinite(f).all():
+        raise ValueError("judge and human are one number per case, judge without gaps")
+    if np.isinf(y).any():
+        raise ValueError("a label is a number, or NaN where no person looked")
+    if inclusion is None:
+        return f, y, None
+    chance = np.asarray(inclusion, dtype=np.float64)
+    if chance.shape != f.shape or not ((chance > 0) & (chance <= 1)).all():
+        raise ValueError("inclusion is each case's chance to be labelled, above 0 and at most 1")
+    return f, y, None if float(np.ptp(chance)) < SAME else chance
+
+
+def _uniform(
+    f: Floats, y: Floats, labelled: NDArray[np.bool_], fixed: float | None
+) -> tuple[float, float, float, float]:
+    """Estimate, its variance, lambda, and the variance of the labels alone.
+
+    `rest` in PPI++ are the cases without a label; with lambda' on them the estimate is
+    mean(Y) - lambda' (mean f labelled - mean f rest), the document's form with
+    lambda = lambda' · N / rest.
+    """
+    people, judged, rest = y[labelled], f[labelled], f[~labelled]
+    n, left = len(people), len(rest)
+    alone = float(people.var(ddof=1)) / n
+    if left == 0:
+        return float(people.mean()), alone, 0.0, alone
+    weight = _tuned(people, judged, rest) if fixed is None else fixed
+    estimate = float(people.mean()) - weight * float(judged.mean() - rest.mean())
+    spare = 2 if fixed is None else 1
+    apart = people - weight * judged
+    variance = float(((apart - apart.mean()) ** 2).sum()) / (n - spare) / n
+    variance += weight**2 * float(rest.var(ddof=min(1, left - 1))) / left
+    return estimate, variance, weight, alone
+
+
+def _tuned(people: Floats, judged: Floats, rest: Floats) -> float:
+    """PPI++'s lambda, clipped to 0..1 (section 6, for a mean)."""
+    n, left = len(people), len(rest)
+    shared = float(((people - people.mean()) * (judged - judged.mean())).mean())
+    spread = float(np.concatenate([judged, rest]).var(ddof=1))
+    return min(max(shared / ((1 + n / left) * spread), 0.0), 1.0) if spread > SAME**2 else 0.0
+
+
+def _weighted(
+    f: Floats, y: Floats, labelled: NDArray[np.bool_], chance: Floats, fixed: float | None
+) -> tuple[float, float, float, float]:
+    """The same by inverse probability: mean(lambda f + (Y - lambda f) labelled / chance)."""
+    pull = np.where(labelled, 1 / chance, 0.0)
+    people = np.where(labelled, y, 0.0) * pull
+    judged = f * (pull - 1)
+    alone = float(people.var(ddof=1)) / len(f)
+    if fixed is None:
+        spread = float(judged.var(ddof=1))
+        shared = float(np.cov(people, judged)[0, 1])
+        weight = min(max(shared / spread, 0.0), 1.0) if spread > SAME**2 else 0.0
+    else:
+        weight = fixed
+    terms = people - weight * judged
+    return float(terms.mean()), float(terms.var(ddof=1)) / len(f), weight, alone
+
+
+def _unmeasurable(n: int, n_labelled: int, reason: str) -> Powered:
+    return Powered(
+        n=n, n_labelled=n_labelled, estimate=None, se=None, df=None, ci=None, p_value=None,
+        p_improvement=None, judge_weight=None, judge_bias=None, label_saving=None, reason=reason,
+    )  # fmt: skip

@@ -1,0 +1,196 @@
+"""Decide while the cases still come: e-processes, confidence sequences, an e-detector.
+
+Betting on bounded means (Waudby-Smith & Ramdas 2024): capital that a fair game would
+multiply by K with probability at most 1/K, however often one looks. Every process spreads
+its stake over the same fixed bets, so none has to be tuned and none looks ahead. A weight
+w in 0..1 per observation (inverse inclusion probability over its largest value) keeps the
+game fair for design-weighted samples. Arrays in, state kept in small classes, no I/O.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+Floats: TypeAlias = NDArray[np.float64]
+Direction = Literal["below", "above"]
+"""What the bets win on: a mean below, or above, the one that H0 names."""
+
+BETS: Floats = np.geomspace(0.01, 0.95, 16)
+"""Shares of the largest stake that cannot go broke."""
+SAME = 1e-9
+
+
+class EProcess:
+    """Evidence against H0: the mean is `mean` or on the other side of it from `bet_on`.
+
+    Under H0 the chance that `e_value` ever reaches K is at most 1/K (Ville).
+    """
+
+    def __init__(self, mean: float, *, bet_on: Direction) -> None:
+        if not 0 < mean < 1:
+            raise ValueError(f"mean is {mean}; scores lie in 0..1, so H0 names one inside")
+        self._mean, self._sign = mean, (-1.0 if bet_on == "below" else 1.0)
+        self._stakes = BETS / (1 - mean if bet_on == "below" else mean)
+        self._log_capital = np.zeros(len(BETS))
+        self.n = 0
+        self.log_peak = 0.0
+
+    @property
+    def log_e(self) -> float:
+        return float(special.logsumexp(self._log_capital)) - math.log(len(BETS))
+
+    def add(self, values: ArrayLike, weights: ArrayLike = 1.0) -> Floats:
+        """Bet on further observations in order; log e-value after each, (n_values,)."""
+        paths = self._log_capital + np.cumsum(self.log_factors(values, weights), axis=0)
+        if len(paths) == 0:
+            return np.zeros(0)
+        self._log_capital = paths[-1]
+        log_e = np.asarray(special.logsumexp(paths, axis=1) - math.log(len(BETS)))
+        self.n += len(log_e)
+        self.log_peak = max(self.log_peak, float(log_e.max()))
+        return log_e
+
+    def log_factors(self, values: ArrayLike, weights: ArrayLike = 1.0) -> Floats:
+        """Log growth of each bet by each observation, (n_values, n_bets)."""
+        y, w = _checked(values, weights)
+        gain = self._sign * w * (y - self._mean)
+        return np.asarray(np.log1p(gain[:, None] * self._stakes))
+
+
+class EarlyStop:
+    """Stop a run as soon as the cases seen so far decide one comparison.
+
+    Two e-processes on y = (d + 1) / 2: one wins when the drop exceeds the tolerance, one when
+    the drop is smaller than max_drop. Each has alpha / comparisons to spend, so over a whole
+    family a regression is called wrongly with probability at most alpha, and so is a pass.
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.05,
+        comparisons: int = 1,
+        tolerance: float = 0.0,
+        max_drop: float = 0.05,
+    ) -> None:
+        self._bar = math.log(comparisons / alpha)
+        self._drop = EProcess((1 - tolerance) / 2, bet_on="below")
+        self._safe = EProcess((1 - max_drop) / 2, bet_on="above")
+        self.decision: Literal["regression", "pass"] | None = None
+        self.n = 0
+        """Cases until the decision, or so far."""
+
+    def add(self, d: ArrayLike) -> Literal["regression", "pass"] | None:
+        """Take further cases in the order they were drawn; the decision once there is one."""
+        if self.decision is not None:
+            return self.decision
+        y = (np.atleast_1d(np.asarray(d, dtype=np.float64)) + 1) / 2
+        drop, safe = self._drop.add(y) >= self._bar, self._safe.add(y) >= self._bar
+        decided = np.flatnonzero(drop | safe)
+        if len(decided) == 0:
+            self.n += len(y)
+            return None
+        self.n += int(decided[0]) + 1
+        self.decision = "regression" if drop[decided[0]] else "pass"
+        return self.decision
+
+    @property
+    def p_value(self) -> float:
+        """Anytime-valid p for a drop beyond the tolerance: 1 / the highest e-value."""
+        return math.exp(-self._drop.log_peak)
+
+
+class MeanSequence:
+    """An interval for a mean in 0..1 that holds at all times at once.
+
+    With probability 1 - alpha the true mean is inside after every look. Capital is kept for
+    each mean on a grid and rises where the mean is wrong; both sides spend alpha / 2.
+    """
+
+    def __init__(self, *, alpha: float = 0.05, breaks: int = 500) -> None:
+        self._bar = math.log(2 / alpha)
+        self._grid = (np.arange(breaks - 1) + 1) / breaks
+        self._up, self._down = (np.zeros((breaks - 1, len(BETS))) for _ in range(2))
+        self._low, self._high = 0.0, 1.0
+        self.n = 0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Running intersection of all looks; never widens."""
+        return self._low, self._high
+
+    def add(self, values: ArrayLike, weights: ArrayLike = 1.0) -> tuple[float, float]:
+        """Take the observations since the last look; the interval at this one."""
+        seen, counts = np.unique(
+            np.column_stack(_checked(values, weights)), axis=0, return_counts=True
+        )
+        m = self._grid[:, None]
+        for (value, weight), count in zip(seen, counts, strict=True):
+            gain = weight * (value - m)
+            self._up += count * np.log1p(gain * BETS / m)
+            self._down += count * np.log1p(-gain * BETS / (1 - m))
+        self.n += int(counts.sum())
+        self._narrow()
+        return self.interval
+
+    def _narrow(self) -> None:
+        """The up-bets' capital falls with m and the down-bets' rises: both sets are intervals."""
+        too_low = _log_mean(self._up) >= self._bar
+        too_high = _log_mean(self._down) >= self._bar
+        if too_low.any():
+            self._low = max(self._low, float(self._grid[too_low].max()))
+        if too_high.any():
+            self._high = min(self._high, float(self._grid[too_high].min()))
+
+
+class EDetector:
+    """Raise an alarm soon after a mean has moved, at a stated rate of false alarms.
+
+    Shiryaev-Roberts e-detector (Shin, Ramdas & Rinaldo 2023): one e-process started at every
+    observation, summed. While the mean stays on H0's side, the average run length until a
+    false alarm is at least `run_length` observations.
+    """
+
+    def __init__(self, mean: float, *, bet_on: Direction, run_length: float) -> None:
+        if run_length <= 1:
+            raise ValueError(f"run_length is {run_length} observations; it has to exceed 1")
+        self._process = EProcess(mean, bet_on=bet_on)
+        self._bar = math.log(run_length)
+        self._log_sum = np.full(len(BETS), -math.inf)
+        self.n = 0
+        self.alarm_at: int | None = None
+        """Observations until the first alarm."""
+
+    def add(self, values: ArrayLike, weights: ArrayLike = 1.0) -> int | None:
+        """Take further observations in order; how many had come at the first alarm."""
+        growth = np.cumsum(self._process.log_factors(values, weights), axis=0)
+        if self.alarm_at is not None or len(growth) == 0:
+            return self.alarm_at
+        before = np.vstack([np.zeros(len(BETS)), growth[:-1]])
+        starts = np.vstack([self._log_sum, -before])
+        log_sum = growth + np.logaddexp.accumulate(starts, axis=0)[1:]
+        over = np.flatnonzero(_log_mean(log_sum) >= self._bar)
+        if len(over):
+            self.alarm_at = self.n + int(over[0]) + 1
+        self._log_sum = log_sum[-1]
+        self.n += len(growth)
+        return self.alarm_at
+
+
+def _log_mean(log_capital: Floats) -> Floats:
+    return np.asarray(special.logsumexp(log_capital, axis=-1) - math.log(len(BETS)))
+
+
+def _checked(values: ArrayLike, weights: ArrayLike) -> tuple[Floats, Floats]:
+    y = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    w = np.broadcast_to(np.asarray(weights, dtype=np.float64), y.shape)
+    if not ((y >= -SAME) & (y <= 1 + SAME)).all():
+        raise ValueError("a bounded mean is bet on with values in 0..1")
+    if not ((w > 0) & (w <= 1)).all():
+        raise ValueError("a weight is above 0 and at most 1")
+    return np.clip(y, 0.0, 1.0), w
