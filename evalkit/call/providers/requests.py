@@ -1,0 +1,74 @@
+"""What is sent: request bodies as JSON, and the options a wire understands."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from evalkit.config import ProviderSettings
+from evalkit.errors import CallError, ConfigError
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=_plain)
+
+
+def write_json(body: Mapping[str, Any]) -> bytes:
+    """A request body. Raises CallError(bad_request) for values that JSON does not have."""
+    try:
+        return _ENCODER.encode(body).encode("ascii")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CallError("bad_request", f"the request cannot be written as JSON: {error}") from None
+
+
+def read_options(
+    settings: ProviderSettings, known: Mapping[str, Collection[Any]]
+) -> dict[str, Any]:
+    """The provider's options: option -> values it may have, the first being its default.
+
+    Raises ConfigError for an unknown option or value.
+    """
+    problems = []
+    for name, value in settings.options.items():
+        where = f"providers.{settings.name}.options.{name}"
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1) or sorted(known)
+            there = f"Did you mean {', '.join(near)}?" if near else "This wire has none."
+            problems.append(f"{where}: no such option of wire {settings.wire}. {there}")
+        elif value not in known[name]:
+            allowed = ", ".join(json.dumps(choice) for choice in known[name])
+            problems.append(f"{where}: {value!r} is none of {allowed}.")
+    if problems:
+        raise ConfigError(problems)
+    return {name: next(iter(values)) for name, values in known.items()} | dict(settings.options)
+
+
+def is_closed(schema: Any, *, refused: Collection[str] = (), all_required: bool = True) -> bool:
+    """Whether servers accept a schema for constrained decoding.
+
+    Every object must forbid further properties and (`all_required`) require its own;
+    no keyword of `refused` may occur. Looks into every value: a property that happens
+    to be named like a keyword only makes the answer more careful.
+    """
+    if isinstance(schema, list):
+        return all(is_closed(part, refused=refused, all_required=all_required) for part in schema)
+    if not isinstance(schema, Mapping):
+        return True
+    if any(keyword in schema for keyword in refused):
+        return False
+    properties = schema.get("properties")
+    if schema.get("type") == "object" or isinstance(properties, Mapping):
+        if schema.get("additionalProperties") is not False:
+            return False
+        if all_required and set(properties or ()) - set(schema.get("required", ())):
+            return False
+    return all(
+        is_closed(part, refused=refused, all_required=all_required) for part in schema.values()
+    )
