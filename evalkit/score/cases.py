@@ -1,0 +1,140 @@
+"""The cases of a golden set: one strict pass over all, then each parsed when it is asked for.
+
+The pass keeps ids, hashes and places, so that a set of any length costs little memory.
+Cases are foreign data: what is read again later has to be what was checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from evalkit.errors import GoldenSetError
+from evalkit.records import Case
+from evalkit.score.metric_specs import MetricSpec, canonical, scoring_text
+from evalkit.strict import MAX_LINE_BYTES, StrictError, parse_line
+
+
+class CaseHasher:
+    """Identity of a case: its input, what is expected, and the checks applied to it.
+
+    `metrics` and `folder` are the golden set's; of its metrics only checks count, as a
+    judge has a version of its own. 64 bits, so that a hash takes 8 bytes in memory.
+    """
+
+    def __init__(self, metrics: Sequence[MetricSpec], folder: Path) -> None:
+        self._folder = folder
+        self._checks = {scoring_text(m.check_spec(), folder=folder) for m in metrics if m.tier == 1}
+        self._checks_text = canonical(sorted(self._checks))
+
+    def __call__(self, raw: Mapping[str, Any]) -> int:
+        decides = {"input": input_of(raw)}
+        if "expected" in raw:
+            decides["expected"] = raw["expected"]
+        checks = self._checks_text
+        if raw.get("checks"):
+            own = {scoring_text(spec, folder=self._folder) for spec in raw["checks"]}
+            checks = canonical(sorted(self._checks | own))
+        text = f"{canonical(decides)}\n{checks}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def input_of(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What `execute` gets; a bare text stands for `{"text": …}`."""
+    value = raw["input"]
+    return {"text": value} if isinstance(value, str) else value
+
+
+class CaseFile:
+    """The cases of a golden set in file order; `[number]` parses one."""
+
+    def __init__(self, path: Path, *, hasher: CaseHasher, inline: Sequence[Any] | None) -> None:
+        self.path = path
+        """The file they stand in: for inline cases golden_set.yaml itself."""
+        self.ids: list[str] = []
+        self.must_pass: set[str] = set()
+        self._hasher = hasher
+        self._inline = inline
+        self._numbers: dict[str, int] = {}
+        self._hashes = array("Q")
+        self._lines = array("L")
+        self._places = array("Q")
+        """Byte offset in the file, or position in the inline list."""
+
+    def append(self, raw: Mapping[str, Any], *, line: int, place: int) -> None:
+        """Add a checked case; only the pass that loads a golden set does."""
+        self._numbers[raw["id"]] = len(self.ids)
+        self.ids.append(raw["id"])
+        self._hashes.append(self._hasher(raw))
+        self._lines.append(line)
+        self._places.append(place)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __contains__(self, case_id: object) -> bool:
+        return case_id in self._numbers
+
+    def __getitem__(self, number: int) -> Case:
+        """Parse a case; raises GoldenSetError when its file changed since it was loaded."""
+        number = range(len(self))[number]
+        if self._inline is not None:
+            return self._case(self._inline[self._places[number]], number)
+        with self._open() as file:
+            return self._read(file, number)
+
+    def __iter__(self) -> Iterator[Case]:
+        if self._inline is not None:
+            yield from (self[number] for number in range(len(self)))
+            return
+        with self._open() as file:
+            for number in range(len(self)):
+                yield self._read(file, number)
+
+    def hash_at(self, number: int) -> str:
+        """16 hexadecimal digits; equal for cases that can be compared."""
+        return f"{self._hashes[number]:016x}"
+
+    def hash_of(self, case_id: str) -> str:
+        return self.hash_at(self._numbers[case_id])
+
+    def line_of(self, case_id: str) -> int:
+        return self._lines[self._numbers[case_id]]
+
+    def _open(self) -> BinaryIO:
+        try:
+            return self.path.open("rb")
+        except OSError as error:
+            raise GoldenSetError(f"{self.path}:1: cannot be read: {error.strerror}.") from None
+
+    def _read(self, file: BinaryIO, number: int) -> Case:
+        file.seek(self._places[number])
+        data = file.readline(MAX_LINE_BYTES + 1)
+        try:
+            raw = parse_line(data, line=self._lines[number], offset=self._places[number])
+            changed = self._hasher(raw) != self._hashes[number] or raw["id"] != self.ids[number]
+        except (StrictError, LookupError, TypeError, AttributeError):
+            changed = True
+        if changed:
+            raise GoldenSetError(
+                f"{self.path}:{self._lines[number]}: case {self.ids[number]}: "
+                "the file has changed since it was loaded. Start again."
+            )
+        return self._case(raw, number)
+
+    def _case(self, raw: Mapping[str, Any], number: int) -> Case:
+        return Case(
+            id=raw["id"],
+            input=input_of(raw),
+            expected=raw.get("expected"),
+            has_expected="expected" in raw,
+            metadata=raw.get("metadata", {}),
+            cluster=raw.get("cluster"),
+            must_pass=raw["id"] in self.must_pass,
+            checks=tuple(raw.get("checks", ())),
+            case_hash=self.hash_at(number),
+            line=self._lines[number],
+        )
