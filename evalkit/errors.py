@@ -6,8 +6,8 @@
     ├── GoldenSetError           2   golden sets and their cases
     ├── InputFileError           2   results, labels or logs of another tool
     ├── StoreError               2   the store cannot be written or read at all
+    │   └── DamagedStore         3   a file in the store is not what was sealed
     ├── NotComparable            3   nothing to compare, or not fairly
-    ├── DamagedStore             3   a file in the store is not what was sealed
     └── CallError                -   one call failed; `kind` is a row of the failure table
 
 `cli.main` is the one place that turns them into text and a status.
@@ -76,7 +76,7 @@ class NotComparable(EvalkitError):
     exit_code = EXIT_UNMEASURABLE
 
 
-class DamagedStore(EvalkitError):
+class DamagedStore(StoreError):
     """A sealed file is missing or differs from the checksum in its manifest."""
 
     exit_code = EXIT_UNMEASURABLE

@@ -1,0 +1,223 @@
+"""One in-memory DuckDB behind one helper: every query is run and read to its end here.
+
+(A result of DuckDB 2.0 that nobody has read blocks its connection.) The engine reads
+the files it was given by name, never a pattern, and nothing else on the machine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from evalkit.errors import StoreError
+from evalkit.store.schema import TABLES, arrow_schema, column_names
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+MEMORY_LIMIT = "2GB"
+MAX_THREADS = 8
+
+Params = Sequence[Any] | Mapping[str, Any]
+
+
+class Engine:
+    """A DuckDB connection with views over given files and tables; a context manager.
+
+    Views may be added at any time; the connection is made, with access to their files
+    alone, when the next query needs it. Parameters are `$1` or `$name`.
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[str, list[Path]] = {}
+        self._tables: dict[str, pa.Table] = {}
+        self._connection: duckdb.DuckDBPyConnection | None = None
+
+    def add_files(self, view: str, files: Sequence[Path]) -> None:
+        """Make `view` of these Parquet files; a view of the store has all its columns."""
+        self.close()
+        self._files[view] = [Path(file).absolute() for file in files]
+
+    def add_table(self, view: str, table: pa.Table) -> None:
+        """Make `view` of an Arrow table."""
+        self.close()
+        self._tables[view] = table
+
+    def rows(self, sql: str, params: Params = ()) -> list[dict[str, Any]]:
+        """Rows as dicts; maps are dicts, times are aware datetimes in UTC."""
+        table = self.arrow(sql, params)
+        columns = [_python_values(column) for column in table.columns]
+        names = table.column_names
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+    def columns(self, sql: str, params: Params = ()) -> dict[str, Any]:
+        """Columns as numpy arrays, numbers as float64 with NaN for null; lists otherwise."""
+        table = self.arrow(sql, params)
+        return {
+            name: _numpy_values(column)
+            for name, column in zip(table.column_names, table.columns, strict=True)
+        }
+
+    def arrow(self, sql: str, params: Params = ()) -> pa.Table:
+        """The whole result as an Arrow table; one without columns for what is no query.
+
+        Raises StoreError with the engine's own words when it refuses.
+        """
+        import duckdb
+        import pyarrow as pa
+
+        connection = self._connect()
+        values = dict(params) if isinstance(params, Mapping) else list(params)
+        try:
+            relation: Any = connection.sql(sql, params=values or None)
+            if relation is None:
+                return pa.table({})
+            table = relation.to_arrow_table()
+        except duckdb.Error as error:
+            raise StoreError(str(error)) from None
+        return table.rename_columns(_distinct(table.column_names))
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        if self._connection is None:
+            import duckdb
+
+            self._connection = connection = duckdb.connect(
+                ":memory:",
+                config={
+                    "autoinstall_known_extensions": "false",
+                    "autoload_known_extensions": "false",
+                    "memory_limit": MEMORY_LIMIT,
+                    # Else `FROM name` would read a variable of the Python code that asks.
+                    "python_enable_replacements": "false",
+                    "temp_directory": "",
+                    "threads": str(min(MAX_THREADS, os.cpu_count() or 1)),
+                },
+            )
+            try:
+                self._make_views(connection)
+                self._lock_down(connection)
+            except duckdb.Error as error:
+                self.close()
+                raise StoreError(str(error)) from None
+        return self._connection
+
+    def _make_views(self, connection: duckdb.DuckDBPyConnection) -> None:
+        for view, table in self._tables.items():
+            connection.register(view, table)
+        for view, files in self._files.items():
+            sources = [_read_parquet(files)] if files else []
+            if view in TABLES:
+                # The empty table gives each column its type, also where old files lack it.
+                connection.register(f"_no_{view}", arrow_schema(view).empty_table())
+                sources.insert(0, f"SELECT * FROM _no_{view}")
+            if not sources:
+                raise StoreError(f"no file for {view}")
+            columns = ", ".join(map(_quoted, column_names(view))) if view in TABLES else "*"
+            union = " UNION ALL BY NAME ".join(sources)
+            _run(connection, f"CREATE VIEW {_quoted(view)} AS SELECT {columns} FROM ({union})")
+
+    def _lock_down(self, connection: duckdb.DuckDBPyConnection) -> None:
+        paths = ", ".join(_literal(file) for files in self._files.values() for file in files)
+        _run(connection, "SET TimeZone = 'UTC'")
+        _run(connection, f"SET allowed_paths = [{paths}]")
+        _run(connection, "SET enable_external_access = false")
+        _run(connection, "SET lock_configuration = true")
+
+
+def refuse_all_but_one_select(sql: str) -> None:
+    """Raise StoreError unless `sql` is a single statement that only reads."""
+    import duckdb
+
+    try:
+        statements = duckdb.extract_statements(sql)
+    except duckdb.Error as error:
+        raise StoreError(str(error)) from None
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        kinds = ", ".join(statement.type.name for statement in statements) or "nothing"
+        raise StoreError(f"one SELECT is what can be asked, this is: {kinds}.")
+
+
+def _run(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    connection.execute(sql).fetchall()
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
+
+
+def _read_parquet(files: Sequence[Path]) -> str:
+    listed = ", ".join(map(_literal, files))
+    return (
+        f"SELECT * FROM read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
+    )
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Names with `_2`, `_3` behind what comes again, so that no column hides another."""
+    seen: set[str] = set()
+    result = []
+    for name in names:
+        unique, number = name, 2
+        while unique in seen:
+            unique, number = f"{name}_{number}", number + 1
+        seen.add(unique)
+        result.append(unique)
+    return result
+
+
+# --- Arrow to Python ---------------------------------------------------------------
+
+
+def _python_values(column: pa.ChunkedArray) -> list[Any]:
+    """A column as Python values."""
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_timestamp(kind) and kind.tz is not None:
+        # Through naive times: a slim system may have no time zone database for "UTC".
+        naive = column.cast(pa.timestamp("us")).to_pylist()
+        return [None if value is None else value.replace(tzinfo=UTC) for value in naive]
+    if pa.types.is_map(kind):
+        return [None if value is None else dict(value) for value in column.to_pylist()]
+    if pa.types.is_decimal(kind):
+        number: Callable[[Any], Any] = int if kind.scale == 0 else float
+        return [None if value is None else number(value) for value in column.to_pylist()]
+    return list(column.to_pylist())
+
+
+def _numpy_values(column: pa.ChunkedArray) -> Any:
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_decimal(kind):
+        column, kind = column.cast(pa.float64()), pa.float64()
+    if pa.types.is_integer(kind) and column.null_count:
+        column = column.cast(pa.float64())
+    if pa.types.is_nested(kind):
+        return _python_values(column)
+    return column.to_numpy()

@@ -1,0 +1,199 @@
+"""Files that appear whole or not at all, and the locks and checksums around them.
+
+The store's ground floor: it knows bytes and names, no columns and no SQL. A new file
+is linked into place, so that an existing one is never overwritten; only what is meant
+to change (a running manifest, the list of baselines) is replaced, at one instant.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from evalkit.errors import DamagedStore, StoreError
+
+_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+"""What `link` answers on a file system that has no hard links."""
+
+
+def is_safe_id(name: str) -> bool:
+    """Whether `name` can be a file's name in the store: no path, no surprise."""
+    return _ID.fullmatch(name) is not None
+
+
+class WholeFile:
+    """A file being written under a temporary name; knows its checksum as it grows."""
+
+    closed = False
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._digest = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data).cast("B")
+        self._digest.update(left)
+        self.size += len(left)
+        while left:
+            left = left[os.write(self._descriptor, left) :]
+        return self.size
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        """Nothing is buffered here."""
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+
+@contextmanager
+def write_whole(path: Path, *, replace: bool = False) -> Iterator[WholeFile]:
+    """Write `path`; it appears, complete and on disk, when the block ends without an error.
+
+    The caller is the only one who writes this name: its id is random, or it holds a lock.
+    Raises StoreError when `path` exists (unless `replace`) or cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    with explain_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A leftover may be a second name of a finished file: unlink it, never truncate it.
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            yield WholeFile(descriptor)
+            os.fsync(descriptor)
+            if replace:
+                os.replace(temporary, path)
+            else:
+                _link(temporary, path)
+            _sync_folder(path.parent)
+        finally:
+            os.close(descriptor)
+            temporary.unlink(missing_ok=True)
+
+
+def _link(temporary: Path, path: Path) -> None:
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise StoreError(f"{path} exists and is never overwritten. Move it away first.") from None
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if path.exists():
+            raise StoreError(
+                f"{path} exists and is never overwritten. Move it away first."
+            ) from None
+        os.rename(temporary, path)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def explain_os_errors(path: Path) -> Iterator[None]:
+    """Turn what the operating system refuses into a StoreError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        advice = {
+            errno.ENOSPC: " Free some space; what was sealed before is intact.",
+            errno.EACCES: " Give write permission, or choose another --store.",
+            errno.EROFS: " Choose a --store that can be written.",
+        }.get(error.errno or 0, "")
+        raise StoreError(f"{path}: {error.strerror or error}.{advice}") from error
+
+
+def write_json(path: Path, value: Any, *, replace: bool = False) -> None:
+    """Write `value` as JSON for people and machines, whole or not at all."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=str)
+    with write_whole(path, replace=replace) as file:
+        file.write(text.encode("utf-8", errors="replace") + b"\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises DamagedStore when it is none, StoreError when unreadable."""
+    with explain_os_errors(path):
+        data = path.read_bytes()
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise DamagedStore(f"{path} is damaged: {error}. Restore it from a copy.") from None
+    if not isinstance(value, dict):
+        raise DamagedStore(f"{path} is damaged: not a JSON object. Restore it from a copy.")
+    return value
+
+
+@contextmanager
+def locked(path: Path, *, holder: str) -> Iterator[None]:
+    """Hold the lock file `path`; `holder` says in an error what another process is doing."""
+    unlock = lock(path, holder=holder)
+    try:
+        yield
+    finally:
+        unlock()
+
+
+def lock(path: Path, *, holder: str) -> Callable[[], None]:
+    """Take the lock file `path` and return what releases it; the system does so on any death.
+
+    Raises StoreError at once when another process (or another writer here) has it.
+    """
+    with explain_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise StoreError(
+                f"{holder} in another process ({path} is locked). Wait for it to end."
+            ) from None
+        except BaseException:
+            os.close(descriptor)
+            raise
+    return lambda: os.close(descriptor)
+
+
+def verify_sha256(path: Path, *, sha256: str) -> None:
+    """Raise DamagedStore unless `path` is what was sealed.
+
+    A file is read once per process, again only when its size or time of change differ.
+    """
+    try:
+        stat = path.stat()
+        actual = _sha256(path, stat.st_mtime_ns, stat.st_size)
+    except FileNotFoundError:
+        raise DamagedStore(f"{path} is missing, but its run was sealed with it.") from None
+    except OSError as error:
+        raise DamagedStore(f"{path} cannot be read: {error.strerror or error}.") from None
+    if actual != sha256:
+        raise DamagedStore(
+            f"{path} is damaged: its SHA-256 is {actual[:12]}…, sealed was {sha256[:12]}…. "
+            "It is kept as it is; restore it from a copy, or run again."
+        )
+
+
+@lru_cache(maxsize=100_000)
+def _sha256(path: Path, mtime_ns: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,282 @@
+"""One run's folder: its manifest, its journal, and the seal that ends it.
+
+The journal is written ahead: one checked line per finished case, in the file before
+the next case is counted, so that `kill -9` loses at most the cases in flight. One
+writer per run, by a lock that any death of the process releases.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from evalkit.errors import DamagedStore, StoreError
+from evalkit.store.files import (
+    explain_os_errors,
+    is_safe_id,
+    lock,
+    read_json,
+    verify_sha256,
+    write_json,
+)
+from evalkit.store.schema import SCHEMA_VERSION
+
+_CRC_TAIL = len(b',"crc":"01234567"}\n')
+_BLOCK = 1 << 16
+
+
+class RunWriter:
+    """Writes one run. A context manager; leaving it without `seal` marks it incomplete."""
+
+    def __init__(self, store: Path, run_id: str, manifest: Mapping[str, Any] | None = None) -> None:
+        """Start the run `run_id` with `manifest`, or go on with it when there is none.
+
+        Raises StoreError when it exists (or does not), is too new, or has a writer.
+        """
+        folder = run_folder(store, run_id)
+        if manifest is None and not (folder / "manifest.json").exists():
+            raise StoreError(f"no run {run_id} in {store}. See: evalkit query 'FROM runs'")
+        self.run_id = run_id
+        self._store = store
+        self._path = folder / "manifest.json"
+        self._journal = folder / "journal.jsonl"
+        self._descriptor = -1
+        self._unlock = lock(folder / "lock", holder=f"run {run_id} is being written")
+        try:
+            if manifest is None:
+                self.manifest = read_manifest(self._path)
+                if not self.is_complete:
+                    _drop_damaged_end(self._journal)
+            else:
+                self.manifest = _new_manifest(run_id, manifest)
+                write_json(self._path, self.manifest)
+            if not self.is_complete:
+                self._open_journal()
+        except BaseException:
+            self._unlock()
+            raise
+
+    def _open_journal(self) -> None:
+        with explain_os_errors(self._journal):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+            self._descriptor = os.open(self._journal, flags, 0o600)
+            self._size = os.fstat(self._descriptor).st_size
+
+    @property
+    def is_complete(self) -> bool:
+        return bool(self.manifest["status"] == "complete")
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Add a finished case; once this returns, no death of the process loses it.
+
+        Raises StoreError when `line` holds NaN or infinity, or the disk refuses it.
+        """
+        if self._descriptor < 0:
+            raise StoreError(f"run {self.run_id} is closed: nothing can be added to it.")
+        data = encode_line(line)
+        with explain_os_errors(self._journal):
+            try:
+                written = 0
+                while written < len(data):
+                    written += os.write(self._descriptor, data[written:])
+            except OSError:
+                os.ftruncate(self._descriptor, self._size)
+                raise
+        self._size += len(data)
+
+    def finished(self) -> Iterator[dict[str, Any]]:
+        """The journal's lines. A half-written last line is no line.
+
+        Raises DamagedStore, naming file and line, when any other line is damaged.
+        """
+        return read_journal(self._journal)
+
+    def seal(self, status: str = "complete", *, counts: Mapping[str, int] | None = None) -> None:
+        """Turn the journal into Parquet files, and then say so in the manifest.
+
+        Sealing a complete run again checks its files and changes nothing. A seal that
+        was killed is done again from the journal.
+        """
+        if self.is_complete:
+            for name, file in self.manifest["files"].items():
+                verify_sha256(self._store / name, sha256=file["sha256"])
+            return
+        from evalkit.store.sealing import seal_journal
+
+        self._sync_journal()
+        if self.manifest["files"]:
+            # Sealed as incomplete before: readers let go of those files first.
+            self._change_manifest(status="running", files={}, sealed_at=None)
+        files = seal_journal(self.finished(), store=self._store, run_id=self.run_id)
+        self._change_manifest(
+            status=status, counts=dict(counts or {}), files=files, sealed_at=_now()
+        )
+        if status == "complete":
+            self._close_journal()
+
+    def close(self) -> None:
+        """Let go of the run. What is not sealed stays in the journal, for `open_run`."""
+        if self._unlock is _released:
+            return
+        try:
+            self._sync_journal()
+            self._close_journal()
+            if self.manifest["status"] == "running":
+                self._change_manifest(status="incomplete")
+        finally:
+            self._unlock()
+            self._unlock = _released
+
+    def _change_manifest(self, **changes: Any) -> None:
+        self.manifest = {**self.manifest, **changes}
+        write_json(self._path, self.manifest, replace=True)
+
+    def _sync_journal(self) -> None:
+        if self._descriptor >= 0:
+            with explain_os_errors(self._journal):
+                os.fsync(self._descriptor)
+
+    def _close_journal(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> RunWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _released() -> None:
+    """What `_unlock` is once the lock has been let go."""
+
+
+def run_folder(store: Path, run_id: str) -> Path:
+    """Where a run lives. Raises StoreError for an id that is no plain name."""
+    if not is_safe_id(run_id):
+        raise StoreError(f"{run_id!r} is no run id. See: evalkit query 'FROM runs'")
+    return store / "runs" / run_id
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """A run's manifest. Raises DamagedStore, or StoreError when a newer evalkit wrote it."""
+    manifest = read_json(path)
+    version = manifest.get("schema_version")
+    if not isinstance(version, int) or not isinstance(manifest.get("files"), dict):
+        raise DamagedStore(f"{path} is damaged: no schema_version or no files.")
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{path} was written by a newer evalkit (schema {version}; this one reads up to "
+            f"{SCHEMA_VERSION}). Upgrade evalkit."
+        )
+    return manifest
+
+
+def _new_manifest(run_id: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "status": "running",
+        **manifest,
+        "run_id": run_id,
+        "created_at": _now(),
+        "sealed_at": None,
+        "counts": {},
+        "files": {},
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+# --- journal lines -----------------------------------------------------------------
+
+
+def encode_line(line: Mapping[str, Any]) -> bytes:
+    """A journal line as bytes: JSON whose last member is the CRC-32 of what is before it.
+
+    A lone surrogate, which no UTF-8 file can hold, becomes a question mark.
+    """
+    try:
+        text = json.dumps(
+            line, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain
+        )
+    except (ValueError, TypeError, RecursionError) as error:
+        raise StoreError(f"journal line {line.get('key')}: {error}; it was not written.") from None
+    body = text[:-1].encode("utf-8", errors="replace")
+    return b'%b,"crc":"%08x"}\n' % (body, zlib.crc32(body))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} cannot be stored")
+
+
+def decode_line(data: bytes) -> dict[str, Any] | None:
+    """What `encode_line` was given; None when `data` is damaged or not whole."""
+    body, tail = data[:-_CRC_TAIL], data[-_CRC_TAIL:]
+    if tail != b',"crc":"%08x"}\n' % zlib.crc32(body):
+        return None
+    try:
+        line = json.loads(body + b"}")
+    except (ValueError, RecursionError):
+        return None
+    return line if isinstance(line, dict) else None
+
+
+def read_journal(path: Path) -> Iterator[dict[str, Any]]:
+    """Lines of a journal, one in memory at a time; a damaged last line is dropped.
+
+    Raises DamagedStore, naming file and line, when any other is damaged.
+    """
+    if not path.exists():
+        return
+    with explain_os_errors(path), path.open("rb") as file:
+        for number, data in enumerate(file, start=1):
+            line = decode_line(data)
+            if line is not None:
+                yield line
+            elif file.read(1):
+                raise DamagedStore(
+                    f"{path}:{number}: damaged line. It is kept as it is; restore the file from "
+                    "a copy, or start a new run."
+                )
+
+
+def _drop_damaged_end(path: Path) -> None:
+    """Cut a half-written last line off, so that the next one starts at a line of its own."""
+    if not path.exists():
+        return
+    with explain_os_errors(path), path.open("r+b") as file:
+        start = _start_of_last_line(file)
+        file.seek(start)
+        last = file.read()
+        if last and decode_line(last) is None:
+            file.truncate(start)
+
+
+def _start_of_last_line(file: Any) -> int:
+    """Offset after the last newline that something follows."""
+    end = file.seek(0, os.SEEK_END)
+    search_to = max(end - 1, 0)
+    while search_to > 0:
+        block_start = max(search_to - _BLOCK, 0)
+        file.seek(block_start)
+        newline = file.read(search_to - block_start).rfind(b"\n")
+        if newline >= 0:
+            return int(block_start + newline + 1)
+        search_to = block_start
+    return 0

@@ -1,0 +1,184 @@
+"""Journal lines into Parquet files, a row group at a time.
+
+Memory stays bounded whatever the run's size: a few thousand lines are held, then
+written. Pages carry checksums, and each file's SHA-256 is taken as it is written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evalkit.errors import StoreError
+from evalkit.store.files import write_whole
+from evalkit.store.schema import TABLES, Kind, arrow_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+GROUP_ROWS = 4096
+"""Rows of one file held before they are written as a row group."""
+GROUP_CHARS = 1 << 22
+"""Characters held, over all files of a run, before they are written."""
+
+Row = Mapping[str, Any]
+
+
+def seal_journal(
+    lines: Iterable[Mapping[str, Any]], *, store: Path, run_id: str
+) -> dict[str, dict[str, Any]]:
+    """Write a run's scores and calls; returns file (relative to the store) -> its facts.
+
+    Of several lines with one key the first counts. Files of a seal that was killed are
+    written anew: no manifest names them, so nobody has read them.
+    """
+    _remove_unsealed(store, run_id)
+    with ExitStack() as stack:
+        scores = stack.enter_context(_Sink(store, f"scores/run={run_id}.parquet", "scores"))
+        calls: dict[str, _Sink] = {}
+        for line in _first_of_each_key(lines):
+            for call in line["calls"]:
+                name = f"calls/date={utc_date(call['ts'])}/{run_id}.parquet"
+                if name not in calls:
+                    calls[name] = stack.enter_context(_Sink(store, name, "calls"))
+                calls[name].add(call)
+            for score in line["scores"]:
+                scores.add(score)
+            sinks = (scores, *calls.values())
+            if sum(sink.held_chars for sink in sinks) > GROUP_CHARS:
+                for sink in sinks:
+                    sink.flush()
+    return {sink.name: sink.facts for sink in (scores, *calls.values())}
+
+
+def utc_date(ts: int) -> str:
+    """The partition of a call that started at `ts` (microseconds since 1970, UTC)."""
+    return datetime.fromtimestamp(ts // 1_000_000, UTC).strftime("%Y-%m-%d")
+
+
+def write_rows(store: Path, name: str, table: str, rows: Iterable[Row]) -> dict[str, Any]:
+    """Write one Parquet file of `table`; returns its facts: sha256, size, rows."""
+    with _Sink(store, name, table) as sink:
+        for row in rows:
+            sink.add(row)
+    return sink.facts
+
+
+def _remove_unsealed(store: Path, run_id: str) -> None:
+    for path in (
+        store / "scores" / f"run={run_id}.parquet",
+        *(store / "calls").glob(f"date=*/{run_id}.parquet"),
+    ):
+        path.unlink(missing_ok=True)
+
+
+def _first_of_each_key(lines: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    seen: set[bytes] = set()
+    for line in lines:
+        # 16 bytes for each key, however long the ids are.
+        key = blake2b(json.dumps(line["key"]).encode(), digest_size=16).digest()
+        if key not in seen:
+            seen.add(key)
+            yield line
+
+
+class _Sink:
+    """One Parquet file being filled; it appears when the `with` block ends without an error."""
+
+    def __init__(self, store: Path, name: str, table: str) -> None:
+        self.name = name
+        self.facts: dict[str, Any] = {}
+        """sha256, size and rows, once the file is there."""
+        self._path = store / name
+        self._rows = Rows(table)
+        self._n_written = 0
+
+    def __enter__(self) -> _Sink:
+        import pyarrow.parquet as pq
+
+        with ExitStack() as stack:
+            self._file = stack.enter_context(write_whole(self._path))
+            self._writer = pq.ParquetWriter(
+                self._file, self._rows.schema, compression="zstd", write_page_checksum=True
+            )
+            self._writing = stack.pop_all()
+        return self
+
+    @property
+    def held_chars(self) -> int:
+        return self._rows.chars
+
+    def add(self, row: Row) -> None:
+        self._rows.add(row)
+        if len(self._rows) >= GROUP_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is held as one row group."""
+        if len(self._rows):
+            self._n_written += len(self._rows)
+            self._writer.write_batch(self._rows.take())
+
+    def __exit__(self, *error: Any) -> None:
+        if error[0] is not None:
+            self._writing.__exit__(*error)
+            return
+        with self._writing:
+            self.flush()
+            self._writer.close()
+        self.facts = {
+            "sha256": self._file.sha256,
+            "size": self._file.size,
+            "rows": self._n_written,
+        }
+
+
+class Rows:
+    """Rows of one table on their way to Arrow, held by column."""
+
+    def __init__(self, table: str) -> None:
+        self.schema = arrow_schema(table)
+        self.chars = 0
+        self._columns = TABLES[table]
+        self._values: list[list[Any]] = [[] for _ in self._columns]
+
+    def __len__(self) -> int:
+        return len(self._values[0])
+
+    def add(self, row: Row) -> None:
+        """Hold one row; a key that is not there is null, one that is no column is dropped."""
+        for column, values in zip(self._columns, self._values, strict=True):
+            value = _arrow_value(row.get(column.name), column.kind)
+            values.append(value)
+            if type(value) is str:
+                self.chars += len(value)
+
+    def take(self) -> pa.RecordBatch:
+        """What is held, as an Arrow record batch; then nothing is.
+
+        Raises StoreError, naming the column, when a value is not of its type.
+        """
+        import pyarrow as pa
+
+        arrays = []
+        for column, field, values in zip(self._columns, self.schema, self._values, strict=True):
+            try:
+                arrays.append(pa.array(values, type=field.type))
+            except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+                raise StoreError(f"column {column.name} ({column.kind}): {error}") from None
+        self._values = [[] for _ in self._columns]
+        self.chars = 0
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+
+def _arrow_value(value: Any, kind: Kind) -> Any:
+    if value is None:
+        return None
+    if kind == "json":
+        return json.dumps(value, ensure_ascii=False)
+    return list(value.items()) if kind.endswith("map") else value

@@ -1,0 +1,276 @@
+"""The store as its users see it: runs by id, verdicts, baselines, and five views in SQL.
+
+A reader takes the files that manifests name, and checks them. What is damaged, too new
+or unfinished is left out of the views and named in `Store.problems`: it never disturbs
+what stands beside it. Nothing is created before something is written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evalkit.errors import ConfigError, NotComparable, StoreError
+from evalkit.store.engine import Engine, Params, refuse_all_but_one_select
+from evalkit.store.files import is_safe_id, locked, read_json, verify_sha256, write_json
+from evalkit.store.runs import RunWriter, read_manifest, run_folder
+from evalkit.store.schema import TABLES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["Baselines", "Engine", "RunWriter", "Store", "open_store"]
+
+
+def open_store(path: str | Path) -> Store:
+    """The store in the folder `path`, which need not exist yet.
+
+    Raises ConfigError for a URL, and when `path` is a file.
+    """
+    if "://" in str(path):
+        raise ConfigError(f"store {path}: only a folder can be a store so far. Set a path.")
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"store {path}: is a file. Set a folder.")
+    return Store(folder)
+
+
+class Store:
+    """One store folder. Reading takes no lock; writing goes through `create_run` and others."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.problems: list[str] = []
+        """What could not be read so far, a line each."""
+        self.baselines = Baselines(path / "baselines.json")
+
+    def _problem(self, text: str) -> None:
+        if text not in self.problems:
+            self.problems.append(text)
+
+    # --- runs ------------------------------------------------------------------------
+
+    def create_run(self, manifest: Mapping[str, Any]) -> RunWriter:
+        """Start the run `manifest["run_id"]`; StoreError when it cannot be written."""
+        return RunWriter(self.path, manifest["run_id"], manifest)
+
+    def open_run(self, run_id: str) -> RunWriter:
+        """Go on with a run; StoreError when there is none or another process writes it."""
+        return RunWriter(self.path, run_id)
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Manifests of all readable runs, newest first."""
+        found = []
+        for path in sorted((self.path / "runs").glob("*/manifest.json")):
+            try:
+                found.append(read_manifest(path))
+            except StoreError as error:
+                self._problem(str(error))
+        return sorted(found, key=lambda run: (run["created_at"], run["run_id"]), reverse=True)
+
+    def manifest(self, run_id: str) -> dict[str, Any]:
+        """One run's manifest; StoreError when there is no such run, naming the newest."""
+        path = run_folder(self.path, run_id) / "manifest.json"
+        if not path.exists():
+            newest = ", ".join(run["run_id"] for run in self.runs()[:3])
+            raise StoreError(f"no run {run_id} in {self.path}. Newest: {newest or 'there is none'}")
+        return read_manifest(path)
+
+    def score_files(self, run_id: str) -> list[Path]:
+        """A sealed run's files of scores, each compared with its checksum.
+
+        Raises DamagedStore when one differs, NotComparable when the run is not complete.
+        """
+        return self._sealed_files(self.manifest(run_id), "scores/")
+
+    def call_files(self, run_id: str) -> list[Path]:
+        """A sealed run's files of calls, as `score_files`."""
+        return self._sealed_files(self.manifest(run_id), "calls/")
+
+    def _sealed_files(self, run: Mapping[str, Any], folder: str) -> list[Path]:
+        if not run["files"]:
+            raise NotComparable(
+                f"run {run['run_id']} is not complete: it has no sealed scores. "
+                f"Finish it: evalkit run --resume {run['run_id']}"
+            )
+        found = []
+        for name, facts in run["files"].items():
+            if name.startswith(folder) and ".." not in Path(name).parts:
+                verify_sha256(self.path / name, sha256=facts["sha256"])
+                found.append(self.path / name)
+        return found
+
+    # --- verdicts --------------------------------------------------------------------
+
+    def save_verdict(self, verdict_id: str, verdict: Mapping[str, Any]) -> Path:
+        """Keep a verdict; a verdict once kept is never changed."""
+        if not is_safe_id(verdict_id):
+            raise StoreError(f"{verdict_id!r} cannot be a file's name.")
+        path = self.path / "verdicts" / f"{verdict_id}.json"
+        created_at = datetime.now(UTC).isoformat(timespec="microseconds")
+        write_json(path, {"verdict_id": verdict_id, "created_at": created_at, **verdict})
+        return path
+
+    def verdicts(self) -> list[dict[str, Any]]:
+        """All readable verdicts, newest first."""
+        found = []
+        for path in sorted((self.path / "verdicts").glob("*.json")):
+            try:
+                found.append({"verdict_id": path.stem, "created_at": None, **read_json(path)})
+            except StoreError as error:
+                self._problem(str(error))
+        return sorted(found, key=lambda v: (v["created_at"] or "", v["verdict_id"]), reverse=True)
+
+    # --- SQL -------------------------------------------------------------------------
+
+    def sql(self, query: str, params: Params = ()) -> list[dict[str, Any]]:
+        """Rows of one SELECT over the views runs, calls, scores, labels, verdicts."""
+        with self.engine(query) as engine:
+            return engine.rows(query, params)
+
+    def engine(self, query: str) -> Engine:
+        """An engine with the views that `query` names; all of them when it names none.
+
+        Raises StoreError unless `query` is one SELECT.
+        """
+        refuse_all_but_one_select(query)
+        words = set(re.findall(r"\w+", query.lower()))
+        engine = Engine()
+        for view in sorted(words & set(TABLES)) or TABLES:
+            self._add_view(engine, view)
+        return engine
+
+    def _add_view(self, engine: Engine, view: str) -> None:
+        if view == "runs":
+            engine.add_table("runs", _table("runs", map(_run_row, self.runs())))
+        elif view == "verdicts":
+            rows = (row for verdict in self.verdicts() for row in _verdict_rows(verdict))
+            engine.add_table("verdicts", _table("verdicts", rows))
+        elif view == "labels":
+            engine.add_files(view, self._readable((self.path / "labels").glob("*.parquet")))
+        else:
+            sealed = self._all_sealed_files(f"{view}/")
+            loose = self._calls_outside_runs() if view == "calls" else []
+            engine.add_files(view, [*sealed, *self._readable(loose)])
+
+    def _all_sealed_files(self, folder: str) -> list[Path]:
+        found: list[Path] = []
+        for run in self.runs():
+            try:
+                found += self._sealed_files(run, folder) if run["files"] else []
+            except StoreError as error:
+                self._problem(str(error))
+        return found
+
+    def _calls_outside_runs(self) -> list[Path]:
+        """Files of production calls: those that no run, sealed or not, has to answer for."""
+        return [
+            path
+            for path in sorted((self.path / "calls").glob("date=*/*.parquet"))
+            if not (self.path / "runs" / path.stem).is_dir()
+        ]
+
+    def _readable(self, files: Iterable[Path]) -> list[Path]:
+        """Files that no manifest vouches for: at least the footer has to be whole."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        found = []
+        for path in sorted(files):
+            try:
+                pq.read_schema(path)
+                found.append(path)
+            except (pa.ArrowException, OSError) as error:
+                self._problem(f"{path} is damaged: {error}. It is left out.")
+        return found
+
+
+class Baselines:
+    """Which run a golden set and feature is compared with, where somebody has chosen one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def all(self) -> dict[tuple[str, str], str]:
+        """(golden set, feature) -> run id. Raises DamagedStore when the file is damaged."""
+        if not self._path.exists():
+            return {}
+        return {
+            (golden_set, feature): run_id
+            for golden_set, features in read_json(self._path).items()
+            for feature, run_id in features.items()
+        }
+
+    def get(self, golden_set: str, feature: str) -> str | None:
+        return self.all().get((golden_set, feature))
+
+    def set(self, golden_set: str, feature: str, run_id: str) -> None:
+        """Choose a run; StoreError when another process is choosing at this moment."""
+        with locked(self._path.with_suffix(".lock"), holder="baselines are being changed"):
+            chosen = {**self.all(), (golden_set, feature): run_id}
+            nested: dict[str, dict[str, str]] = {}
+            for (of_set, of_feature), run in sorted(chosen.items()):
+                nested.setdefault(of_set, {})[of_feature] = run
+            write_json(self._path, nested, replace=True)
+
+
+# --- manifests and verdicts as rows ------------------------------------------------
+
+
+def _table(view: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    import pyarrow as pa
+
+    from evalkit.store.sealing import Rows
+
+    held = Rows(view)
+    for row in rows:
+        held.add(row)
+    return pa.Table.from_batches([held.take()])
+
+
+def _run_row(run: Mapping[str, Any]) -> dict[str, Any]:
+    golden_sets = run.get("golden_sets") or {}
+    git = run.get("git") or {}
+    return {
+        **run,
+        "created_at": _time(run["created_at"]),
+        "sealed_at": _time(run.get("sealed_at")),
+        "golden_sets": list(golden_sets),
+        "golden_set_hashes": {name: one.get("hash") for name, one in golden_sets.items()},
+        "git_commit": git.get("commit"),
+        "git_branch": git.get("branch"),
+        "git_dirty": git.get("dirty"),
+        "files": list(run["files"]),
+    }
+
+
+def _verdict_rows(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row for each comparison; one without a comparison when there was none."""
+    whole = {**verdict, "created_at": _time(verdict["created_at"])}
+    return [
+        {**whole, **_comparison(one), "verdict": verdict.get("verdict")}
+        for one in verdict.get("comparisons") or [{}]
+    ]
+
+
+def _comparison(one: Mapping[str, Any]) -> dict[str, Any]:
+    low, high = one.get("ci") or (None, None)
+    sides = {
+        f"{side}_{name}": (one.get(side) or {}).get(name)
+        for side in ("baseline", "candidate")
+        for name in ("run_id", "model", "prompt_version")
+    }
+    return {
+        **one,
+        **sides,
+        "ci_low": low,
+        "ci_high": high,
+        "comparison_verdict": one.get("verdict"),
+    }
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
