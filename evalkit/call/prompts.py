@@ -189,19 +189,24 @@ def _sections(text: str, start: int, where: str) -> tuple[Section, ...]:
     for heading, end in zip(headings, ends, strict=True):
         source, line = text[heading.end() + 1 : end], _line(text, heading.end()) + 1
         if not source.strip():
-            problems.append((line - 1, f"section {heading[0]} is empty. Write it, or remove it."))
+            problems.append(
+                (line - 1, f"section {heading[0].strip()} is empty. Write it, or remove it.")
+            )
             continue
         try:
             fill = compile_section(source, where=where, line=line)
         except ContentError as error:
-            problems += [(line, problem) for problem in error.problems]
+            problems += [_with_line(problem, where) for problem in error.problems]
             continue
         sections.append(Section(role=heading[1], text=source.strip(), line=line, fill=fill))
     if problems:
-        raise ContentError(
-            [p if p.startswith(where) else f"{where}:{line}: {p}" for line, p in sorted(problems)]
-        )
+        raise ContentError([f"{where}:{line}: {problem}" for line, problem in sorted(problems)])
     return tuple(sections)
+
+
+def _with_line(problem: str, where: str) -> tuple[int, str]:
+    line, _, text = problem.removeprefix(f"{where}:").partition(": ")
+    return int(line), text
 
 
 def _shape_problems(

@@ -23,7 +23,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 from jinja2.utils import missing, pass_context
 
 from evalkit.errors import ContentError
-from evalkit.schemas import nearest
+from evalkit.schemas import label, nearest
 
 MAX_SECTION_CHARS = 4_000_000
 """About a million tokens: more than any model reads."""
@@ -48,15 +48,27 @@ METHODS = frozenset({
 })  # fmt: skip
 """What may be called on text, lists and tables."""
 
-_REFUSED_NODES = (
-    nodes.Block, nodes.CallBlock, nodes.Extends, nodes.FilterBlock, nodes.FromImport,
-    nodes.Import, nodes.Include, nodes.Macro,
-)  # fmt: skip
+_REFUSED_NODES: Mapping[type[nodes.Node], str] = {
+    nodes.Assign: "set",
+    nodes.AssignBlock: "set",
+    nodes.Block: "block",
+    nodes.CallBlock: "call",
+    nodes.Extends: "extends",
+    nodes.FilterBlock: "filter",
+    nodes.FromImport: "from",
+    nodes.Import: "import",
+    nodes.Include: "include",
+    nodes.Macro: "macro",
+    nodes.With: "with",
+}
+"""What reads files, leaves the delimiting out, or lets text grow beyond what comes in."""
+
 _COUNTED = " counted"
 _STEPS = " steps"
 """A filter and a variable that no template can name, because of the space."""
 
 RAW_HINT = "To show braces as they are, write {% raw %} before and {% endraw %} after them"
+DOCUMENTS_HINT = 'Send a list of {"id": "…", "text": "…", "title": "…"}'
 
 
 class Ready(str):
@@ -82,6 +94,8 @@ def as_data(value: Any) -> str:
         return str(value)
     if value is None or isinstance(value, (bool, int, float)):
         return json.dumps(value)
+    if callable(value):
+        raise _Refused("a function is not data", "Call it, or remove it")
     return f"<data>\n{neutral(_as_text(value))}\n</data>"
 
 
@@ -100,7 +114,7 @@ def render_documents(documents: Iterable[Any]) -> Ready:
     A document without an id is named by its place: d1, d2, …
     """
     if isinstance(documents, (str, Mapping)) or not isinstance(documents, (Sequence, Undefined)):
-        raise TypeError("documents must be a list of {id, text, title?}")
+        raise _Refused("documents is not a list", DOCUMENTS_HINT)
     return Ready("\n".join(_document(one, number) for number, one in enumerate(documents, 1)))
 
 
@@ -108,7 +122,7 @@ def _document(document: Any, number: int) -> str:
     if isinstance(document, str):
         document = {"text": document}
     if not isinstance(document, Mapping) or not isinstance(document.get("text"), str):
-        raise TypeError(f"document {number} must be a table with a text, {{id, text, title?}}")
+        raise _Refused(f"document {number} has no text", DOCUMENTS_HINT)
     named = {"id": document.get("id") or f"d{number}", "title": document.get("title")}
     attributes = "".join(
         f' {key}="{_attribute(value)}"' for key, value in named.items() if value is not None
@@ -142,13 +156,11 @@ def compile_section(source: str, *, where: str, line: int) -> Fill:
     environment = _environment()
     try:
         tree = environment.parse(source)
-        for node in tree.find_all(_REFUSED_NODES):
-            kind = type(node).__name__.lower().removesuffix("block")
-            raise fault(node.lineno, f"{kind} is not available in a prompt", "Write the text out")
+        for node in tree.find_all(tuple(_REFUSED_NODES)):
+            problem = f"{{% {_REFUSED_NODES[type(node)]} %}} is not available in a prompt"
+            raise fault(node.lineno, problem, "Write the text out, or prepare the value before")
         for loop in tree.find_all(nodes.For):
-            loop.iter = nodes.Filter(
-                loop.iter, _COUNTED, [], [], None, None, lineno=loop.lineno
-            )  # counts the steps of all loops together
+            loop.iter = nodes.Filter(loop.iter, _COUNTED, [], [], None, None, lineno=loop.lineno)
         code = environment.compile(tree, filename=where)
         template = Template.from_code(environment, code, environment.make_globals(None))
     except TemplateSyntaxError as error:
@@ -172,13 +184,13 @@ def _run(template: Template, variables: dict[str, Any]) -> str:
     for piece in template.root_render_func(template.new_context(variables)):
         size += len(piece)
         if size > MAX_SECTION_CHARS:
-            raise _TooMuch(f"more than {MAX_SECTION_CHARS:,} characters", "Send less data")
+            raise _Refused(f"more than {MAX_SECTION_CHARS:,} characters", "Send less data")
         pieces.append(piece)
     return "".join(pieces).strip()
 
 
-class _TooMuch(Exception):
-    """A bound is passed; the arguments are the problem and the fix."""
+class _Refused(Exception):
+    """A value or a size that a prompt cannot take; the arguments are the problem and the fix."""
 
 
 class _NoKey(Exception):
@@ -233,7 +245,7 @@ def _counted(context: Context, items: Iterable[Any]) -> Iterator[Any]:
     for item in items:
         steps[0] += 1
         if steps[0] > MAX_LOOP_STEPS:
-            raise _TooMuch(f"loops of more than {MAX_LOOP_STEPS:,} steps", "Send less data")
+            raise _Refused(f"loops of more than {MAX_LOOP_STEPS:,} steps", "Send less data")
         yield item
 
 
@@ -248,23 +260,30 @@ def _syntax_problem(message: str) -> tuple[str, str]:
 
 
 def _run_problem(error: Exception, variables: Mapping[str, Any]) -> tuple[str, str]:
-    if isinstance(error, _TooMuch):
+    if isinstance(error, _Refused):
         return error.args
     if isinstance(error, _NoKey):
         name, holder = error.args
-        return _missing_problem(str(name), variables if holder is missing else holder)
+        return _missing_problem(str(name), holder, variables)
+    said = " ".join(_ADDRESS.sub("", str(error))[:200].split())
     if isinstance(error, SecurityError):
-        return f"not allowed in a prompt: {str(error)[:200]}", "Prepare the value before the call"
-    return f"{type(error).__name__}: {str(error)[:200]}", "Correct the template or the input"
+        return f"not allowed in a prompt: {said}", "Prepare the value before the call"
+    return f"{type(error).__name__}: {said}", "Correct the template or the input"
 
 
-def _missing_problem(name: str, holder: Any) -> tuple[str, str]:
-    if not isinstance(holder, Mapping):
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+def _missing_problem(name: str, holder: Any, variables: Mapping[str, Any]) -> tuple[str, str]:
+    if not isinstance(holder, Mapping) and holder is not missing:
         return f'a {type(holder).__name__} of the input has no "{name}"', "Correct the template"
-    keys = sorted(str(key)[:60] for key in holder if key not in ("input", _STEPS))[:MAX_KEYS_SHOWN]
+    whole = holder is missing or holder is variables.get("input")
+    known = variables if holder is missing else holder
+    keys = sorted(label((str(key),)) for key in known if not (whole and key == "input"))
     near = get_close_matches(name, keys, n=1)
     fix = f'Did you mean "{near[0]}"?' if near else "Add it to the input, or correct the prompt"
-    return f'the input has no "{name}"; it has: {", ".join(keys) or "nothing"}', fix
+    who, what = "the input" if whole else "a table of the input", ", ".join(keys[:MAX_KEYS_SHOWN])
+    return f'{who} has no "{name}"; it has: {what or "nothing"}', fix
 
 
 def _last_line(traceback: TracebackType | None, where: str) -> int:
