@@ -227,9 +227,8 @@ def _shape_problems(
         line = _line(text, first - len(text[start:first].lstrip()))
         problems.append((line, "text before the first section. Put ## system or ## user above it."))
     if "user" not in roles:
-        problems.append(
-            (_line(text, len(text)), "no ## user section. Add one with the data in it.")
-        )
+        line = _line(text, len(text.rstrip()))
+        problems.append((line, "no ## user section. Add one with the data."))
     for role, heading in zip(roles[1:], headings[1:], strict=True):
         if role == "system":
             problem = "## system must come first, and once. Merge the sections."
