@@ -19,10 +19,17 @@ from evalkit.score.check_reading import Measure, Measured, Params, short, subjec
 from evalkit.strict import StrictError, loads_json
 
 MAX_SCHEMA_BYTES = 1_000_000
-MAX_SEARCH_WORK = 50_000_000
+MAX_SEARCH_WORK = 20_000_000
 """Characters looked at, over all attempts, to find JSON inside a text."""
+ATTEMPT_WORK = 1000
+"""What an attempt costs before it has read a character, in the same unit."""
+DEEP_WORK = 20_000
+"""What it costs to find that brackets are nested too deeply to be read."""
+CUT_BEHIND = 50_000
+_OPENING = re.compile(r'\{(?=\s*+["}])|\[(?=\s*+[\[{"\-0-9tfn\]])')
+"""A bracket with a sign after it that a JSON object or list can go on with."""
 
-_JSON_TYPES = {
+_JSON_TYPES: dict[str, type | tuple[type, ...]] = {
     "object": dict,
     "array": list,
     "string": str,
@@ -102,27 +109,29 @@ def read_schema(schema: Any, base: Path) -> Any:
 
 
 def _json_inside(text: str) -> Iterator[Json]:
-    """JSON objects and lists in a text, outermost first, read strictly; work is bounded."""
+    """JSON objects and lists in a text, outermost first, read strictly; work is bounded.
+
+    What is behind is cut off now and then: a JSONDecodeError counts the lines before it,
+    so that a failure far into a long text would cost as much as reading it.
+    """
     decode = json.JSONDecoder().raw_decode
     at, work = 0, 0
-    opening = re.compile(r"[{\[]")
-    while work < MAX_SEARCH_WORK:
-        match = opening.search(text, at)
-        if match is None:
-            return
-        start = match.start()
+    while work < MAX_SEARCH_WORK and (opening := _OPENING.search(text, at)) is not None:
+        start = opening.start()
+        if start > CUT_BEHIND:
+            text, start = text[start:], 0
         at = start + 1
+        work += ATTEMPT_WORK
         try:
             _, end = decode(text, start)
         except json.JSONDecodeError as error:
             # An open string is reported where it starts, but was read to the end.
-            reached = len(text) if "Unterminated" in error.msg else error.pos
-            work += reached - start + 50
+            work += (len(text) if "Unterminated" in error.msg else error.pos) - start
             continue
         except (RecursionError, ValueError):
-            work += 5000
+            work += DEEP_WORK
             continue
-        work += end - start + 50
+        work += end - start
         try:
             yield loads_json(text[start:end], where="output")
         except StrictError:

@@ -785,15 +785,15 @@ def test_negation_flips_a_score_and_leaves_faults_alone(output: str) -> None:
             assert one.score == 0.0  # the answer could not be read: fails both ways
             assert one.passed is False
         else:
+            assert one.score is not None
             assert other.score == pytest.approx(1.0 - one.score)
             assert other.passed is not one.passed
 
 
-def big(piece: str, size: int = 10_000_000) -> str:
+def big(piece: str, size: int = 1_000_000) -> str:
     return piece * (size // len(piece))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "output",
     [
@@ -802,7 +802,7 @@ def big(piece: str, size: int = 10_000_000) -> str:
         big("["),
         big("{"),
         big('{"a":'),
-        big('["', 2_000_000),
+        big('["'),
         big("[1,"),
         big("[{}],"),
         big("9"),
@@ -814,14 +814,14 @@ def big(piece: str, size: int = 10_000_000) -> str:
         big("I can't "),
         '"' + big("a") + '"',
         "[" + big("1,") + "1]",
-        '[{"a": 1}' + big(', {"a": 1}', 5_000_000) + "]",
+        '[{"a": 1}' + big(', {"a": 1}') + "]",
         big("wörd "),
     ],
     ids=lambda text: repr(text[:12]),
 )
-def test_ten_megabytes_of_hostile_text_do_not_hang_any_check(output: str) -> None:
+def test_a_megabyte_of_hostile_text_does_not_hang_any_check(output: str) -> None:
     answer = make_answer(output, input=DOCUMENTS)
-    limit_s = 15.0  # CPU time of one check; a quadratic one would need hours
+    limit_s = 5.0  # CPU time of one check; a quadratic one would need a quarter of an hour
 
     for name, check in zip(SPECS, PLAIN, strict=True):
         started = time.process_time()
@@ -829,6 +829,14 @@ def test_ten_megabytes_of_hostile_text_do_not_hang_any_check(output: str) -> Non
 
         assert mark.error_kind != "crashed", (name, mark)
         assert time.process_time() - started < limit_s, name
+
+
+def test_json_is_found_behind_a_long_text_full_of_brackets() -> None:
+    output = "[see {" * 50_000 + 'so: {"zz": 1}'
+
+    mark = score({"check": "contains_json", "schema": {"required": ["zz"]}}, output)
+
+    assert mark.score == 1.0
 
 
 def test_reading_a_prefix_only_is_said_in_the_reason() -> None:
