@@ -17,14 +17,10 @@ from evalkit.call.embedded.reading import Instructions, Item, Shot
 from evalkit.call.embedded.similarity import Backend, Index, Vector
 from evalkit.call.embedded.text import fold, sentences, words
 
-DESCRIPTION_WEIGHT = 1.0
-EXAMPLE_WEIGHT = 0.8
 EXCLUSION_WEIGHT = 0.5
-NEAREST = 3
-"""Examples of one label that vote; further ones are too far to mean anything."""
-SHARPNESS = 14.0
+SHARPNESS = 2.0
 """Softmax temperature, inverted; calibrated on banking intents (docs/embedded-model.md)."""
-FALLBACK_BELOW = 0.06
+FALLBACK_BELOW = 0.4
 """A best vote below this goes to the label for everything else, where the prompt has one."""
 
 
@@ -53,29 +49,18 @@ class Classifier:
 
     def __init__(self, labels: Sequence[Label], backend: Backend) -> None:
         self.labels = tuple(labels)
-        self._names = [label.name for label in labels]
-        self._for = backend.index([label.is_for for label in labels])
+        self._for = backend.index([[label.is_for, *label.examples] for label in labels])
         self._not_for: Index | None = None
         if any(label.is_not_for for label in labels):
-            self._not_for = backend.index([label.is_not_for for label in labels])
-        shots = [(i, text) for i, label in enumerate(labels) for text in label.examples]
-        self._owner = np.array([i for i, _ in shots], dtype=int)
-        self._examples: Index | None = backend.index([t for _, t in shots]) if shots else None
+            self._not_for = backend.index([[label.is_not_for] for label in labels])
         fallback = [i for i, label in enumerate(labels) if label.is_fallback]
         self._fallback = fallback[0] if len(fallback) == 1 else None
 
     def votes(self, text: str) -> Vector:
         """One vote per label, shape (n_labels,)."""
-        votes = DESCRIPTION_WEIGHT * self._for.similarities(text)
+        votes = self._for.similarities(text)
         if self._not_for is not None:
             votes = votes - EXCLUSION_WEIGHT * self._not_for.similarities(text)
-        if self._examples is not None:
-            near = self._examples.similarities(text)
-            for i in range(len(self.labels)):
-                own = np.sort(near[self._owner == i])[::-1][:NEAREST]
-                if len(own):
-                    weights = 1.0 / np.arange(1, len(own) + 1)
-                    votes[i] += EXAMPLE_WEIGHT * float((own * weights).sum() / weights.sum())
         return votes
 
     def choose(self, text: str) -> Choice:
@@ -87,7 +72,7 @@ class Classifier:
                 votes[self._fallback] = max(votes.max(), FALLBACK_BELOW) + 0.02
         best = int(votes.argmax())
         shares = np.exp(SHARPNESS * (votes - votes.max()))
-        return Choice(self._names[best], float(shares[best] / shares.sum()), float(votes[best]))
+        return Choice(self.labels[best].name, float(shares[best] / shares.sum()), float(votes[best]))
 
 
 # --- labels from the prompt ------------------------------------------------------------

@@ -88,7 +88,7 @@ def _agreement(pieces: Mapping[str, Json], backend: Backend) -> tuple[float, str
         share, weakest = support(said, texts)
         told = f' Least supported: "{weakest[:120]}"' if weakest else ""
         return share, f"Supported by the documents to {share:.2f}.{told}"
-    near = backend.index([_said(_readable(pieces.get("input", "")))]).similarities(said)
+    near = backend.index([[_said(_readable(pieces.get("input", "")))]]).similarities(said)
     share = min(1.0, max(0.0, float(near[0]) * 1.5))
     return share, f"Speaks of what was asked to {share:.2f}."
 

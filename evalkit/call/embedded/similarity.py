@@ -1,137 +1,139 @@
-"""Which of these texts is most like that one: vectors of hashed words and character n-grams.
+"""Which of these groups of texts is most like that text: the one seam to a way of comparing.
 
-A backend turns texts into an index; an index gives one similarity per text, 0..1.
-Words are stemmed and weighted by how few of the indexed texts hold them (Spärck Jones
-1972), so that what all labels share tells none apart. Character n-grams inside words
-(Cavnar and Trenkle 1994) catch misspellings and the word forms of other languages.
+The base backend counts words, pairs of neighbouring words, and character n-grams inside
+words, which catch misspellings and word forms (Cavnar and Trenkle 1994), and weighs them as
+Okapi BM25 does (Robertson and Zaragoza 2009): what all groups share tells none apart.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.call.embedded.text import STOP_WORDS, fold, stem, words
+from evalkit.call.embedded.text import QUESTION_WORDS, STOP_WORDS, stem, words
 
 Vector = NDArray[np.float64]
+Features = Mapping[str, float]
 
-WORD_SHARE = 0.6
-"""How much of the similarity is words; the rest is character n-grams."""
 NGRAM_SIZES = (3, 4, 5)
+NGRAM_WEIGHT = 0.3
+"""What n-grams weigh beside words."""
+PAIR_WEIGHT = 0.7
+"""What two neighbouring words weigh beside one word."""
+UNSEEN_WEIGHT = 0.6
+"""What a word that no group has takes from the similarity, as a share of a word one has."""
+SATURATION = 1.2
+LENGTH_SHARE = 0.3
+"""k1 and b of BM25."""
 MAX_CHARS = 20_000
 """A longer text is read up to here."""
-BUCKETS = 1 << 20
 
 
 class Index(Protocol):
-    """Texts ready to be compared with."""
+    """Groups of texts ready to be compared with."""
 
     def similarities(self, text: str) -> Vector:
-        """One similarity per indexed text, shape (n_texts,), 0..1."""
+        """One similarity per group, shape (n_groups,), 0 for nothing in common."""
         ...
 
 
 class Backend(Protocol):
     """A way to compare texts."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Names the model, as a call record shows it."""
+        ...
 
-    def index(self, texts: Sequence[str]) -> Index: ...
+    def index(self, groups: Sequence[Sequence[str]]) -> Index: ...
 
 
 class HashedBackend:
-    """The base backend: numpy only, about a tenth of a millisecond per text."""
+    """The base backend: about a third of a millisecond per text, no weights to load."""
 
     name = "hashed-ngrams"
 
-    def index(self, texts: Sequence[str]) -> HashedIndex:
-        return HashedIndex(texts)
+    def index(self, groups: Sequence[Sequence[str]]) -> HashedIndex:
+        return HashedIndex([". ".join(group) for group in groups])
 
 
 class HashedIndex:
-    """Words and n-grams of each text as two matrices over the buckets that occur."""
+    """Words and n-grams of each group."""
 
     def __init__(self, texts: Sequence[str]) -> None:
-        self._words = _Matrix([word_features(text) for text in texts])
-        self._ngrams = _Matrix([ngram_features(text) for text in texts])
+        self._words = _Postings(texts, word_features)
+        self._ngrams = _Postings(texts, ngram_features)
 
     def similarities(self, text: str) -> Vector:
-        by_word = self._words.cosines(word_features(text))
-        by_ngram = self._ngrams.cosines(ngram_features(text))
-        return WORD_SHARE * by_word + (1 - WORD_SHARE) * by_ngram
+        by_word = self._words.similarities(text)
+        return by_word + NGRAM_WEIGHT * self._ngrams.similarities(text)
 
 
-class _Matrix:
-    """Weighted, normalised rows over hashed features; cosines against one more text."""
+class _Postings:
+    """For each feature, the groups that have it and how much it says for them."""
 
-    def __init__(self, rows: Sequence[dict[int, float]]) -> None:
-        self._columns: dict[int, int] = {}
-        for row in rows:
-            for feature in row:
-                self._columns.setdefault(feature, len(self._columns))
-        counts = np.zeros((len(rows), len(self._columns)))
-        for i, row in enumerate(rows):
-            for feature, count in row.items():
-                counts[i, self._columns[feature]] = count
-        n_rows = max(len(rows), 1)
-        held_by = (counts > 0).sum(axis=0)
-        self._idf: Vector = np.log((1 + n_rows) / (1 + held_by)) + 0.1
-        self._unseen_idf = math.log(1 + n_rows) * 0.5 + 0.1
-        weighted = counts * self._idf
-        norms = np.sqrt((weighted**2).sum(axis=1, keepdims=True))
-        self._rows: Vector = weighted / np.where(norms > 0, norms, 1.0)
+    def __init__(self, texts: Sequence[str], features: Callable[[str], Features]) -> None:
+        self._features = features
+        self._n = len(texts)
+        counted = [features(text) for text in texts]
+        held_by = Counter(feature for counts in counted for feature in counts)
+        self._rarity = {f: math.log((self._n + 1) / (n + 0.5)) for f, n in held_by.items()}
+        self._unseen = UNSEEN_WEIGHT * math.log((self._n + 1) / 1.5)
+        mean_length = sum(sum(c.values()) for c in counted) / max(self._n, 1) or 1.0
+        found: dict[str, list[tuple[int, float]]] = {}
+        for group, counts in enumerate(counted):
+            longer = 1 - LENGTH_SHARE + LENGTH_SHARE * sum(counts.values()) / mean_length
+            for feature, count in counts.items():
+                says = count * (SATURATION + 1) / (count + SATURATION * longer)
+                weight = says * self._rarity[feature] * _weight(feature)
+                found.setdefault(feature, []).append((group, weight))
+        self._weights = {
+            feature: (np.array([g for g, _ in pairs]), np.array([w for _, w in pairs]))
+            for feature, pairs in found.items()
+        }
 
-    def cosines(self, row: dict[int, float]) -> Vector:
-        known = [(self._columns[f], count) for f, count in row.items() if f in self._columns]
-        if not known:
-            return np.zeros(len(self._rows))
-        columns = np.array([column for column, _ in known])
-        weights = np.array([count for _, count in known]) * self._idf[columns]
-        unseen = sum(count**2 for f, count in row.items() if f not in self._columns)
-        norm = math.sqrt(float((weights**2).sum()) + unseen * self._unseen_idf**2)
-        similarity: Vector = self._rows[:, columns] @ weights / (norm or 1.0)
-        return similarity
-
-
-def word_features(text: str) -> dict[int, float]:
-    """Hashed stems and pairs of neighbouring stems, with dampened counts."""
-    counts: dict[int, float] = {}
-    before = ""
-    for word in words(text[:MAX_CHARS]):
-        if word in STOP_WORDS:
-            continue
-        this = stem(word)
-        for feature, weight in ((this, 1.0), (f"{before} {this}", 0.5)):
-            bucket = crc32(feature.encode()) % BUCKETS
-            counts[bucket] = counts.get(bucket, 0.0) + weight
-        before = this
-    return {bucket: math.sqrt(count) for bucket, count in counts.items()}
+    def similarities(self, text: str) -> Vector:
+        scores = np.zeros(self._n)
+        norm = 0.0
+        for feature, count in self._features(text).items():
+            norm += (self._rarity.get(feature, self._unseen) * _weight(feature)) ** 2
+            if feature in self._weights:
+                groups, weights = self._weights[feature]
+                scores[groups] += weights * math.sqrt(min(count, 2.0))
+        return scores / math.sqrt(norm) if norm else scores
 
 
-def ngram_features(text: str) -> dict[int, float]:
-    """Hashed character n-grams inside words, with dampened counts."""
-    kept = [word for word in words(text[:MAX_CHARS]) if word not in STOP_WORDS]
-    padded = fold(f" {' '.join(kept)} ")
-    codes = np.frombuffer(padded.encode("utf-32-le", "replace"), dtype=np.uint32).astype(np.uint64)
-    is_space = codes == ord(" ")
-    found = []
+def _weight(feature: str) -> float:
+    return PAIR_WEIGHT if " " in feature else 1.0
+
+
+def word_features(text: str) -> Features:
+    """Stems, and pairs of neighbouring stems, with their counts."""
+    stems = [stem(word) for word in _telling_words(text)]
+    pairs = (f"{first} {second}" for first, second in zip(stems, stems[1:], strict=False))
+    return Counter([*stems, *pairs])
+
+
+def ngram_features(text: str) -> Features:
+    """Character n-grams inside words, with their counts."""
+    return Counter(gram for word in _telling_words(text) for gram in _ngrams(word))
+
+
+def _ngrams(word: str) -> Iterator[str]:
+    padded = f"<{word}>"
     for size in NGRAM_SIZES:
-        length = len(codes) - size + 1
-        if length <= 0:
-            continue
-        hashed = np.full(length, size, dtype=np.uint64)
-        inside_space = np.zeros(length, dtype=bool)
-        for offset in range(size):
-            hashed = hashed * np.uint64(1_000_003) ^ codes[offset : offset + length]
-            if 0 < offset < size - 1:
-                inside_space |= is_space[offset : offset + length]
-        found.append((hashed >> np.uint64(7))[~inside_space] % np.uint64(BUCKETS))
-    if not found:
-        return {}
-    buckets, counts = np.unique(np.concatenate(found), return_counts=True)
-    return dict(zip(buckets.tolist(), np.sqrt(counts).tolist(), strict=True))
+        for start in range(len(padded) - size + 1):
+            yield padded[start : start + size]
+
+
+def _telling_words(text: str) -> list[str]:
+    return [
+        word
+        for word in words(text[:MAX_CHARS])
+        if word not in STOP_WORDS or word in QUESTION_WORDS
+    ]

@@ -43,6 +43,9 @@ STOP_WORDS = frozenset(
     "une vos votre vous y à été être cordialement svp j'ai c'est n'ai d'un d'une".split()
 )
 
+QUESTION_WORDS = frozenset("how does can do where when which why".split())
+"""Stop words that still tell what somebody is after."""
+
 NEGATIONS = frozenset(
     [
         "not",
