@@ -75,7 +75,7 @@ class AnthropicProvider:
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Event, None]:
         body = self._body(request)
-        async with self._http.post(write_json(body)) as reply:
+        with await self._http.post(write_json(body)) as reply:
             reading = _Reading(reply.secrets, answer_tool=body.get("tool_choice") is FORCED)
             if not reply.is_events(asked=request.stream):
                 for event in reading.whole(await reply.json()):

@@ -27,7 +27,7 @@ class HttpProvider:
         self._pointer = settings.output_pointer
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Event, None]:
-        async with self._http.post(write_json(request.input)) as reply:
+        with await self._http.post(write_json(request.input)) as reply:
             body = await reply.body()
         answer = self._answer(body)
         if answer:

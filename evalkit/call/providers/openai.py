@@ -67,7 +67,7 @@ class OpenAIProvider:
         )
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Event, None]:
-        async with self._http.post(write_json(self._body(request))) as reply:
+        with await self._http.post(write_json(self._body(request))) as reply:
             reading = _Reading(reply.secrets)
             if not reply.is_events(asked=request.stream):
                 for event in reading.whole(await reply.json()):

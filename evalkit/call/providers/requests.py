@@ -57,18 +57,23 @@ def is_closed(schema: Any, *, refused: Collection[str] = (), all_required: bool 
     no keyword of `refused` may occur. Looks into every value: a property that happens
     to be named like a keyword only makes the answer more careful.
     """
-    if isinstance(schema, list):
-        return all(is_closed(part, refused=refused, all_required=all_required) for part in schema)
-    if not isinstance(schema, Mapping):
+    if isinstance(schema, dict):
+        properties = schema.get("properties")
+        if properties is not None or schema.get("type") == "object":
+            if schema.get("additionalProperties") is not False:
+                return False
+            if all_required and set(properties or ()).difference(schema.get("required", ())):
+                return False
+        if not schema.keys().isdisjoint(refused):
+            return False
+        parts = list(schema.values())
+    elif isinstance(schema, list):
+        parts = schema
+    else:
         return True
-    if any(keyword in schema for keyword in refused):
-        return False
-    properties = schema.get("properties")
-    if schema.get("type") == "object" or isinstance(properties, Mapping):
-        if schema.get("additionalProperties") is not False:
+    for part in parts:
+        if isinstance(part, (dict, list)) and not is_closed(
+            part, refused=refused, all_required=all_required
+        ):
             return False
-        if all_required and set(properties or ()) - set(schema.get("required", ())):
-            return False
-    return all(
-        is_closed(part, refused=refused, all_required=all_required) for part in schema.values()
-    )
+    return True

@@ -13,8 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -60,11 +59,11 @@ class HttpTransport:
         if missing:
             raise ConfigError([_missing(name, settings) for name in missing])
 
-    @asynccontextmanager
-    async def post(self, body: bytes) -> AsyncGenerator[Reply, None]:
+    async def post(self, body: bytes) -> Reply:
         """Send `body`; the reply is there when its headers are, if its status is 200.
 
-        Raises CallError for any other status and for what goes wrong on the way.
+        Raises CallError for any other status and for what goes wrong on the way. Close the
+        reply (`with`): what was not read to its end takes its connection along.
         """
         session = self._opened()
         try:
@@ -73,13 +72,11 @@ class HttpTransport:
             )
         except self._failures as error:
             raise self._unsent(error) from None
-        try:
-            reply = Reply(response, self._failures, self.secrets)
-            if response.status != 200:
+        reply = Reply(response, self._failures, self.secrets)
+        if response.status != 200:
+            with reply:
                 raise await reply.error()
-            yield reply
-        finally:
-            response.close()
+        return reply
 
     async def aclose(self) -> None:
         """Close every connection; a later request opens new ones."""
@@ -157,6 +154,12 @@ class Reply:
         self._decoder = EventDecoder()
         self._size = 0
         self.secrets = secrets
+
+    def __enter__(self) -> Reply:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._response.close()
 
     def is_events(self, asked: bool) -> bool:
         """Whether the body is a stream of events; `asked` decides where no type says so."""
