@@ -50,10 +50,16 @@ class Engine:
 
     def rows(self, sql: str, params: Params = ()) -> list[dict[str, Any]]:
         """Rows as dicts; maps are dicts, times are aware datetimes in UTC."""
+        return self.names_and_rows(sql, params)[1]
+
+    def names_and_rows(
+        self, sql: str, params: Params = ()
+    ) -> tuple[list[str], list[dict[str, Any]]]:
+        """As `rows`, with the columns' names also where there is no row."""
         table = self.arrow(sql, params)
         columns = [_python_values(column) for column in table.columns]
-        names = table.column_names
-        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        names = list(table.column_names)
+        return names, [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def columns(self, sql: str, params: Params = ()) -> dict[str, Any]:
         """Columns as numpy arrays, numbers as float64 with NaN for null; lists otherwise."""
