@@ -18,10 +18,11 @@ from evalkit.score.checks import METRIC_KEYS
 from evalkit.score.metric_specs import (
     NAME_FIX,
     MetricSpec,
+    Missing,
     canonical,
     check_faults,
+    check_needs,
     is_name,
-    missing_reference,
 )
 from evalkit.score.problems import MAX_PROBLEMS, Problem, strict_problem
 from evalkit.strict import Located, StrictError, iter_jsonl
@@ -54,6 +55,7 @@ class CaseRules:
     folder: Path
     metrics: Sequence[MetricSpec]
     """Those with nothing wrong."""
+    needs: Sequence[tuple[MetricSpec, Missing]]
     has_metrics: bool
     slices: Sequence[str]
     slices_line: int
@@ -79,7 +81,6 @@ class CaseReader:
         self.digest = hashlib.sha256()
         self._rules = rules
         self._names = {metric.name for metric in rules.metrics}
-        self._references = [(m, m.check_spec()) for m in rules.metrics if m.tier == 1]
         self._has_bar = any(metric.gate or metric.must_pass for metric in rules.metrics)
         self._known_checks: dict[str, list[Fault]] = {}
 
@@ -207,9 +208,10 @@ class CaseReader:
 
     def _meaning_faults(self, raw: Mapping[str, Any]) -> Iterator[Fault]:
         own = raw.get("checks", ())
-        yield from self._reference_faults(raw)
+        yield from self._need_faults(raw)
         for number, spec in enumerate(own):
-            missing = missing_reference(spec, raw)
+            missing_in = check_needs(spec)
+            missing = missing_in(raw) if missing_in else None
             if missing:
                 problem = f"no {missing}, but {label(('checks', number))} needs it"
                 yield Fault((), problem, "Add it, or give the check a value")
@@ -226,11 +228,11 @@ class CaseReader:
                 problem = f"metadata.{key} is {show(metadata[key])}, but {where} slices by it"
                 yield Fault((), problem, "Write text, a number, true or false, or leave it out")
 
-    def _reference_faults(self, raw: Mapping[str, Any]) -> Iterator[Fault]:
+    def _need_faults(self, raw: Mapping[str, Any]) -> Iterator[Fault]:
         """One fault for all metrics that miss the same, each named with its line."""
         needy: dict[str, list[MetricSpec]] = {}
-        for metric, spec in self._references:
-            missing = missing_reference(spec, raw)
+        for metric, missing_in in self._rules.needs:
+            missing = missing_in(raw)
             if missing:
                 needy.setdefault(missing, []).append(metric)
         for missing, metrics in needy.items():

@@ -22,6 +22,7 @@ from evalkit.score.metric_specs import (
     MetricSpec,
     canonical,
     metric_faults,
+    needs_of,
     read_metric,
     read_own_checks,
 )
@@ -155,11 +156,13 @@ class _Loader:
         if inline is None and not self._is_cases_file(source, path):
             return None
         must_pass = table.get("must_pass", ())
+        needs = ((metric, needs_of(metric, project=self._root)) for metric in metrics)
         rules = CaseRules(
             file=shown_path(path, root=self._root),
             header=HEADER,
             folder=folder,
             metrics=metrics,
+            needs=[(metric, missing) for metric, missing in needs if missing is not None],
             has_metrics=bool(self._header.value.get("metrics")),
             slices=table.get("slices", ()),
             slices_line=self._header.line(("slices",)),

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from evalkit.content import content_dirs
+from evalkit.content import content_dirs, find_content
+from evalkit.errors import ContentError
 from evalkit.schemas import Fault, nearest, show
 from evalkit.score.check_json import read_schema
 from evalkit.score.check_reading import FLAG, follow
@@ -26,6 +27,10 @@ from evalkit.score.checks import (
     read_spec,
 )
 from evalkit.score.problems import split_fix
+from evalkit.score.rubric import JudgeSpec, load_judge
+
+Missing = Callable[[Mapping[str, Any]], str | None]
+"""Says what a case would have to have so that a metric can score it; None when it has it."""
 
 MAX_SCHEMAS_LISTED = 12
 NAME_FIX = "Use 1 to 128 of A-Z a-z 0-9 . _ - and no dot in front"
@@ -163,23 +168,51 @@ def _compile_faults(spec: Mapping[str, Any], folder: Path) -> list[Fault]:
 # --- what a check asks of a case -----------------------------------------------------
 
 
-def missing_reference(spec: Mapping[str, Any], case: Mapping[str, Any]) -> str | None:
-    """What a case would have to have for this check to score it: `"expected"`, or a part of it.
+def needs_of(metric: MetricSpec, *, project: Path) -> Missing | None:
+    """What a metric asks of each case; None when it can score any."""
+    if metric.tier == 1:
+        return check_needs(metric.check_spec())
+    try:
+        path = find_content("judges", f"{metric.params['judge']}.yaml", project=project)
+        return _judge_needs(load_judge(path))
+    except ContentError:
+        return None  # whoever loads the judges says what is wrong with it
 
-    None when nothing is missing.
-    """
+
+def check_needs(spec: Mapping[str, Any]) -> Missing | None:
+    """The part of "expected" that a check compares an answer with; None when it has none."""
     if not needs_expected(spec):
         return None
-    if "expected" not in case:
-        return '"expected"'
-    expected = case["expected"]
     pointer = spec.get("expected_path", spec.get("path", ""))
-    if isinstance(expected, dict) or (isinstance(expected, list) and "expected_path" in spec):
-        try:
-            follow(expected, pointer)
-        except LookupError:
-            return f'"{pointer}" in "expected"'
-    return None
+    followed = (dict, list) if "expected_path" in spec else dict
+
+    def missing(case: Mapping[str, Any]) -> str | None:
+        if "expected" not in case:
+            return '"expected"'
+        if isinstance(case["expected"], followed):
+            try:
+                follow(case["expected"], pointer)
+            except LookupError:
+                return f'"{pointer}" in "expected"'
+        return None
+
+    return missing
+
+
+def _judge_needs(judge: JudgeSpec) -> Missing | None:
+    required = set(judge.inputs) - judge.optional - {"input"}
+    if not required:
+        return None
+
+    def missing(case: Mapping[str, Any]) -> str | None:
+        if "reference" in required and "expected" not in case:
+            return '"expected"'
+        given = case["input"].get("documents") if isinstance(case["input"], dict) else None
+        if "documents" in required and not given:
+            return '"documents" in "input"'
+        return None
+
+    return missing
 
 
 def scoring_text(spec: Mapping[str, Any], *, folder: Path) -> str:
@@ -193,4 +226,7 @@ def scoring_text(spec: Mapping[str, Any], *, folder: Path) -> str:
 
 def canonical(value: Any) -> str:
     """JSON that is the same text for the same value, whatever the order of its keys."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _CANONICAL.encode(value)
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
