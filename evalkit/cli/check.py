@@ -1,0 +1,313 @@
+"""`evalkit check`: everything a run would stumble over, found without a call to any model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from evalkit.cli.options import common_options, print_json
+from evalkit.errors import (
+    EXIT_PASS,
+    EXIT_USAGE,
+    ConfigError,
+    ContentError,
+    GoldenSetError,
+    Problems,
+)
+
+if TYPE_CHECKING:
+    from evalkit.call.prompts import Prompt
+    from evalkit.score.golden import GoldenSet
+    from evalkit.score.problems import Problem
+    from evalkit.score.rubric import JudgeSpec
+    from evalkit.settings import Settings
+
+MAX_INPUT_PROBLEMS = 20
+"""Of one golden set: what a prompt misses in one case it mostly misses in all."""
+
+
+@click.command("check")
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@common_options
+def command(paths: tuple[Path, ...], as_json: bool, store: str | None, config: Path | None) -> int:
+    """Validate configuration, prompts, judges and golden sets (default: all).
+
+    Prints every problem as file:line: problem: fix. A PATH is a golden set, or any file
+    that belongs to one.
+    """
+    found = check_project(paths, config)
+    if as_json:
+        problems = [_problem_json(problem) for problem in found.problems]
+        checked = {"config": found.config, **found.checked}
+        print_json({"problems": problems, "checked": checked})
+    else:
+        for problem in found.problems:
+            click.echo(_problem_line(problem))
+        if not found.problems:
+            click.echo(f"no problems in {_counts(found)}")
+    return EXIT_USAGE if found.problems else EXIT_PASS
+
+
+@dataclass(slots=True)
+class Findings:
+    """What was looked at, and what is wrong with it."""
+
+    problems: list[Problem] = field(default_factory=list)
+    config: str | None = None
+    """The configuration; None where there is none, and the defaults hold."""
+    checked: dict[str, int] = field(default_factory=dict)
+    """Kind of thing -> how many were looked at."""
+
+
+def check_project(paths: Sequence[Path], config: Path | None) -> Findings:
+    """Look at everything, as far as each part can be read without the others."""
+    from evalkit.config import load_settings
+    from evalkit.settings import Settings
+
+    found = Findings()
+    try:
+        settings = load_settings(config)
+        found.config = settings.path.name if settings.path else None
+        readable = True
+    except ConfigError as error:
+        found.problems += _read_problems(error, file=str(config or "evalkit.toml"))
+        settings = Settings(root=config.absolute().parent if config else Path.cwd())
+        found.config = config.name if config else "evalkit.toml"
+        readable = False
+    found.checked["features"] = len(settings.features)
+    _check_prompts(settings, found)
+    sets = _check_golden_sets(paths, settings, found, check_feature=readable)
+    _check_judges(sets, settings, found, check_models=readable)
+    if readable:
+        _check_inputs(sets, settings, found)
+    found.problems = list(dict.fromkeys(found.problems))
+    return found
+
+
+# --- prompts -----------------------------------------------------------------------
+
+
+def _check_prompts(settings: Settings, found: Findings) -> None:
+    """Every version parses, and those that features name are there."""
+    from evalkit.call.prompts import PromptRegistry
+
+    registry = PromptRegistry(settings.root)
+    there = {(name, version) for name in registry.names() for version in registry.versions(name)}
+    for name, version in sorted(there):
+        try:
+            registry.get(name, version)
+        except ContentError as error:
+            found.problems += _read_problems(error, file=f"prompts/{name}/{version}.md")
+    for feature in settings.features.values():
+        if (feature.prompt_name, feature.prompt_version) in there:
+            continue
+        try:
+            registry.get(feature.prompt_name, feature.prompt_version)
+        except ContentError as error:
+            place = ("features", feature.name, "prompt")
+            found.problems += _config_problems(error, settings, place, f"feature {feature.name}")
+    found.checked["prompts"] = len(there)
+
+
+def _config_problems(
+    error: Problems, settings: Settings, place: tuple[str, ...], what: str
+) -> list[Problem]:
+    """Problems of what the configuration names, at the line that names it."""
+    from evalkit.score.problems import Problem
+    from evalkit.strict import MAX_TOML_BYTES, load_toml, read_text
+
+    assert settings.path is not None
+    prefix = ("tool", "evalkit") if settings.path.name == "pyproject.toml" else ()
+    text = read_text(settings.path, max_bytes=MAX_TOML_BYTES)
+    line = load_toml(text, where="").line((*prefix, *place))
+    return [
+        Problem(file=settings.path.name, line=line, problem=f"{what}: {one.problem}", fix=one.fix)
+        for one in _read_problems(error, file="")
+    ]
+
+
+# --- golden sets -------------------------------------------------------------------
+
+
+def _check_golden_sets(
+    paths: Sequence[Path], settings: Settings, found: Findings, *, check_feature: bool
+) -> list[GoldenSet]:
+    from evalkit.score.golden import inspect_golden_set
+
+    sets: list[GoldenSet] = []
+    headers = _headers(paths, settings, found)
+    for path in headers:
+        golden, problems = inspect_golden_set(path, settings=settings, check_feature=check_feature)
+        found.problems += problems
+        if golden is not None:
+            sets.append(golden)
+    found.problems += _same_names(sets, settings)
+    found.checked["golden_sets"] = len(headers)
+    found.checked["cases"] = sum(len(golden.cases) for golden in sets)
+    return sets
+
+
+def _headers(paths: Sequence[Path], settings: Settings, found: Findings) -> list[Path]:
+    """Golden sets that the paths belong to; a project may have none yet."""
+    from evalkit.score.golden import HEADER, find_golden_sets
+
+    if not paths:
+        try:
+            return find_golden_sets((), settings=settings)
+        except GoldenSetError:
+            return []
+    headers: dict[Path, None] = {}
+    for path in paths:
+        own = path.absolute().parent / HEADER
+        if path.is_file() and path.name != HEADER:
+            # A hook names the files of a commit: a prompt among them is checked anyway.
+            headers |= {own: None} if own.is_file() else {}
+            continue
+        try:
+            headers |= dict.fromkeys(find_golden_sets([path], settings=settings))
+        except GoldenSetError as error:
+            found.problems += _read_problems(error, file=str(path))
+    return list(headers)
+
+
+def _same_names(sets: Iterable[GoldenSet], settings: Settings) -> list[Problem]:
+    """Scores are kept by a golden set's name, so no two may share one."""
+    from evalkit.score.problems import Problem, shown_path
+
+    first: dict[str, GoldenSet] = {}
+    problems = []
+    for golden in sets:
+        other = first.setdefault(golden.name, golden)
+        if other is not golden:
+            problem = f'{shown_path(other.path, root=settings.root)} is called "{golden.name}" too'
+            file = shown_path(golden.path, root=settings.root)
+            problems.append(Problem(file=file, line=1, problem=problem, fix="Rename one"))
+    return problems
+
+
+def _check_inputs(sets: Iterable[GoldenSet], settings: Settings, found: Findings) -> None:
+    """The input of every case has what its feature's prompt asks for."""
+    from evalkit.call.prompts import PromptRegistry
+
+    registry = PromptRegistry(settings.root)
+    for golden in sets:
+        feature = settings.features[golden.feature]
+        try:
+            prompt = registry.get(feature.prompt_name, feature.prompt_version)
+        except ContentError:
+            continue
+        found.problems += islice(_input_problems(golden, prompt, settings), MAX_INPUT_PROBLEMS)
+
+
+def _input_problems(golden: GoldenSet, prompt: Prompt, settings: Settings) -> Iterator[Problem]:
+    from evalkit.score.problems import Problem, shown_path, split_fix
+
+    file = shown_path(golden.cases.path, root=settings.root)
+    for case in golden.cases:
+        try:
+            prompt.render(case.input, documents=case.input.get("documents"))
+        except ContentError as error:
+            problem, fix = split_fix(error.problems[0])
+            yield Problem(file=file, line=case.line, case_id=case.id, problem=problem, fix=fix)
+
+
+# --- judges ------------------------------------------------------------------------
+
+
+def _check_judges(
+    sets: Iterable[GoldenSet], settings: Settings, found: Findings, *, check_models: bool
+) -> None:
+    """The project's own judges, and the others that a golden set uses; each with its model."""
+    from evalkit.content import find_content
+    from evalkit.score.rubric import load_judge
+
+    used = {m.params["judge"] for golden in sets for m in golden.metrics if m.kind == "judge"}
+    own = {path.stem for path in (settings.root / "judges").glob("*.yaml")}
+    for name in sorted(used | own):
+        try:
+            path = find_content("judges", f"{name}.yaml", project=settings.root)
+            judge = load_judge(path)
+        except ContentError as error:
+            found.problems += _read_problems(error, file=f"judges/{name}.yaml")
+            continue
+        if check_models:
+            found.problems += _judge_model_problems(judge, settings, used=name in used)
+    found.checked["judges"] = len(used | own)
+
+
+def _judge_model_problems(judge: JudgeSpec, settings: Settings, *, used: bool) -> Iterator[Problem]:
+    from evalkit.schemas import nearest
+    from evalkit.score.problems import Problem
+
+    file = f"judges/{judge.path.name}"
+    if judge.model is not None and judge.model not in settings.models:
+        problem = f'there is no model "{judge.model}" in the configuration'
+        fix = nearest(judge.model, settings.models)
+        yield Problem(file=file, line=_line_of(judge.path, "model"), problem=problem, fix=fix)
+    if judge.model is None and settings.run.judge_model is None and used:
+        fix = "Add model here, or judge_model under [run] in evalkit.toml"
+        yield Problem(file=file, line=1, problem="no model to judge with", fix=fix)
+
+
+def _line_of(path: Path, key: str) -> int:
+    from evalkit.strict import MAX_YAML_BYTES, load_yaml, read_text
+
+    return load_yaml(read_text(path, max_bytes=MAX_YAML_BYTES), where="").line((key,))
+
+
+# --- words -------------------------------------------------------------------------
+
+_LOCATED = re.compile(r"(?P<file>[^\n]+?):(?P<line>\d+): (?P<text>.+)", re.DOTALL)
+
+
+def _read_problems(error: Problems, *, file: str) -> list[Problem]:
+    """The problems of an error; `file` is for those that do not name one."""
+    from evalkit.score.problems import Problem, split_fix
+
+    problems = []
+    for text in error.problems:
+        located = _LOCATED.fullmatch(text)
+        problem, fix = split_fix(located["text"] if located else text.removeprefix(f"{file}: "))
+        problems.append(
+            Problem(
+                file=located["file"] if located else file,
+                line=int(located["line"]) if located else 1,
+                problem=problem,
+                fix=fix,
+            )
+        )
+    return problems
+
+
+def _problem_line(problem: Problem) -> str:
+    case = f"case {problem.case_id}: " if problem.case_id is not None else ""
+    fix = f": {problem.fix}" if problem.fix else ""
+    return f"{problem.file}:{problem.line}: {case}{problem.problem}{fix}"
+
+
+def _problem_json(problem: Problem) -> dict[str, Any]:
+    return {
+        "file": problem.file,
+        "line": problem.line,
+        "case_id": problem.case_id,
+        "problem": problem.problem,
+        "fix": problem.fix,
+    }
+
+
+def _counts(found: Findings) -> str:
+    words = {
+        "features": "feature",
+        "prompts": "prompt version",
+        "golden_sets": "golden set",
+        "cases": "case",
+        "judges": "judge",
+    }
+    counts = (f"{n} {words[kind]}{'s' * (n != 1)}" for kind, n in found.checked.items())
+    return ", ".join((found.config or "no configuration", *counts))
