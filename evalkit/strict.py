@@ -121,7 +121,7 @@ def loads_json(text: str, *, where: str) -> Any:
         at = error.at if error.at is not None else _find_refused(text, error)
         raise _error_at(text, at, str(error), where) from None
     except json.JSONDecodeError as error:
-        message = f"not valid JSON: {error.msg[:1].lower()}{error.msg[1:]}"
+        message = f"not valid JSON: {error.msg[:1].lower()}{error.msg[1:].removesuffix(' at')}"
         raise _error_at(text, error.pos, message, where) from None
     return value
 
@@ -157,8 +157,9 @@ def _float(text: str) -> float:
 
 
 def _int(text: str) -> int:
-    if len(text) > MAX_INT_DIGITS:
-        raise _Refused(f"a whole number of {len(text):,} digits is too large", token=text)
+    digits = len(text.removeprefix("-"))
+    if digits > MAX_INT_DIGITS:
+        raise _Refused(f"a whole number of {digits:,} digits is too large", token=text)
     return int(text)
 
 
