@@ -41,7 +41,7 @@ class Execute(Protocol):
     """Sends messages down the call path; `trial` differs for every call about one answer."""
 
     def __call__(
-        self, messages: tuple[Message, ...], response_schema: Mapping[str, Any], *, trial: int
+        self, messages: tuple[Message, ...], schema: Mapping[str, Any], /, *, trial: int
     ) -> Awaitable[CallResult]: ...
 
 
