@@ -51,8 +51,11 @@ def lattice(x: Floats) -> Ints | None:
     return None
 
 
-def lattice_tails(steps: Ints) -> Tails:
-    """Both tails of the sum under sign flips, by adding one case after the other."""
+def lattice_tails(steps: Ints) -> tuple[Tails, float]:
+    """Both tails of the sum under sign flips, by adding one case after the other.
+
+    Beside them the chance of just the sum seen: half of it off a tail makes its mid-p.
+    """
     sizes = np.sort(np.abs(steps))
     chance = np.zeros(int(sizes.sum()) + 1)
     chance[0], reach = 1.0, 0
@@ -62,7 +65,8 @@ def lattice_tails(steps: Ints) -> Tails:
         chance[size : size + reach + 1] += half
         reach += size
     gained = int(steps[steps > 0].sum())
-    return min(float(chance[: gained + 1].sum()), 1.0), min(float(chance[gained:].sum()), 1.0)
+    low, high = float(chance[: gained + 1].sum()), float(chance[gained:].sum())
+    return (min(low, 1.0), min(high, 1.0)), float(chance[gained])
 
 
 def all_flips(values: Floats) -> Floats:

@@ -36,6 +36,7 @@ from evalkit.decide.trials import split_variance as split_variance
 Floats: TypeAlias = NDArray[np.float64]
 Method = Literal[
     "mcnemar-midp",
+    "sign-flip-midp",
     "sign-flip-exact",
     "sign-flip",
     "paired-t",
@@ -66,7 +67,7 @@ class Paired:
     p_improvement: float | None
     """One-sided, for the other direction."""
     p_exact: float | None
-    """McNemar's exact binomial p for a drop; None for any other method."""
+    """Exact p for a drop where a mid-p decides; None for any other method."""
     method: Method
     se: float | None
     """Standard error the interval was made from; None without spread."""
@@ -171,7 +172,7 @@ def compare(
         df=math.inf if interval.df is None else interval.df,
         n=n,
         n_units=n_units,
-        paired_counts=tails.method == "mcnemar-midp",
+        paired_counts=tails.method in ("mcnemar-midp", "sign-flip-midp"),
     )
     return Paired(
         n=n,
@@ -239,12 +240,13 @@ def _units(deltas: Floats, clusters: Sequence[Any] | NDArray[Any] | None, tol: f
 
 
 def _no_spread_tails(units: _Units) -> _Tails:
-    """H0: the sign of each unit's change is a coin's; all n came up the same (sign test)."""
+    """H0: the sign of each unit's change is a coin's; all n came up the same (sign test, mid-p)."""
     centre, n = units.means[0], len(units.totals)
+    fell = centre < -SAME
     return _Tails(
-        drop=0.5**n if centre < -SAME else 1.0,
-        improvement=0.5**n if centre > SAME else 1.0,
-        exact=None,
+        drop=0.5 ** (n + 1) if fell else 1.0,
+        improvement=0.5 ** (n + 1) if centre > SAME else 1.0,
+        exact=0.5**n if fell else 1.0,
         method="no-spread",
     )
 
@@ -292,22 +294,22 @@ def _case_tails(x: Floats, seed: int) -> _Tails:
     """H0: each case's d + tolerance is as likely positive as negative, its size given.
 
     Flipping signs leaves sum(x²) alone, so ordering by t and by sum(x) is the same. Where
-    all x are multiples of one step (k trials give k-ths) the null distribution is exact.
+    all x are multiples of one step (k trials give k-ths) the sum has few values and mid-p
+    decides; for k = 1 that is McNemar's mid-p.
     """
     moved = x[np.abs(x) > SAME]
     if len(moved) >= SIGN_FLIP_BELOW:
         return _t_tails(x)
     steps = lattice(moved)
     if steps is not None:
-        drop, improvement = lattice_tails(steps)
-        return _Tails(drop, improvement, None, "sign-flip-exact")
+        (drop, improvement), tie = lattice_tails(steps)
+        return _Tails(drop - tie / 2, improvement - tie / 2, drop, "sign-flip-midp")
+    slack = SAME * math.fsum(np.abs(moved))
     if len(moved) <= ENUMERATE_UP_TO:
         sums = all_flips(moved[:, None])[:, 0]
-        drop, improvement = shares_beyond(sums, sums[0], SAME * np.abs(moved).sum())
+        drop, improvement = shares_beyond(sums, sums[0], slack)
         return _Tails(drop, improvement, None, "sign-flip-exact")
-    drop, improvement = monte_carlo_tails(
-        moved[:, None], lambda sums: sums[:, 0], SAME * float(np.abs(moved).sum()), seed
-    )
+    drop, improvement = monte_carlo_tails(moved[:, None], lambda sums: sums[:, 0], slack, seed)
     return _Tails(drop, improvement, None, "sign-flip")
 
 
