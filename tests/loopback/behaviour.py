@@ -81,7 +81,8 @@ class Behaviour:
     tokens_per_s: float = 0.0
     """0: all at once."""
     cut_after: int | None = None
-    """Close the connection after k events of a stream, or k bytes of a plain body."""
+    """Close the connection after k events of a stream, or k bytes of a plain body; -1: before
+    the headers."""
     end_after: int | None = None
     """End a stream cleanly after k events: no finish_reason, no [DONE]."""
     stall_after: int | None = None
@@ -92,6 +93,8 @@ class Behaviour:
     """Event k of a stream is an error event, and the last."""
     drip_ms: float = 0.0
     """Send headers and body byte by byte, this far apart."""
+    piece_bytes: int = 0
+    """Send headers and body in pieces of this size, each as a packet of its own; 0: whole."""
     header_bytes: int = 0
     """Size of one more header."""
     gzip: bool = False
@@ -112,6 +115,7 @@ class Behaviour:
             self.ttft_ms
             or self.tokens_per_s
             or self.drip_ms
+            or self.piece_bytes
             or self.cut_after is not None
             or self.stall_after is not None
         )

@@ -1,7 +1,7 @@
 """The server: HTTP/1.1 with keep-alive on a bare asyncio protocol.
 
 No framework, because a slow mock hides what it should measure: a plain reply costs about
-50 microseconds here (`python -m benchmarks.transport --server`).
+150 microseconds of CPU here, half of a client's (`python -m benchmarks.transport`).
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ class Stats:
 
     requests: int = 0
     connections: int = 0
+    lost: int = 0
+    """Connections that the client closed while it was being answered."""
     in_flight: int = 0
     max_in_flight: int = 0
     by_path: Counter[str] = field(default_factory=Counter)
@@ -192,8 +194,8 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._server._connections.discard(self)
         if self._busy:
-            self._busy = False
-            self._server.stats.in_flight -= 1
+            self._idle()
+            self._server.stats.lost += 1
         if self._task is not None:
             self._task.cancel()
 
@@ -257,10 +259,17 @@ class _Connection(asyncio.Protocol):
             timed = self._timed(head, parts, behaviour, streamed)
             self._task = self._server._loop.create_task(timed)
 
+    def _idle(self) -> None:
+        self._busy = False
+        self._server.stats.in_flight -= 1
+
+    def _cut(self) -> None:
+        self._idle()
+        self._transport.close()
+
     def _done(self, behaviour: Behaviour) -> None:
         if self._busy:
-            self._busy = False
-            self._server.stats.in_flight -= 1
+            self._idle()
         if behaviour.close:
             self._transport.close()
         elif self._buffer:
@@ -272,6 +281,9 @@ class _Connection(asyncio.Protocol):
         """Send slowly, partly, or not at all."""
         if behaviour.stall_after == -1:
             await asyncio.Event().wait()
+        if behaviour.cut_after == -1:
+            self._cut()
+            return
         if not streamed:
             limit = behaviour.cut_after if behaviour.cut_after is not None else None
             limit = behaviour.stall_after if behaviour.stall_after is not None else limit
@@ -290,16 +302,17 @@ class _Connection(asyncio.Protocol):
         if behaviour.stall_after is not None:
             await asyncio.Event().wait()
         if behaviour.cut_after is not None:
-            self._transport.close()
+            self._cut()
         else:
             self._done(behaviour)
 
     async def _send(self, data: bytes, behaviour: Behaviour) -> None:
-        if not behaviour.drip_ms:
+        if not (behaviour.drip_ms or behaviour.piece_bytes):
             self._transport.write(data)
             return
-        for i in range(len(data)):
-            self._transport.write(data[i : i + 1])
+        size = behaviour.piece_bytes or 1
+        for start in range(0, len(data), size):
+            self._transport.write(data[start : start + size])
             await asyncio.sleep(behaviour.drip_ms / 1000)
 
 
