@@ -45,11 +45,17 @@ class Choice:
 
 
 class Classifier:
-    """The labels of one prompt, as vectors."""
+    """The labels of one prompt, ready to be compared with.
 
-    def __init__(self, labels: Sequence[Label], backend: Backend) -> None:
+    `beside` is what else the prompt describes: words that stand there as well tell less.
+    """
+
+    def __init__(
+        self, labels: Sequence[Label], backend: Backend, *, beside: Sequence[str] = ()
+    ) -> None:
         self.labels = tuple(labels)
-        self._for = backend.index([[label.is_for, *label.examples] for label in labels])
+        known = [[label.is_for, *label.examples] for label in labels]
+        self._for = backend.index([*known, *([text] for text in beside)])
         self._not_for: Index | None = None
         if any(label.is_not_for for label in labels):
             self._not_for = backend.index([[label.is_not_for] for label in labels])
@@ -58,7 +64,7 @@ class Classifier:
 
     def votes(self, text: str) -> Vector:
         """One vote per label, shape (n_labels,)."""
-        votes = self._for.similarities(text)
+        votes = self._for.similarities(text)[: len(self.labels)]
         if self._not_for is not None:
             votes = votes - EXCLUSION_WEIGHT * self._not_for.similarities(text)
         return votes
@@ -78,7 +84,7 @@ class Classifier:
 # --- labels from the prompt ------------------------------------------------------------
 
 _EXCLUDES = re.compile(
-    r"(?:(?<=[.;,(:–—-])|(?<=^))[ \t]*(?:but )?(?:it is )?\b(?:never|do not use|don't use|excludes?|excluding|except|"
+    r"(?:(?<=[.;,(:–—-])|(?<=^))[ \t]*(?:but )?(?:it is )?\b(?:never (?:for|use|choose|pick|if|when|the|a)\b|do not use|don't use|excludes?|excluding|except|"
     r"not (?:for|about|if|when|the|a|an|just|questions?|problems?|to be used|used|including|because))\b"
     r"[ \t]*:?(?P<what>[^.;)\n]*)",
     re.IGNORECASE,

@@ -117,10 +117,11 @@ def plan_field(
     text = f"{description} {slot.description}".strip()
     named = f"{told}\n{text}"
     formats = _DATE_FORMAT.search(text) or _DATE_FORMAT.search(told)
+    kind = _kind_of(slot, text)
     return FieldPlan(
         slot=slot,
-        kind=_kind_of(slot, text),
-        shape=_pattern_of(slot) or shape_in(text),
+        kind=kind,
+        shape=_pattern_of(slot) or (shape_in(text) if kind == "id" else None),
         near=_near(slot.name, text, rivals),
         may_be_null=null_if_absent or bool(_FIELD_NULL.search(text)),
         month_first=bool(_MONTH_FIRST.search(named)) and "day first" not in named,
@@ -256,22 +257,32 @@ def _evidence(
     if plan.wants_most and plan.kind == "amount":
         most = max(_number(other.value) for other in rivals)
         score += 0.3 if _number(found.value) == most else 0.0
-    if plan.kind == "count" and re.search(
-        r"[x×]|pcs", text[found.start : found.end], re.IGNORECASE
-    ):
-        score += 0.6
+    if plan.kind == "count":
+        score += _counting(text, found)
     return score
 
 
+def _counting(text: str, found: Found) -> float:
+    """How much a number looks like it counts things: `2 x`, `2 pcs`, `2 folding chairs`."""
+    if re.search(r"[x×]|pcs", text[found.start : found.end], re.IGNORECASE):
+        return 0.6
+    return 0.35 if _THINGS.match(text[found.end :]) else 0.0
+
+
+_THINGS = re.compile(r"[ \t]+(?:[^\W\d_]+[ \t]+){0,2}[^\W\d_]{2,}(?:s|en)\b")
 _STOPS = re.compile(r"[.!?;](?:\s|$)|\n")
 
 
 def _window(text: str, *, from_end: bool) -> list[str]:
-    """Stems beside a value, nearest first, up to the end of its sentence or line."""
+    """Telling stems beside a value, nearest first, up to the end of its sentence or line."""
     stretch = text[-200:] if from_end else text[:200]
     pieces = _STOPS.split(stretch)
     stretch = pieces[-1] if from_end else pieces[0]
-    found = [stem(word) for word in WORD.findall(fold(stretch))]
+    found = [
+        stem(word)
+        for word in WORD.findall(fold(stretch))
+        if word not in STOP_WORDS and not word.isdigit()
+    ]
     return found[::-1][:WINDOW_WORDS] if from_end else found[:WINDOW_WORDS]
 
 

@@ -115,6 +115,15 @@ def stem(word: str) -> str:
     return plain
 
 
+_UNTICKED = re.compile(r"\[[ _]?\][^\[\n]*")
+_TICKED = re.compile(r"\[[xX✓]\]")
+
+
+def without_unticked(text: str) -> str:
+    """A form's text without the options that are not ticked: `[x] late  [ ] broken` is late."""
+    return _UNTICKED.sub(" ", text) if _TICKED.search(text) else text
+
+
 def content_stems(text: str) -> list[str]:
     """Stems of the words that carry meaning, in order."""
     return [stem(word) for word in words(text) if word not in STOP_WORDS]

@@ -155,7 +155,7 @@ _UNIT_AFTER = (
     _UNIT + "|" + "|".join(rf"{word}\b" for word in sorted(_CURRENCY_WORDS, key=len, reverse=True))
 )
 _AMOUNT = re.compile(
-    rf"(?:(?P<before>(?<![A-Za-z])(?:{_UNIT}))[ \t]?(?P<n1>-?(?:{_NUMBER})))(?!\d)"
+    rf"(?:(?P<before>(?<![A-Za-z])(?:{_UNIT}))[ \t]{{0,8}}(?P<n1>-?(?:{_NUMBER})))(?!\d)"
     rf"|(?<![\w.,-])(?P<n2>-?(?:{_NUMBER}))(?:,-|\.-|,–)?[ \t]?(?P<after>{_UNIT_AFTER})",
     re.IGNORECASE,
 )
