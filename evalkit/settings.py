@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from evalkit.records import Usage
 
@@ -114,6 +114,8 @@ class FeatureSettings:
     max_latency_ms: float = 30_000
     """One deadline for all attempts."""
     ttft_ms: float | None = None
+    hedge_after_ms: float | Literal["p95"] | None = None
+    """Silence after which the same is asked once more; the first answer wins, both are paid."""
     retries: int = 2
     temperature: float | None = None
     seed: int | None = None

@@ -13,10 +13,15 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
+from evalkit.call.context import trim
 from evalkit.call.failures import FAILURES
+from evalkit.call.limits import ProviderGate
 from evalkit.call.providers.base import Provider
+from evalkit.call.shown import Shown
+from evalkit.call.tokens import estimate_tokens
 from evalkit.config import ModelSettings
 from evalkit.errors import CallError
 from evalkit.records import Attempt, Event, ModelRequest, Reply, TextDelta, Usage
@@ -25,6 +30,9 @@ BACKOFF_BASE_S = 0.25
 BACKOFF_CAP_S = 8.0
 MIN_MAX_TOKENS = 16
 MAX_REPLY_CHARS = 10_000_000
+MAX_TRIMS = 5
+IDLE_S = 20.0
+"""Silence between two pieces of an answer after which its stream counts as cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +51,22 @@ class Target:
 
     model: ModelSettings
     provider: Provider
-    gate: asyncio.Semaphore
-    """Bulkhead: how many requests the provider may have in flight."""
+    gate: ProviderGate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long and how often one call may try."""
+
+    retries: int
+    """Repeats on one target, over all kinds of failure."""
+    deadline: float
+    """A reading of `Clock.monotonic`, over all attempts."""
+    ttft_s: float | None = None
+    """Until the first token; the last target is never cut for it: a slow answer beats none."""
+    hedge_after_s: float | Literal["p95"] | None = None
+    """Silence after which the same is asked a second time; the first answer wins."""
+    idle_s: float = IDLE_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,102 +80,256 @@ class Tried:
     target: Target
     """Who was asked last."""
     attempts: tuple[Attempt, ...]
+    cut: tuple[str, ...] = ()
+    """What was left out of the request to make it fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What one request, or a hedged pair, came to."""
+
+    attempts: tuple[Attempt, ...]
+    reply: Reply | None
+    error: CallError | None
 
 
 async def attempt_until_answered(
     request: ModelRequest,
     targets: Sequence[Target],
     *,
-    retries: int,
-    deadline: float,
-    ttft_s: float | None,
+    patience: Patience,
     clock: Clock,
+    shown: Shown | None = None,
 ) -> Tried:
     """Try `targets` in order until one gives a usable reply or the deadline passes.
 
-    `deadline` is a reading of `clock.monotonic`. The last target is never cut for a
-    late first token: a slow answer beats none.
+    `shown` receives the text as it comes. Once some of it has been shown, nothing is
+    tried again, unless `shown` allows a continuation.
     """
-    attempts: list[Attempt] = []
+    done = _Done()
+    answered_by, reply, error = targets[0], None, None
     for position, target in enumerate(targets):
-        is_last = position == len(targets) - 1
+        if not done.may_fit(target.model):
+            continue
+        if position == len(targets) - 1:
+            patience = replace(patience, ttft_s=None)
         ask = replace(request, model_id=target.model.id)
-        failed: Counter[str] = Counter()
-        wait_s = 0.0
-        while True:
-            attempt, reply, error = await _attempt(
-                ask,
-                target,
-                wait_s=wait_s,
-                deadline=deadline,
-                ttft_s=None if is_last else ttft_s,
-                clock=clock,
-            )
-            attempts.append(attempt)
-            if error is None:
-                return Tried(reply=reply, error=None, target=target, attempts=tuple(attempts))
-            strategy = FAILURES[error.kind]
-            wait_s = _wait_before_retry(error, failed.total(), clock)
-            failed[error.kind] += 1
-            spent = failed.total() > retries or (
-                strategy.retries is not None and failed[error.kind] > strategy.retries
-            )
-            if spent or clock.monotonic() + wait_s >= deadline:
-                break
-            ask = _changed_for_retry(ask, error.kind)
-        if not strategy.fail_over or clock.monotonic() >= deadline:
+        answered_by = target
+        reply, error = await _try_target(ask, target, done, patience, clock, shown)
+        if error is None or (shown is not None and shown.is_final(error)):
             break
-    return Tried(reply=reply, error=error, target=target, attempts=tuple(attempts))
+        if not FAILURES[error.kind].fail_over or clock.monotonic() >= patience.deadline:
+            break
+    return Tried(
+        reply=reply,
+        error=error,
+        target=answered_by,
+        attempts=tuple(done.attempts),
+        cut=tuple(done.cut),
+    )
 
 
-def _changed_for_retry(request: ModelRequest, kind: str) -> ModelRequest:
-    """Ask for less after a timeout, and for more after a truncated answer."""
+@dataclass(slots=True)
+class _Done:
+    """What one call has tried so far, over all targets."""
+
+    attempts: list[Attempt] = field(default_factory=list)
+    cut: list[str] = field(default_factory=list)
+    too_long_for: int | None = None
+    """Context of the model that the request did not fit."""
+
+    def may_fit(self, model: ModelSettings) -> bool:
+        if self.too_long_for is None or model.context is None:
+            return True
+        return model.context > self.too_long_for
+
+
+async def _try_target(
+    request: ModelRequest,
+    target: Target,
+    done: _Done,
+    patience: Patience,
+    clock: Clock,
+    shown: Shown | None,
+) -> tuple[Reply | None, CallError | None]:
+    """Ask one target until it answers, has no repeat left, or no change could help."""
+    failed: Counter[str] = Counter()
+    ask: ModelRequest | None = request
+    wait_s = 0.0
+    while ask is not None:
+        if wait_s > 0:
+            await clock.sleep(wait_s)
+        outcome = await _ask(ask, target, wait_s, patience, clock, shown)
+        done.attempts += outcome.attempts
+        error = outcome.error
+        if error is None or (shown is not None and shown.is_final(error)):
+            break
+        failed[error.kind] += 1
+        wait_s = _wait_before_retry(error, failed.total() - 1, clock)
+        if _is_spent(failed, error.kind, patience.retries):
+            break
+        if clock.monotonic() + wait_s >= patience.deadline:
+            break
+        ask = _changed_for_retry(ask, error.kind, done.cut, shown)
+    if error is not None and error.kind == "context_length":
+        done.too_long_for = target.model.context
+    return outcome.reply, error
+
+
+def _is_spent(failed: Counter[str], kind: str, retries: int) -> bool:
+    """Whether a target has no repeat left; making a request fit is not a repeat."""
+    if kind == "context_length":
+        return failed[kind] > MAX_TRIMS
+    own = FAILURES[kind].retries
+    repeats = failed.total() - failed["context_length"]
+    return repeats > retries or (own is not None and failed[kind] > own)
+
+
+def _changed_for_retry(
+    request: ModelRequest, kind: str, cut: list[str], shown: Shown | None
+) -> ModelRequest | None:
+    """The next request on the same target; None when no change could help.
+
+    Less is asked for after a timeout, more room given after a truncated answer; what
+    is too long is trimmed; what was shown is continued.
+    """
+    if shown is not None and shown.text:
+        return shown.continued(request)
     if kind == "timeout":
         return replace(request, max_tokens=max(MIN_MAX_TOKENS, request.max_tokens // 2))
     if kind == "truncated":
         return replace(request, max_tokens=request.max_tokens * 2)
+    if kind == "context_length":
+        trimmed = trim(request.messages)
+        if trimmed is None:
+            return None
+        cut.append(trimmed.cut)
+        return replace(request, messages=trimmed.messages)
     return request
 
 
 def _wait_before_retry(error: CallError, tried: int, clock: Clock) -> float:
     """Full jitter on an exponential back-off; Retry-After is a floor with jitter on top."""
+    if not FAILURES[error.kind].backs_off:
+        return 0.0
     backoff_s: float = min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2**tried) * clock.jitter()
     return backoff_s + (error.retry_after_s or 0.0)
+
+
+async def _ask(
+    request: ModelRequest,
+    target: Target,
+    wait_s: float,
+    patience: Patience,
+    clock: Clock,
+    shown: Shown | None,
+) -> _Outcome:
+    """One request, or two when the first is late and the feature hedges."""
+    hedge_s = _hedge_s(patience, target)
+    if hedge_s is None or shown is not None:
+        return await _attempt(request, target, wait_s, patience, clock, shown)
+    started = clock.monotonic()
+    first = asyncio.create_task(_attempt(request, target, wait_s, patience, clock, None))
+    try:
+        done, _ = await asyncio.wait({first}, timeout=hedge_s)
+        if done:
+            return first.result()
+        second = asyncio.create_task(_attempt(request, target, 0.0, patience, clock, None))
+    except asyncio.CancelledError:
+        first.cancel()
+        raise
+
+    def lost() -> Attempt:
+        error = CallError("cancelled", "the other request was answered first")
+        return _recorded(request, target, 0.0, clock.monotonic() - started, None, error)
+
+    return await _first_answer(first, second, lost)
+
+
+def _hedge_s(patience: Patience, target: Target) -> float | None:
+    if patience.hedge_after_s == "p95":
+        return target.gate.p95_s()
+    return patience.hedge_after_s
+
+
+async def _first_answer(
+    first: asyncio.Task[_Outcome], second: asyncio.Task[_Outcome], lost: Callable[[], Attempt]
+) -> _Outcome:
+    """The first usable answer of two; the other is stopped, and both are recorded."""
+    pending = {first, second}
+    ended: list[_Outcome] = []
+    try:
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            ended += [task.result() for task in done]
+            if any(outcome.error is None for outcome in ended):
+                break
+    finally:
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+    best = next((o for o in ended if o.error is None), ended[0])
+    others = tuple(a for o in ended if o is not best for a in o.attempts)
+    others += tuple(lost() for _ in pending)
+    return _Outcome(others + best.attempts, best.reply, best.error)
 
 
 async def _attempt(
     request: ModelRequest,
     target: Target,
-    *,
     wait_s: float,
-    deadline: float,
-    ttft_s: float | None,
+    patience: Patience,
     clock: Clock,
-) -> tuple[Attempt, Reply | None, CallError | None]:
+    shown: Shown | None,
+) -> _Outcome:
     """Make one request; a failure comes back as a value, cancellation passes through."""
-    if wait_s > 0:
-        await clock.sleep(wait_s)
-    started = clock.monotonic()
+    gate, started = target.gate, clock.monotonic()
     reply: Reply | None = None
     error: CallError | None
+    if not gate.breaker.allow():
+        error = CallError("breaker_open", f"{target.model.provider} is not asked for a while")
+        return _Outcome((_recorded(request, target, wait_s, 0.0, None, error),), None, error)
     try:
-        async with asyncio.timeout(max(0.0, deadline - started)), target.gate:
+        tokens = estimate_tokens(request.messages) + request.max_tokens
+        async with (
+            asyncio.timeout(max(0.0, patience.deadline - started)),
+            gate.slot(tokens, deadline=patience.deadline) as slot,
+        ):
             started = clock.monotonic()
-            reply = await _read(request, target.provider, started, ttft_s, clock)
+            reply = await _read(request, target.provider, started, patience, clock, shown)
+            slot.used_tokens = _used(reply.finish.usage)
         error = _unusable(reply)
     except TimeoutError:
         error = CallError("timeout", f"no complete answer from {target.model.provider} in time")
     except CallError as failure:
         error = failure
-    latency_ms = (clock.monotonic() - started) * 1000
+    except asyncio.CancelledError:
+        gate.breaker.release()
+        raise
+    if error is not None and shown is not None:
+        await shown.complete()
+    latency_s = clock.monotonic() - started
+    gate.learn(error.kind if error else None, latency_s)
+    attempt = _recorded(request, target, wait_s, latency_s, reply, error)
+    return _Outcome((attempt,), reply, error)
+
+
+def _recorded(
+    request: ModelRequest,
+    target: Target,
+    wait_s: float,
+    latency_s: float,
+    reply: Reply | None,
+    error: CallError | None,
+) -> Attempt:
     usage = reply.finish.usage if reply else Usage()
-    attempt = Attempt(
+    return Attempt(
         provider=target.model.provider,
         model=target.model.name,
         served_model=reply.finish.served_model if reply else None,
         error_kind=error.kind if error else None,
         finish_reason=reply.finish.finish_reason if reply else None,
-        latency_ms=latency_ms,
+        latency_ms=round(latency_s * 1000, 3),
         ttft_ms=reply.ttft_ms if reply else None,
         wait_ms=wait_s * 1000,
         prompt_tokens=usage.prompt_tokens,
@@ -162,19 +338,25 @@ async def _attempt(
         cost_usd=_cost_usd(target.model, usage, error),
         max_tokens=request.max_tokens,
     )
-    return attempt, reply, error
 
 
-UNPAID = frozenset({"rate_limit", "quota_exhausted", "server", "connect", "auth", "not_found"})
+UNPAID = frozenset(
+    {"rate_limit", "quota_exhausted", "server", "connect", "auth", "not_found", "breaker_open",
+     "bad_request", "context_length"}
+)  # fmt: skip
 """Refused before a model worked: these attempts cost nothing. Others without usage are unknown."""
 
 
 def _cost_usd(model: ModelSettings, usage: Usage, error: CallError | None) -> float | None:
-    if model.price is None:
+    if error is not None and error.kind in UNPAID and usage.prompt_tokens is None:
+        return 0.0 if model.price is not None else None
+    return None if model.price is None else model.price.cost_usd(usage)
+
+
+def _used(usage: Usage) -> int | None:
+    if usage.prompt_tokens is None or usage.completion_tokens is None:
         return None
-    if error is not None and error.kind in UNPAID:
-        return 0.0
-    return model.price.cost_usd(usage)
+    return usage.prompt_tokens + usage.completion_tokens
 
 
 def _unusable(reply: Reply) -> CallError | None:
@@ -193,27 +375,32 @@ async def _read(
     request: ModelRequest,
     provider: Provider,
     started: float,
-    ttft_s: float | None,
+    patience: Patience,
     clock: Clock,
+    shown: Shown | None,
 ) -> Reply:
     """Read one reply to its end; no `Finish` means the stream was cut."""
     pieces: list[str] = []
     size = 0
     ttft_ms: float | None = None
     async with aclosing(provider.stream(request)) as events:
-        event = await _first_event(events, ttft_s)
+        event = await _first_event(events, patience.ttft_s)
         while isinstance(event, TextDelta):
             if ttft_ms is None:
-                ttft_ms = (clock.monotonic() - started) * 1000
+                ttft_ms = round((clock.monotonic() - started) * 1000, 3)
             size += len(event.text)
             if size > MAX_REPLY_CHARS:
                 raise CallError("too_large", f"the answer passed {MAX_REPLY_CHARS:,} characters")
             pieces.append(event.text)
-            event = await anext(events, None)
+            if shown is not None:
+                await shown.add(event.text)
+            event = await _next_event(events, patience.idle_s if request.stream else None)
     if event is None:
         raise CallError("stream_cut", "the answer ended without a finish_reason")
+    if shown is not None:
+        await shown.complete()
     return Reply(
-        text="".join(pieces),
+        text=shown.text if shown is not None else "".join(pieces),
         finish=event,
         latency_ms=(clock.monotonic() - started) * 1000,
         ttft_ms=ttft_ms if request.stream else None,
@@ -221,8 +408,20 @@ async def _read(
 
 
 async def _first_event(events: AsyncGenerator[Event, None], ttft_s: float | None) -> Event | None:
+    if ttft_s is None:
+        return await anext(events, None)
     try:
         async with asyncio.timeout(ttft_s):
             return await anext(events, None)
     except TimeoutError:
-        raise CallError("ttft_timeout", f"no first token within {ttft_s} s") from None
+        raise CallError("ttft_timeout", f"no first token within {ttft_s:g} s") from None
+
+
+async def _next_event(events: AsyncGenerator[Event, None], idle_s: float | None) -> Event | None:
+    if idle_s is None:
+        return await anext(events, None)
+    try:
+        async with asyncio.timeout(idle_s):
+            return await anext(events, None)
+    except TimeoutError:
+        raise CallError("stream_cut", f"the answer stalled for {idle_s:g} s") from None

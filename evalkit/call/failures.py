@@ -21,6 +21,8 @@ class Strategy:
     fail_over: bool
     """Whether the next model may be tried when this one has no retries left."""
     trips_breaker: bool
+    backs_off: bool
+    """Whether the repeat waits: what the provider could not do now, it may do later."""
     outcome: FailureOutcome
     """What a golden-set case counts as when the call ends with this kind."""
     message: str
@@ -32,34 +34,37 @@ _DOWN = "The service is not available right now."
 _SETUP = "The service is not set up correctly."
 _NO_ANSWER = "No answer could be given to this request."
 _TOO_LONG = "This request is too long."
+_CUT = "The answer was interrupted."
 _SPENT = "The spending limit has been reached."
 
 # fmt: off
 FAILURES: dict[str, Strategy] = {
-    #                                retries  fail over  breaker  counts as          message
-    "rate_limit":          Strategy(None,    True,      False,   "infra_error",     _BUSY),
-    "quota_exhausted":     Strategy(0,       True,      True,    "infra_error",     _DOWN),
-    "server":              Strategy(None,    True,      True,    "infra_error",     _DOWN),
-    "connect":             Strategy(1,       True,      True,    "infra_error",     _DOWN),
-    "ttft_timeout":        Strategy(0,       True,      True,    "infra_error",     _BUSY),
-    "timeout":             Strategy(None,    True,      True,    "infra_error",     _BUSY),
-    "stream_cut":          Strategy(None,    True,      True,    "infra_error",     _DOWN),
-    "bad_reply":           Strategy(1,       True,      True,    "infra_error",     _DOWN),
-    "too_large":           Strategy(0,       True,      False,   "infra_error",     _DOWN),
-    "breaker_open":        Strategy(0,       True,      False,   "infra_error",     _DOWN),
-    "bad_request":         Strategy(0,       False,     False,   "infra_error",     _SETUP),
-    "auth":                Strategy(0,       False,     False,   "infra_error",     _SETUP),
-    "not_found":           Strategy(0,       False,     False,   "infra_error",     _SETUP),
-    "context_length":      Strategy(0,       True,      False,   "product_failure", _TOO_LONG),
-    "content_filter":      Strategy(0,       False,     False,   "product_failure", _NO_ANSWER),
-    "refusal":             Strategy(0,       False,     False,   "product_failure", _NO_ANSWER),
-    "truncated":           Strategy(1,       False,     False,   "product_failure", _NO_ANSWER),
-    "empty":               Strategy(0,       False,     False,   "product_failure", _NO_ANSWER),
-    "invalid_output":      Strategy(0,       True,      False,   "product_failure", _NO_ANSWER),
-    "unsupported":         Strategy(0,       True,      False,   "product_failure", _NO_ANSWER),
-    "over_latency_budget": Strategy(0,       False,     False,   "product_failure", _BUSY),
-    "budget":              Strategy(0,       False,     False,   "budget_stop",     _SPENT),
-    "killed":              Strategy(0,       False,     False,   "cancelled",       _DOWN),
-    "cancelled":           Strategy(0,       False,     False,   "cancelled",       _DOWN),
+    #                              again fails  trips  backs  counts as          message
+    #                                    over   breaker off
+    "rate_limit":          Strategy(None, True,  False, True,  "infra_error",     _BUSY),
+    "quota_exhausted":     Strategy(0,    True,  True,  False, "infra_error",     _DOWN),
+    "server":              Strategy(None, True,  True,  True,  "infra_error",     _DOWN),
+    "connect":             Strategy(1,    True,  True,  True,  "infra_error",     _DOWN),
+    "ttft_timeout":        Strategy(0,    True,  True,  False, "infra_error",     _BUSY),
+    "timeout":             Strategy(None, True,  True,  True,  "infra_error",     _BUSY),
+    "stream_cut":          Strategy(None, True,  True,  True,  "infra_error",     _DOWN),
+    "bad_reply":           Strategy(1,    True,  True,  True,  "infra_error",     _DOWN),
+    "too_large":           Strategy(0,    True,  False, False, "infra_error",     _DOWN),
+    "breaker_open":        Strategy(0,    True,  False, False, "infra_error",     _DOWN),
+    "bad_request":         Strategy(0,    False, False, False, "infra_error",     _SETUP),
+    "auth":                Strategy(0,    False, False, False, "infra_error",     _SETUP),
+    "not_found":           Strategy(0,    False, False, False, "infra_error",     _SETUP),
+    "context_length":      Strategy(None, True,  False, False, "product_failure", _TOO_LONG),
+    "content_filter":      Strategy(0,    False, False, False, "product_failure", _NO_ANSWER),
+    "refusal":             Strategy(0,    False, False, False, "product_failure", _NO_ANSWER),
+    "truncated":           Strategy(1,    False, False, False, "product_failure", _NO_ANSWER),
+    "empty":               Strategy(0,    False, False, False, "product_failure", _NO_ANSWER),
+    "incomplete":          Strategy(0,    False, False, False, "infra_error",     _CUT),
+    "invalid_output":      Strategy(0,    True,  False, False, "product_failure", _NO_ANSWER),
+    "unsupported":         Strategy(0,    True,  False, False, "product_failure", _NO_ANSWER),
+    "over_latency_budget": Strategy(0,    False, False, False, "product_failure", _BUSY),
+    "budget":              Strategy(0,    False, False, False, "budget_stop",     _SPENT),
+    "killed":              Strategy(0,    False, False, False, "cancelled",       _DOWN),
+    "cancelled":           Strategy(0,    False, False, False, "cancelled",       _DOWN),
 }
 # fmt: on

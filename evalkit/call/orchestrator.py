@@ -13,18 +13,21 @@ import importlib
 import inspect
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
-from evalkit.call.attempts import Clock, Target, Tried, attempt_until_answered
+from evalkit.call.attempts import Clock, Patience, Target, Tried, attempt_until_answered
 from evalkit.call.budget import Budget
 from evalkit.call.failures import FAILURES
+from evalkit.call.limits import ProviderGate
 from evalkit.call.prompts import PromptRegistry
 from evalkit.call.providers import LazyProviders
 from evalkit.call.providers.base import Provider
+from evalkit.call.shown import Shown
+from evalkit.call.tokens import estimate_tokens
 from evalkit.call.trace import Call, Rendered, Stages, new_id, sum_or_none
 from evalkit.call.validation import Validated, ask_again, validate_output
 from evalkit.config import FeatureSettings, ModelSettings, Settings, load_settings
@@ -34,12 +37,14 @@ from evalkit.records import (
     CallRecord,
     CallResult,
     Json,
-    Message,
     ModelRequest,
+    TextDelta,
 )
 
 Sink = Callable[[CallRecord], None]
-MESSAGE_OVERHEAD_TOKENS = 8
+Emit = Callable[[str], Awaitable[None]]
+STREAM_PIECES_AHEAD = 64
+"""Pieces of a stream that wait for a slow reader before the provider has to."""
 
 
 class Orchestrator:
@@ -62,7 +67,7 @@ class Orchestrator:
         self._sink = sink
         self._clock = clock or Clock()
         self.prompts = PromptRegistry(settings.root)
-        self._gates: dict[str, asyncio.Semaphore] = {}
+        self._gates: dict[str, ProviderGate] = {}
         self._schemas: dict[Path, tuple[Mapping[str, Any], Validate]] = {}
 
     @classmethod
@@ -106,13 +111,15 @@ class Orchestrator:
         budget: Budget | None = None,
         rendered: Rendered | None = None,
         response_schema: Mapping[str, Any] | None = None,
+        emit: Emit | None = None,
     ) -> CallResult:
         """Answer `input` with `feature`; each keyword overrides the feature's setting once.
 
         `prompt` is `NAME@VERSION`. `rendered` replaces the prompt by ready messages, and
         `response_schema` is sent in place of the feature's own and left to the caller to
-        read (a judge does). Raises ConfigError for an unknown feature, model or prompt;
-        whatever goes wrong with the model comes back as a result with a status.
+        read (a judge does). `emit` gets the text as it comes (see `stream`). Raises
+        ConfigError for an unknown feature, model or prompt; whatever goes wrong with the
+        model comes back as a result with a status.
         """
         overrides = {
             "model": model,
@@ -149,7 +156,7 @@ class Orchestrator:
                 reserved_usd = self._reserve(call, request, budget)
             with call.stages("route"):
                 targets = self._targets(settings)
-            await self._answer(call, request, targets, validate)
+            await self._answer(call, request, targets, validate, emit)
         except CallError as error:
             self._fail(call, error)
         finally:
@@ -159,6 +166,38 @@ class Orchestrator:
             with call.stages("degrade"):
                 await self._degrade(call)
         return self._finish(call)
+
+    async def stream(
+        self, feature: str, input: Mapping[str, Any] | str, **overrides: Any
+    ) -> AsyncGenerator[TextDelta | CallResult, None]:
+        """The answer piece by piece, and last the `CallResult` that `execute` would return.
+
+        An answer with a schema is shown once it is valid, in one piece. Closing the
+        iterator cancels the call.
+        """
+        pieces: asyncio.Queue[TextDelta | CallResult | BaseException] = asyncio.Queue(
+            STREAM_PIECES_AHEAD
+        )
+
+        async def emit(text: str) -> None:
+            await pieces.put(TextDelta(text))
+
+        async def run() -> None:
+            try:
+                await pieces.put(await self.execute(feature, input, emit=emit, **overrides))
+            except Exception as error:
+                await pieces.put(error)
+
+        running = asyncio.create_task(run())
+        try:
+            while isinstance(piece := await pieces.get(), TextDelta):
+                yield piece
+            if isinstance(piece, BaseException):
+                raise piece
+            yield piece
+        finally:
+            running.cancel()
+            await asyncio.wait({running})
 
     def execute_sync(
         self, feature: str, input: Mapping[str, Any] | str, **overrides: Any
@@ -180,7 +219,6 @@ class Orchestrator:
         )
         for provider in opened:
             await provider.aclose()
-        self._gates.clear()
 
     async def __aenter__(self) -> Orchestrator:
         return self
@@ -295,23 +333,24 @@ class Orchestrator:
         request: ModelRequest,
         targets: Sequence[Target],
         validate: Validate | None,
+        emit: Emit | None,
     ) -> None:
         """Attempts until one answer is valid; a re-ask carries the validation error alone."""
         feature = call.feature
-        deadline = call.started + feature.max_latency_ms / 1000
-        ttft_s = feature.ttft_ms / 1000 if feature.ttft_ms is not None else None
-        ask, reasks = request, 0
+        patience = Patience(
+            retries=feature.retries,
+            deadline=call.started + feature.max_latency_ms / 1000,
+            ttft_s=feature.ttft_ms / 1000 if feature.ttft_ms is not None else None,
+            hedge_after_s=_hedge_after_s(feature),
+        )
+        shown = Shown(emit, resume=feature.resume_stream) if emit and validate is None else None
+        ask, reasks = replace(request, stream=True) if shown else request, 0
         while True:
             with call.stages("attempt"):
                 tried = await attempt_until_answered(
-                    ask,
-                    targets,
-                    retries=feature.retries,
-                    deadline=deadline,
-                    ttft_s=ttft_s,
-                    clock=self._clock,
+                    ask, targets, patience=patience, clock=self._clock, shown=shown
                 )
-            self._take(call, tried)
+            self._take(call, tried, shown)
             if tried.error is not None:
                 raise tried.error
             if validate is None:
@@ -319,15 +358,25 @@ class Orchestrator:
             with call.stages("validate"):
                 read = self._validate(call, validate)
             if read.error is None:
+                if emit is not None and call.output is not None:
+                    await emit(call.output)
                 return
-            if reasks >= feature.retries or self._clock.monotonic() >= deadline:
+            if reasks >= feature.retries or self._clock.monotonic() >= patience.deadline:
                 raise CallError("invalid_output", read.error)
             reasks += 1
             assert call.output is not None
             ask = replace(request, messages=request.messages + ask_again(call.output, read.error))
 
-    def _take(self, call: Call, tried: Tried) -> None:
+    def _take(self, call: Call, tried: Tried, shown: Shown | None) -> None:
         call.attempts.extend(tried.attempts)
+        if tried.cut:
+            call.route_reason = f"left out: {', '.join(tried.cut)}"
+        if shown is not None:
+            call.resumed, call.output = shown.resumed, shown.text or None
+            if tried.error is not None and shown.text:
+                raise CallError(
+                    "incomplete", f"cut after {len(shown.text)} characters: {tried.error}"
+                )
         if tried.reply is None:
             return
         call.answered_by = tried.target.model
@@ -387,9 +436,17 @@ class Orchestrator:
     def _target(self, model: ModelSettings) -> Target:
         gate = self._gates.get(model.provider)
         if gate is None:
-            limit = self.settings.providers[model.provider].max_in_flight
-            gate = self._gates[model.provider] = asyncio.Semaphore(limit)
+            gate = self._gates[model.provider] = ProviderGate.of(
+                self.settings.providers[model.provider],
+                monotonic=self._clock.monotonic,
+                sleep=self._clock.sleep,
+            )
         return Target(model=model, provider=self._providers[model.provider], gate=gate)
+
+
+def _hedge_after_s(feature: FeatureSettings) -> float | Literal["p95"] | None:
+    after = feature.hedge_after_ms
+    return after / 1000 if isinstance(after, (int, float)) else after
 
 
 def call_by_name(name: str) -> Callable[..., Json | Awaitable[Json]]:
@@ -402,9 +459,3 @@ def call_by_name(name: str) -> Callable[..., Json | Awaitable[Json]]:
     if not callable(function):
         raise ConfigError(f"{name!r} is not a function.")
     return function  # type: ignore[no-any-return]
-
-
-def estimate_tokens(messages: Sequence[Message]) -> int:
-    """Tokens before sending, on the high side: a third of the UTF-8 bytes, plus the framing."""
-    size = sum(len(str(m["content"]).encode("utf-8", "replace")) for m in messages)
-    return size // 3 + MESSAGE_OVERHEAD_TOKENS * len(messages) + 1

@@ -90,6 +90,7 @@ class Call:
     tool_calls: tuple[ToolCall, ...] = ()
     confidence: float | None = None
     repaired: bool = False
+    resumed: int = 0
     schema_ok: bool | None = None
     flag_variant: str | None = None
     route_reason: str | None = None
@@ -136,7 +137,7 @@ class Call:
             user_feedback=None,
             attempts=tuple(attempts),
             retries=max(0, len(attempts) - 1),
-            resumed=0,
+            resumed=self.resumed,
             escalated=False,
             confidence=self.confidence,
             repaired=self.repaired,

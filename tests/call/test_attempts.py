@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from typing import Any
 
 import pytest
 
-from evalkit.call.attempts import Target, Tried, attempt_until_answered
+from evalkit.call.attempts import Patience, Target, Tried, attempt_until_answered
 from evalkit.call.failures import FAILURES
+from evalkit.call.limits import ProviderGate
+from evalkit.call.shown import Shown
 from evalkit.config import ModelSettings, Price
 from evalkit.errors import CallError
 from evalkit.records import ModelRequest, TextDelta
@@ -20,19 +24,25 @@ REQUEST = ModelRequest(
 
 def target(provider: Scripted, name: str = "small", price: Price | None = None) -> Target:
     model = ModelSettings(name=name, provider="p", id=f"{name}-id", price=price)
-    return Target(model=model, provider=provider, gate=asyncio.Semaphore(10))
+    gate = ProviderGate(max_in_flight=10, monotonic=time.monotonic)
+    return Target(model=model, provider=provider, gate=gate)
 
 
 async def attempt(
-    *targets: Target, clock: ManualClock, retries: int = 2, within_s: float = 60.0
+    *targets: Target,
+    clock: ManualClock,
+    retries: int = 2,
+    within_s: float = 60.0,
+    request: ModelRequest = REQUEST,
+    shown: Shown | None = None,
+    **patience: Any,
 ) -> Tried:
     return await attempt_until_answered(
-        REQUEST,
+        request,
         targets,
-        retries=retries,
-        deadline=clock.now + within_s,
-        ttft_s=None,
+        patience=Patience(retries=retries, deadline=clock.now + within_s, **patience),
         clock=clock.clock(),
+        shown=shown,
     )
 
 

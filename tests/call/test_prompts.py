@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalkit.call.prompts import Prompt, PromptRegistry
@@ -363,6 +363,7 @@ PIECES = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(text=st.one_of(st.text(), st.lists(st.one_of(PIECES, st.text(max_size=3))).map("".join)))
 def test_no_text_closes_its_block(text: str) -> None:
     shown = TICKET.render({"text": text})[-1]["content"]
@@ -375,6 +376,7 @@ def test_no_text_closes_its_block(text: str) -> None:
         assert inside.replace("&lt;", "<") == text
 
 
+@settings(deadline=None)
 @given(st.lists(st.fixed_dictionaries({"id": st.text(), "title": st.text(), "text": st.text()})))
 def test_no_document_closes_its_block(documents: list[dict[str, str]]) -> None:
     shown = fill("{{ render_documents(documents) }}", documents=documents)

@@ -23,11 +23,13 @@ from evalkit.records import Json
 SHARPNESS = 10.0
 TITLE_WEIGHT = 0.45
 """What the title of a document adds for its sentences, for words the sentence lacks."""
+TOLD_WEIGHT = 0.5
+"""What a word counts that stands beside the question, not in it."""
 KIND_BONUS = 0.12
 """For a sentence with a value of the kind that the question asks for: days, euros, a time."""
 NEAR_BEST = 0.75
 """Without being told to cite only what it used, the model names each document this near."""
-ABSTAIN_BELOW = 0.34
+ABSTAIN_BELOW = 0.3
 NO_ANSWER = "The documents do not say."
 
 
@@ -140,11 +142,14 @@ def relevance(question: str, documents: Sequence[Document], passages: Sequence[P
     Words of the question weigh by how few passages hold them (Robertson and Spärck Jones
     1976); a word that only the document's title holds counts for less.
     """
-    asked = _stems(question)
+    asked = _asked(question)
     held = [_stems(one.text) for one in passages]
     titles = [_stems(one.title) for one in documents]
     n = len(passages)
-    weights = {word: math.log(1 + n / (1 + sum(word in words for words in held))) for word in asked}
+    weights = {
+        word: share * math.log(1 + n / (1 + sum(word in words for words in held)))
+        for word, share in asked.items()
+    }
     total = sum(weights.values()) or 1.0
     wanted = _wanted_kind(question)
     scores = np.zeros(n)
@@ -158,6 +163,16 @@ def relevance(question: str, documents: Sequence[Document], passages: Sequence[P
         if wanted is not None and wanted.search(one.text):
             scores[i] += KIND_BONUS
     return scores
+
+
+def _asked(question: str) -> dict[str, float]:
+    """The question's words; those of a sentence that asks nothing count for less."""
+    pieces = sentences(question)
+    asking = [piece for piece in pieces if piece.rstrip("\"')").endswith("?")] or pieces
+    found = dict.fromkeys(_stems(question), TOLD_WEIGHT)
+    for piece in asking:
+        found |= dict.fromkeys(_stems(piece), 1.0)
+    return found
 
 
 _KINDS = (

@@ -195,7 +195,8 @@ def quoted(message: str, secrets: Sequence[str] = ()) -> str:
     """A server's own words in one short line, without keys: some servers echo them."""
     for secret in secrets:
         message = message.replace(secret, "***")
-    line = " ".join(mended(message[:10_000]).split())
+    shown = "".join(c if c.isprintable() else " " for c in mended(message[:10_000]))
+    line = " ".join(shown.split())
     return line if len(line) <= MAX_QUOTED_CHARS else line[: MAX_QUOTED_CHARS - 1] + "…"
 
 

@@ -1,0 +1,78 @@
+"""What a caller has seen of a streamed answer, and how it goes on after a cut.
+
+Until the first piece is shown, a cut stream is tried again silently. Afterwards only
+free text goes on, when the feature asks for it: the next request carries what was
+shown, and what its answer repeats of it is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from evalkit.errors import CallError
+from evalkit.records import Message, ModelRequest
+
+RESUMABLE = frozenset({"stream_cut", "timeout", "connect", "server"})
+JOIN_CHARS = 80
+"""Of a continuation held back until it is clear how it joins what was shown."""
+MIN_OVERLAP_CHARS = 8
+"""A shorter repetition is chance."""
+MAX_OVERLAP_CHARS = 400
+
+GO_ON = "Your answer was interrupted. Go on exactly where it stopped, without repeating any of it."
+
+
+class Shown:
+    """The text shown so far; one for each streamed call."""
+
+    def __init__(self, emit: Callable[[str], Awaitable[None]], *, resume: bool) -> None:
+        self._emit = emit
+        self._resume = resume
+        self._held: str | None = None
+        self._asked: tuple[Message, ...] | None = None
+        self.text = ""
+        self.resumed = 0
+
+    async def add(self, piece: str) -> None:
+        """Show a piece, or hold it back while it is not clear whether it repeats something."""
+        if self._held is None:
+            await self._show(piece)
+            return
+        self._held += piece
+        restarts = self.text.startswith(self._held)
+        if not restarts and len(self._held) >= JOIN_CHARS:
+            await self.complete()
+
+    async def complete(self) -> None:
+        """Show what is still held back, without what it repeats."""
+        if self._held is not None:
+            held, self._held = self._held, None
+            await self._show(held[_repeated(self.text, held) :])
+
+    def is_final(self, error: CallError) -> bool:
+        """Whether a failure now ends the call: something was shown and may not go on."""
+        return bool(self.text) and not (self._resume and error.kind in RESUMABLE)
+
+    def continued(self, request: ModelRequest) -> ModelRequest:
+        """The request for the rest of the answer."""
+        self.resumed += 1
+        self._held = ""
+        self._asked = self._asked or request.messages
+        shown: Message = {"role": "assistant", "content": self.text}
+        return replace(request, messages=(*self._asked, shown, {"role": "user", "content": GO_ON}))
+
+    async def _show(self, piece: str) -> None:
+        if piece:
+            self.text += piece
+            await self._emit(piece)
+
+
+def _repeated(shown: str, more: str) -> int:
+    """How many characters at the start of `more` repeat what was shown."""
+    if more.startswith(shown) or shown.startswith(more):
+        return min(len(shown), len(more))
+    for size in range(min(len(shown), len(more), MAX_OVERLAP_CHARS), MIN_OVERLAP_CHARS - 1, -1):
+        if shown.endswith(more[:size]):
+            return size
+    return 0

@@ -1,0 +1,117 @@
+"""The breaker: opens on failures in a row, lets exactly one probe through, closes on success."""
+
+from __future__ import annotations
+
+import pytest
+
+from evalkit.call.breaker import Breaker
+from tests.call.scripted import ManualClock
+
+
+def breaker(clock: ManualClock) -> Breaker:
+    return Breaker(lambda: clock.now, threshold=3, window_s=30.0, cooldown_s=10.0)
+
+
+def fail(one: Breaker, times: int, kind: str = "server") -> None:
+    for _ in range(times):
+        assert one.allow()
+        one.record(kind)
+
+
+def test_it_opens_after_the_threshold_and_not_before() -> None:
+    one = breaker(ManualClock())
+
+    fail(one, 2)
+    assert one.state == "closed"
+    fail(one, 1)
+
+    assert one.state == "open"
+    assert not one.allow()
+
+
+def test_an_answer_starts_the_count_again() -> None:
+    one = breaker(ManualClock())
+
+    fail(one, 2)
+    one.record(None)
+    fail(one, 2)
+
+    assert one.state == "closed"
+
+
+def test_failures_far_apart_do_not_open_it() -> None:
+    clock = ManualClock()
+    one = breaker(clock)
+
+    for _ in range(5):
+        fail(one, 1)
+        clock.now += 20
+
+    assert one.state == "closed"
+
+
+@pytest.mark.parametrize("kind", ["rate_limit", "context_length", "bad_request", "refusal"])
+def test_what_is_not_the_providers_fault_does_not_open_it(kind: str) -> None:
+    one = breaker(ManualClock())
+
+    fail(one, 10, kind)
+
+    assert one.state == "closed"
+
+
+def test_a_spent_quota_opens_it_at_once() -> None:
+    one = breaker(ManualClock())
+
+    fail(one, 1, "quota_exhausted")
+
+    assert one.state == "open"
+
+
+def test_exactly_one_of_a_thousand_waiting_callers_probes() -> None:
+    clock = ManualClock()
+    one = breaker(clock)
+    fail(one, 3)
+    clock.now += 10
+
+    allowed = [one.allow() for _ in range(1000)]
+
+    assert allowed.count(True) == 1
+
+
+def test_a_probe_that_succeeds_closes_it() -> None:
+    clock = ManualClock()
+    one = breaker(clock)
+    fail(one, 3)
+    clock.now += 10
+
+    assert one.allow()
+    one.record(None)
+
+    assert one.state == "closed"
+    assert one.allow()
+
+
+def test_a_probe_that_fails_starts_another_cool_down() -> None:
+    clock = ManualClock()
+    one = breaker(clock)
+    fail(one, 3)
+    clock.now += 10
+
+    assert one.allow()
+    one.record("server")
+
+    assert not one.allow()
+    clock.now += 10
+    assert one.allow()
+
+
+def test_a_probe_that_is_cancelled_leaves_its_turn_to_another() -> None:
+    clock = ManualClock()
+    one = breaker(clock)
+    fail(one, 3)
+    clock.now += 10
+
+    assert one.allow()
+    one.release()
+
+    assert one.allow()
