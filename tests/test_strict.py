@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalkit.strict import (
@@ -101,6 +101,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(VALUES, st.booleans(), st.sampled_from([None, 1, "\t"]))
 def test_valid_json_is_read_as_everybody_reads_it(value: Any, ascii: bool, indent: Any) -> None:
     text = json.dumps(value, ensure_ascii=ascii, indent=indent)
@@ -108,6 +109,7 @@ def test_valid_json_is_read_as_everybody_reads_it(value: Any, ascii: bool, inden
     assert loads_json(text, where="x") == json.loads(text)
 
 
+@settings(deadline=None)
 @given(st.text(st.sampled_from('{}[]",:.\\u0019eE+-dDnulltrueNaI \n\ud800é')))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
@@ -288,6 +290,7 @@ KEYS = st.text(st.characters(codec="ascii", categories=["L"]), min_size=1).map("
 PLAIN = st.one_of(st.none(), st.booleans(), st.integers(-(10**18), 10**18), st.text("abc :#-'\"\n"))
 
 
+@settings(deadline=None)
 @given(st.recursive(PLAIN, lambda v: st.one_of(st.lists(v), st.dictionaries(KEYS, v))))
 def test_json_is_yaml_of_the_same_value(value: Any) -> None:
     assert load_yaml(json.dumps(value), where="x").value == value

@@ -101,10 +101,10 @@ def as_data(value: Any) -> str:
 
 def inline(value: Any) -> Ready:
     """A short value within a line: one line, no angle brackets, at most `MAX_INLINE_CHARS`."""
-    text = " ".join(_as_text(value)[: MAX_INLINE_CHARS * 4].split())
+    start = _as_text(value)[: MAX_INLINE_CHARS * 4]
+    text = " ".join("".join(c if c.isprintable() else " " for c in start).split())
     if len(text) > MAX_INLINE_CHARS:
         text = text[: MAX_INLINE_CHARS - 1] + "…"
-    text = "".join(c if c.isprintable() else " " for c in text)
     return Ready(text.replace("<", "&lt;").replace(">", "&gt;"))
 
 
@@ -123,11 +123,10 @@ def _document(document: Any, number: int) -> str:
         document = {"text": document}
     if not isinstance(document, Mapping) or not isinstance(document.get("text"), str):
         raise _Refused(f"document {number} has no text", DOCUMENTS_HINT)
-    named = {"id": document.get("id") or f"d{number}", "title": document.get("title")}
-    attributes = "".join(
-        f' {key}="{_attribute(value)}"' for key, value in named.items() if value is not None
-    )
-    return f"<document{attributes}>\n{neutral(document['text'])}\n</document>"
+    name = _attribute(document.get("id", "")) or f"d{number}"
+    title = document.get("title")
+    attributes = f'id="{name}"' + (f' title="{_attribute(title)}"' if title is not None else "")
+    return f"<document {attributes}>\n{neutral(document['text'])}\n</document>"
 
 
 def _attribute(value: Any) -> str:
