@@ -25,7 +25,7 @@ from evalkit.pytest_plugin import option
 from evalkit.records import Pair
 from evalkit.score.golden import GoldenSet, load_golden_set
 from evalkit.score.runner import RunSummary, Unit, count_line, run_unit
-from evalkit.session import manifest_of
+from evalkit.session import manifest_of, refuse_edited_prompts
 from evalkit.store.views import Store, open_store
 from evalkit.wiring import PreparedRun, RunRequest, pairs_of, prepare_run
 
@@ -139,6 +139,7 @@ class EvalSession:
         sets = list({item.golden.path: item.golden for item in self._items}.values())
         prepared = prepare_run(self.settings, self.request, run_id=new_id(), sets=sets)
         store = open_store(self.store_path)
+        refuse_edited_prompts(store, prepared)
         manifest = manifest_of(prepared, self.request, self.settings)
         manifest["planned"] = len(self._items)
         writer = store.create_run(manifest)

@@ -87,13 +87,13 @@ def run_golden_sets(
     opened = open_store(store or settings.store_path)
     if resume is None:
         prepared = prepare_run(settings, request, run_id=new_id())
+        refuse_edited_prompts(opened, prepared)
         writer = opened.create_run(manifest_of(prepared, request, settings))
     else:
         writer = opened.open_run(resume)
         request = request_of(writer.manifest, request)
         prepared = prepare_run(settings, request, run_id=writer.run_id)
         refuse_if_changed(writer.manifest, prepared)
-    _refuse_edited_prompts(opened, prepared)
     on_start(f"run {writer.run_id}: {describe_plan(prepared)}")
     show = progress or _silent
     with writer, show(prepared.plan.size) as on_progress:
@@ -244,7 +244,8 @@ def prompt_hashes(prepared: PreparedRun) -> dict[str, str]:
     }
 
 
-def _refuse_edited_prompts(store: Store, prepared: PreparedRun) -> None:
+def refuse_edited_prompts(store: Store, prepared: PreparedRun) -> None:
+    """A prompt version that the store has seen with another text is no version any more."""
     known: dict[tuple[str, str], str] = {}
     for run in store.runs():
         for identity, content_hash in (run.get("prompts") or {}).items():
