@@ -383,8 +383,8 @@ SECRET = "sk-" + "Zq7" * 9
         (
             f"[providers.ai]\nwire = 'openai'\napi_key_env = '{SECRET}'",
             (
-                "3: providers.ai.api_key_env is a value that is not shown here. Write the NAME of an "
-                'environment variable, e.g. "OPENAI_API_KEY", never the value itself.'
+                "3: providers.ai.api_key_env is a value that is not shown here. Write the NAME of "
+                'an environment variable, e.g. "OPENAI_API_KEY", never the value itself.'
             ),
         ),
         (
@@ -397,8 +397,8 @@ SECRET = "sk-" + "Zq7" * 9
         (
             f"[providers.ai]\nwire = 'openai'\nheaders = 'Bearer {SECRET}'",
             (
-                "3: providers.ai.headers must be a table of keys and values, not a value that is not "
-                "shown here. Write a table of keys and values."
+                "3: providers.ai.headers must be a table of keys and values, not a value that is "
+                "not shown here. Write a table of keys and values."
             ),
         ),
         (
@@ -528,7 +528,7 @@ def test_any_table_is_read_or_refused(
         loaded, found = None, error.problems
 
     assert (loaded is None) == bool(found)
-    assert all(re.match(r"evalkit\.toml:\d+: .+\.|\?$", line) for line in found)
+    assert all(re.fullmatch(r"evalkit\.toml:\d+: .+[.?]", line) for line in found)
 
 
 def to_toml(table: dict[str, Any]) -> str:
