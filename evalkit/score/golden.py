@@ -18,6 +18,7 @@ from evalkit.records import Case
 from evalkit.schemas import Fault, find_faults, nearest, show
 from evalkit.score.case_reading import CaseReader, CaseRules
 from evalkit.score.cases import CaseFile, CaseHasher
+from evalkit.score.checks import METRIC_KEYS
 from evalkit.score.metric_specs import (
     MetricSpec,
     canonical,
@@ -26,7 +27,7 @@ from evalkit.score.metric_specs import (
     read_metric,
     read_own_checks,
 )
-from evalkit.score.problems import MAX_PROBLEMS, Problem, shown_path, strict_problem
+from evalkit.score.problems import Problem, shown_path, strict_problem
 from evalkit.strict import MAX_YAML_BYTES, Located, Place, StrictError, load_yaml, read_text
 
 __all__ = [
@@ -119,7 +120,7 @@ class _Loader:
         metrics = self._read_metrics(table.get("metrics"), bad)
         reader = self._read_cases({**sound, "cases": table.get("cases", CASES)}, metrics)
         if self._problems or reader is None:
-            return None, self._problems[:MAX_PROBLEMS]
+            return None, sorted(self._problems, key=lambda p: (p.file != self._shown, p.line))
         return self._golden_set(sound, metrics, reader), []
 
     def _report(self, faults: Iterable[Fault]) -> None:
@@ -189,7 +190,7 @@ class _Loader:
         root = self._root.resolve()
         bound = root if folder.is_relative_to(root) else folder
         if not target.is_relative_to(bound):
-            problem = f"cases: {show(source)} is outside {bound.name}"
+            problem = f"cases: {show(source)} leads out of the project"
             self._report([Fault(("cases",), problem, "Put the file beside golden_set.yaml")])
             return False
         if not target.is_file():
@@ -220,10 +221,20 @@ class _Loader:
 
 
 def _header_faults(table: Any) -> list[Fault]:
-    """Faults of all but inline cases, which have a pass of their own."""
-    if isinstance(table, dict) and isinstance(table.get("cases"), list):
-        table = {**table, "cases": []}
+    """Faults of the header's shape: cases and parameters of checks are looked at elsewhere."""
+    if isinstance(table, dict):
+        table = dict(table)
+        if isinstance(table.get("cases"), list):
+            table["cases"] = []
+        if isinstance(table.get("metrics"), list):
+            table["metrics"] = [_without_params(one) for one in table["metrics"]]
     return find_faults(table, "golden_set")
+
+
+def _without_params(metric: Any) -> Any:
+    if not isinstance(metric, dict):
+        return metric
+    return {key: value for key, value in metric.items() if key in METRIC_KEYS or key == "judge"}
 
 
 def _feature_faults(name: str, features: Collection[str]) -> Iterator[Fault]:

@@ -153,7 +153,7 @@ def _schema_file_faults(spec: Mapping[str, Any], folder: Path) -> Iterator[Fault
     if isinstance(name, str) and not (folder / name).is_file():
         there = [path.name for path in folder.glob("*.json")][:MAX_SCHEMAS_LISTED]
         problem = f'check {spec["check"]}: there is no file "{name}" beside golden_set.yaml'
-        yield Fault(("schema",), problem, nearest(name, there))
+        yield Fault(("schema",), problem, nearest(name, there) if there else "Add it")
 
 
 def _compile_faults(spec: Mapping[str, Any], folder: Path) -> list[Fault]:
