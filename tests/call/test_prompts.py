@@ -449,6 +449,14 @@ def test_a_prompt_only_shows_data(template: str) -> None:
     assert "0x" not in found[0]
 
 
+def test_methods_that_are_not_named_are_refused_before_they_run() -> None:
+    assert fault("{{ text.ljust(9) }}", text="a") == (
+        "prompts/sort/v1.md:7: not allowed in a prompt: <built-in method ljust of str object> "
+        "is not safely callable. Prepare the value before the call."
+    )
+    assert fill("{{ text.upper() | inline }}", text="a") == "A"
+
+
 def test_loops_are_bounded_together() -> None:
     nested = "{% for a in xs %}{% for b in xs %}{% endfor %}{% endfor %}"
 
