@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,7 +11,7 @@ from evalkit.cli.options import common_options, print_json, say
 from evalkit.errors import EXIT_INTERRUPTED, EXIT_PASS, EXIT_UNMEASURABLE
 
 if TYPE_CHECKING:
-    from evalkit.score.runner import RunSummary
+    from evalkit.score.runner import MetricSummary, RunSummary
 
 
 @click.command("run")
@@ -83,25 +83,25 @@ def _exit_status(summary: RunSummary) -> int:
 def _print_table(run_id: str, summary: RunSummary) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("golden set", "pair", "metric"):
-        table.add_column(column, overflow="fold")
-    for column in ("mean", "scored", "missing"):
-        table.add_column(column, justify="right")
-    previous: tuple[Any, ...] = ()
+    console = Console(highlight=False)
+    groups: dict[tuple[str, str], dict[str, MetricSummary]] = {}
     for (golden_set, pair, metric), totals in summary.metrics.items():
-        names = (golden_set, pair)
-        mean = "-" if totals.mean is None else f"{totals.mean:.3f}"
-        table.add_row(
-            *(names if names != previous else ("", "")),
-            metric,
-            mean,
-            str(totals.n),
-            str(totals.missing or ""),
-        )
-        previous = names
-    Console(highlight=False).print(table)
+        groups.setdefault((golden_set, pair), {})[metric] = totals
+    for (golden_set, pair), metrics in groups.items():
+        table = Table(
+            box=None, pad_edge=False, header_style="bold", title_justify="left",
+            title=Text(f"\n{golden_set}  {pair}"), title_style="bold",
+        )  # fmt: skip
+        table.add_column("  metric", overflow="fold", min_width=24)
+        for column in ("mean", "scored", "missing"):
+            table.add_column(column, justify="right", min_width=8)
+        for metric, totals in metrics.items():
+            mean = "-" if totals.mean is None else f"{totals.mean:.3f}"
+            missing = str(totals.missing or "")
+            table.add_row(Text(f"  {metric}"), mean, str(totals.n), missing)
+        console.print(table)
     for golden_set, pair, case_id, metric in summary.must_pass_failures[:10]:
         click.echo(f"must-pass case {case_id} failed {metric} ({golden_set}, {pair})")
     _print_closing(run_id, summary)
