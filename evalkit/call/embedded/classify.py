@@ -78,7 +78,9 @@ class Classifier:
                 votes[self._fallback] = max(votes.max(), FALLBACK_BELOW) + 0.02
         best = int(votes.argmax())
         shares = np.exp(SHARPNESS * (votes - votes.max()))
-        return Choice(self.labels[best].name, float(shares[best] / shares.sum()), float(votes[best]))
+        return Choice(
+            self.labels[best].name, float(shares[best] / shares.sum()), float(votes[best])
+        )
 
 
 # --- labels from the prompt ------------------------------------------------------------

@@ -50,6 +50,11 @@ class Backend(Protocol):
         """Names the model, as a call record shows it."""
         ...
 
+    @property
+    def reads_meaning(self) -> bool:
+        """Whether it knows that words mean the same; one that counts words does not."""
+        ...
+
     def index(self, groups: Sequence[Sequence[str]]) -> Index: ...
 
 
@@ -57,6 +62,7 @@ class HashedBackend:
     """The base backend: about a third of a millisecond per text, no weights to load."""
 
     name = "hashed-ngrams"
+    reads_meaning = False
 
     def index(self, groups: Sequence[Sequence[str]]) -> HashedIndex:
         return HashedIndex([". ".join(group) for group in groups])
@@ -133,7 +139,5 @@ def _ngrams(word: str) -> Iterator[str]:
 
 def _telling_words(text: str) -> list[str]:
     return [
-        word
-        for word in words(text[:MAX_CHARS])
-        if word not in STOP_WORDS or word in QUESTION_WORDS
+        word for word in words(text[:MAX_CHARS]) if word not in STOP_WORDS or word in QUESTION_WORDS
     ]
