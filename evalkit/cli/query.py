@@ -79,8 +79,11 @@ def _print_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> N
     # A pipe has no width: there, a row is a line.
     width = None if sys.stdout.isatty() else 1_000_000
     console = Console(highlight=False, width=width)
-    if sum(len(name) + 2 for name in columns) > console.width:
-        console.print(*(_record(columns, row) for row in rows[:SHOWN_ROWS]), sep="\n\n")
+    if not rows:
+        say("no rows")
+    elif sum(len(name) + 2 for name in columns) > console.width:
+        for row in rows[:SHOWN_ROWS]:
+            console.print(_record(columns, row), "")
     else:
         console.print(_table(columns, rows[:SHOWN_ROWS]))
     if len(rows) > SHOWN_ROWS:

@@ -129,13 +129,16 @@ class Engine:
         return self._connection
 
     def _make_views(self, connection: duckdb.DuckDBPyConnection) -> None:
+        import pyarrow as pa
+
         for view, table in self._tables.items():
             connection.register(view, table)
         for view, files in self._files.items():
             sources = [_read_parquet(files)] if files else []
             if view in TABLES:
                 # The empty table gives each column its type, also where old files lack it.
-                connection.register(f"_no_{view}", arrow_schema(view).empty_table())
+                nothing = pa.Table.from_batches([], schema=arrow_schema(view))
+                connection.register(f"_no_{view}", nothing)
                 sources.insert(0, f"SELECT * FROM _no_{view}")
             if not sources:
                 raise StoreError(f"no file for {view}")
@@ -206,8 +209,9 @@ def _python_values(column: pa.ChunkedArray) -> list[Any]:
     kind = column.type
     if pa.types.is_timestamp(kind) and kind.tz is not None:
         # Through naive times: a slim system may have no time zone database for "UTC".
-        naive = column.cast(pa.timestamp("us")).to_pylist()
-        return [None if value is None else value.replace(tzinfo=UTC) for value in naive]
+        naive = pa.timestamp(kind.unit)
+        values = [value for chunk in column.chunks for value in chunk.view(naive).to_pylist()]
+        return [None if value is None else value.replace(tzinfo=UTC) for value in values]
     if pa.types.is_map(kind):
         return [None if value is None else dict(value) for value in column.to_pylist()]
     if pa.types.is_decimal(kind):

@@ -234,16 +234,34 @@ def column_names(table: str) -> list[str]:
 
 @cache
 def arrow_schema(table: str) -> pa.Schema:
-    """The Arrow schema of one of `TABLES`."""
+    """The Arrow schema of one of `TABLES`, as its Parquet files have it."""
     import pyarrow as pa
 
     return pa.schema([(column.name, _arrow_type(column.kind)) for column in TABLES[table]])
 
 
-def _arrow_type(kind: Kind) -> Any:
+@cache
+def json_schema(table: str) -> pa.Schema:
+    """The same as Arrow's JSON reader takes it: times as integers, maps as lists of pairs."""
     import pyarrow as pa
 
-    simple = {
+    def readable(kind: Kind) -> Any:
+        if kind == "time":
+            return pa.int64()
+        wanted = _arrow_type(kind)
+        if not pa.types.is_map(wanted):
+            return wanted
+        return pa.list_(pa.struct([("key", wanted.key_type), ("value", wanted.item_type)]))
+
+    return pa.schema([(column.name, readable(column.kind)) for column in TABLES[table]])
+
+
+def _arrow_type(kind: Kind) -> pa.DataType:
+    import pyarrow as pa
+
+    if kind in STRUCTS:
+        return pa.list_(pa.struct([(name, _arrow_type(of)) for name, of in STRUCTS[kind]]))
+    return {
         "text": pa.string(),
         "int": pa.int64(),
         "float": pa.float64(),
@@ -251,14 +269,10 @@ def _arrow_type(kind: Kind) -> Any:
         "time": pa.timestamp("us", tz="UTC"),
         "json": pa.string(),
         "texts": pa.list_(pa.string()),
-    }
-    if kind in simple:
-        return simple[kind]
-    if kind in STRUCTS:
-        fields = [(name, _arrow_type(of)) for name, of in STRUCTS[kind]]
-        return pa.list_(pa.struct(fields))
-    value = {"text map": pa.string(), "int map": pa.int64(), "float map": pa.float64()}[kind]
-    return pa.map_(pa.string(), value)
+        "text map": pa.map_(pa.string(), pa.string()),
+        "int map": pa.map_(pa.string(), pa.int64()),
+        "float map": pa.map_(pa.string(), pa.float64()),
+    }[kind]
 
 
 # --- the documentation page --------------------------------------------------------

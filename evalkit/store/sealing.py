@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import StoreError
 from evalkit.store.files import write_whole
-from evalkit.store.schema import TABLES, Kind, arrow_schema
+from evalkit.store.schema import TABLES, Kind, arrow_schema, json_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 GROUP_ROWS = 4096
 """Rows of one file held before they are written as a row group."""
-GROUP_CHARS = 1 << 22
-"""Characters held, over all files of a run, before they are written."""
+GROUP_BYTES = 1 << 21
+"""Bytes held, over all files of a run, before they are written."""
 
 Row = Mapping[str, Any]
 
@@ -50,7 +50,7 @@ def seal_journal(
             for score in line["scores"]:
                 scores.add(score)
             sinks = (scores, *calls.values())
-            if sum(sink.held_chars for sink in sinks) > GROUP_CHARS:
+            if sum(sink.held_bytes for sink in sinks) > GROUP_BYTES:
                 for sink in sinks:
                     sink.flush()
     return {sink.name: sink.facts for sink in (scores, *calls.values())}
@@ -110,8 +110,8 @@ class _Sink:
         return self
 
     @property
-    def held_chars(self) -> int:
-        return self._rows.chars
+    def held_bytes(self) -> int:
+        return self._rows.n_bytes
 
     def add(self, row: Row) -> None:
         self._rows.add(row)
@@ -139,46 +139,82 @@ class _Sink:
 
 
 class Rows:
-    """Rows of one table on their way to Arrow, held by column."""
+    """Rows of one table on their way to Arrow, held as JSON lines.
+
+    Arrow's JSON reader makes the columns: `pyarrow.array` of Python values would import
+    pandas, 50 MB and a third of a second at the end of every run.
+    """
 
     def __init__(self, table: str) -> None:
         self.schema = arrow_schema(table)
-        self.chars = 0
-        self._columns = TABLES[table]
-        self._values: list[list[Any]] = [[] for _ in self._columns]
+        self.n_bytes = 0
+        self._table = table
+        self._kinds = [(column.name, column.kind) for column in TABLES[table]]
+        self._lines: list[bytes] = []
 
     def __len__(self) -> int:
-        return len(self._values[0])
+        return len(self._lines)
 
     def add(self, row: Row) -> None:
         """Hold one row; a key that is not there is null, one that is no column is dropped."""
-        for column, values in zip(self._columns, self._values, strict=True):
-            value = _arrow_value(row.get(column.name), column.kind)
-            values.append(value)
-            if type(value) is str:
-                self.chars += len(value)
+        values = {
+            name: _readable(row[name], kind)
+            for name, kind in self._kinds
+            if row.get(name) is not None
+        }
+        text = json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        line = text.encode("utf-8", errors="replace")
+        self._lines.append(line)
+        self.n_bytes += len(line)
 
     def take(self) -> pa.RecordBatch:
-        """What is held, as an Arrow record batch; then nothing is.
+        """What is held (at least a row), as an Arrow record batch; then nothing is.
 
         Raises StoreError, naming the column, when a value is not of its type.
         """
         import pyarrow as pa
 
-        arrays = []
-        for column, field, values in zip(self._columns, self.schema, self._values, strict=True):
-            try:
-                arrays.append(pa.array(values, type=field.type))
-            except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
-                raise StoreError(f"column {column.name} ({column.kind}): {error}") from None
-        self._values = [[] for _ in self._columns]
-        self.chars = 0
+        data = b"\n".join(self._lines)
+        self._lines, self.n_bytes = [], 0
+        try:
+            table = _read_json(data, self._table)
+        except pa.ArrowException as error:
+            raise StoreError(f"{self._table}: {error}") from None
+        arrays = [_as_type(table[field.name].combine_chunks(), field.type) for field in self.schema]
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
 
-def _arrow_value(value: Any, kind: Kind) -> Any:
-    if value is None:
-        return None
+def _readable(value: Any, kind: Kind) -> Any:
+    """A value as Arrow's JSON reader can take it."""
     if kind == "json":
         return json.dumps(value, ensure_ascii=False)
-    return list(value.items()) if kind.endswith("map") else value
+    if kind.endswith("map"):
+        return [{"key": key, "value": item} for key, item in value.items()]
+    return value
+
+
+def _read_json(data: bytes, table: str) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.json as pj
+
+    return pj.read_json(
+        pa.BufferReader(data),
+        read_options=pj.ReadOptions(block_size=len(data) + 1, use_threads=False),
+        parse_options=pj.ParseOptions(
+            explicit_schema=json_schema(table), unexpected_field_behavior="ignore"
+        ),
+    )
+
+
+def _as_type(array: pa.Array, wanted: pa.DataType) -> pa.Array:
+    """What the JSON reader has no type for: microseconds to times, lists of pairs to maps."""
+    import pyarrow as pa
+
+    if isinstance(array, pa.ChunkedArray):
+        array = array.chunk(0)
+    if pa.types.is_map(wanted):
+        pairs = pa.StructArray.from_arrays(
+            array.values.flatten(), fields=[wanted.key_field, wanted.item_field]
+        )
+        return pa.Array.from_buffers(wanted, len(array), array.buffers()[:2], children=[pairs])
+    return array if array.type == wanted else array.view(wanted)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -228,7 +228,7 @@ def _table(view: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     held = Rows(view)
     for row in rows:
         held.add(row)
-    return pa.Table.from_batches([held.take()])
+    return pa.Table.from_batches([held.take()] if len(held) else [], schema=held.schema)
 
 
 def _run_row(run: Mapping[str, Any]) -> dict[str, Any]:
@@ -272,5 +272,9 @@ def _comparison(one: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _time(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
+def _time(text: str | None) -> int | None:
+    """ISO 8601 as microseconds since 1970."""
+    if text is None:
+        return None
+    since = datetime.fromisoformat(text) - datetime(1970, 1, 1, tzinfo=UTC)
+    return since // timedelta(microseconds=1)
