@@ -1,0 +1,152 @@
+"""`evalkit gate`: compare a run, or any runner's results, with its baseline and decide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from evalkit.cli.options import common_options, print_json, say
+from evalkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from evalkit.config import GateSettings
+    from evalkit.decide.pairing import FileRows
+    from evalkit.store.views import Store
+
+SHARE = click.FloatRange(0, 1)
+FILE = click.Path(path_type=Path, dir_okay=False, writable=True)
+
+
+@click.command("gate")
+@click.option("--candidate", metavar="RUN|FILE", help="Default: the newest complete run.")
+@click.option(
+    "--baseline",
+    metavar="RUN|FILE|branch:NAME",
+    help="Default: as set by `evalkit baseline`, else the default branch's newest complete run.",
+)
+@click.option(
+    "--compare",
+    multiple=True,
+    metavar="CAND:BASE",
+    help="Compare only these; each side RUN, MODEL/PROMPT@VERSION, or RUN:MODEL/PROMPT@VERSION.",
+)
+@click.option(
+    "--alpha", type=click.FloatRange(0, 0.5, min_open=True), help="False alarms allowed; 0.05."
+)
+@click.option("--correction", type=click.Choice(["holm", "bh"]), help="For many comparisons.")
+@click.option("--tolerance", type=SHARE, help="Drop that is allowed, 0..1, for every metric.")
+@click.option("--max-drop", type=SHARE, help="Drop that a pass has to exclude, for every metric.")
+@click.option("--strict", is_flag=True, help="Inconclusive fails (3), too.")
+@click.option("--allow-no-baseline", is_flag=True, help="Pass what has no baseline yet.")
+@click.option("--junit", type=FILE, metavar="F", help="Write the verdict as JUnit XML.")
+@click.option("--sarif", type=FILE, metavar="F", help="Write it as SARIF, for code scanning.")
+@click.option("--markdown", type=FILE, metavar="F", help="Write it as Markdown.")
+@click.option("--html", type=FILE, metavar="F", help="Write the HTML report.")
+@common_options
+def command(
+    candidate: str | None,
+    baseline: str | None,
+    compare: tuple[str, ...],
+    alpha: float | None,
+    correction: str | None,
+    tolerance: float | None,
+    max_drop: float | None,
+    strict: bool,
+    allow_no_baseline: bool,
+    junit: Path | None,
+    sarif: Path | None,
+    markdown: Path | None,
+    html: Path | None,
+    as_json: bool,
+    store: str | None,
+    config: Path | None,
+) -> int:
+    """Compare a run with its baseline, case by case, and decide.
+
+    Exit status: 0 pass or inconclusive, 1 regression or a failed must-pass case,
+    3 unmeasurable (and inconclusive with --strict). FILE is .csv, .jsonl or .parquet
+    with case_id, metric and score, from any runner.
+    """
+    from evalkit.config import load_settings
+    from evalkit.decide.gate import exit_code, run_gate
+    from evalkit.store.views import open_store
+
+    settings = load_settings(config)
+    policy = _policy(settings.gate, alpha=alpha, correction=correction)
+    opened = open_store(store or settings.store_path)
+    verdict = run_gate(
+        opened,
+        candidate=_side(candidate),
+        baseline=_side(baseline),
+        settings=policy,
+        compare=compare,
+        tolerance=tolerance,
+        max_drop=max_drop,
+        allow_no_baseline=allow_no_baseline,
+        project=settings.root,
+    )
+    texts = {"junit": junit, "sarif": sarif, "markdown": markdown}
+    _write_texts(verdict, {kind: path for kind, path in texts.items() if path}, settings.root)
+    if html:
+        _write_html(verdict, opened, html)
+    if as_json:
+        print_json(verdict)
+    else:
+        _print(verdict)
+    return exit_code(verdict, strict=strict or policy.strict)
+
+
+def _policy(settings: GateSettings, *, alpha: float | None, correction: str | None) -> GateSettings:
+    changed: dict[str, Any] = {"alpha": alpha, "correction": correction}
+    return replace(settings, **{name: v for name, v in changed.items() if v is not None})
+
+
+def _side(text: str | None) -> str | FileRows | None:
+    """A selector as it is; a results file as its rows."""
+    from evalkit.exchange.results import is_results_file, load_results
+
+    if text is None or not is_results_file(text):
+        return text
+    from evalkit.decide.pairing import FileRows
+
+    results = load_results(Path(text))
+    return FileRows(name=text, table=results.table, notes=results.notes)
+
+
+def _write_texts(verdict: Mapping[str, Any], paths: Mapping[str, Path], root: Path) -> None:
+    from evalkit.decide import render
+
+    for kind, path in paths.items():
+        if kind == "junit":
+            text = render.junit(verdict)
+        elif kind == "sarif":
+            text = render.sarif(verdict, root=root)
+        else:
+            text = render.markdown(verdict)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"--{kind} {path}: cannot be written: {error.strerror}.") from None
+        say(f"wrote {path}")
+
+
+def _write_html(verdict: Mapping[str, Any], store: Store, path: Path) -> None:
+    from evalkit.decide.report import write_report
+
+    write_report(verdict, store, path)
+    say(f"wrote {path}")
+
+
+def _print(verdict: Mapping[str, Any]) -> None:
+    from evalkit.decide.render import verdict_lines
+
+    colour = {"pass": "green", "regression": "red"}.get(verdict["verdict"], "yellow")
+    *lines, last = verdict_lines(verdict)
+    for line in lines:
+        click.echo(line)
+    click.secho(last, fg=colour, bold=True)

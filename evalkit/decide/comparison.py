@@ -1,0 +1,100 @@
+"""What `decide` looks at: one metric of two pairs, measured, and the policy it is held to.
+
+Plain records between pairing, the statistics and the verdict. No I/O, no numbers made here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from evalkit.decide.pairing import Cases, Group, Source
+from evalkit.decide.stats import Paired
+from evalkit.decide.trials import Split
+from evalkit.records import Pair
+
+Verdict = Literal["pass", "regression", "inconclusive", "unmeasurable"]
+
+WORST_FIRST: tuple[Verdict, ...] = ("regression", "unmeasurable", "inconclusive", "pass")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """When a drop fails the build: one for all comparisons of an invocation."""
+
+    alpha: float
+    correction: Literal["holm", "bh"]
+    min_coverage: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What one metric is held to."""
+
+    gate: bool
+    tolerance: float
+    """Drop that H0 allows, 0..1."""
+    max_drop: float
+    """Drop that a pass has to exclude, 0..1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """A pair in one source."""
+
+    source: Source
+    pair: Pair
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A comparison to be made, or the reason why it cannot be."""
+
+    golden_set: str | None
+    metric: str
+    tier: int
+    rule: Rule
+    candidate: Side
+    candidate_group: Group | None
+    """Its rows; None where it has none of this metric."""
+    baseline: Side | None
+    baseline_group: Group | None
+    reason: str | None = None
+    """Why the two sides are not comparable; None when they are."""
+    no_baseline: bool = False
+    """The reason is that there is nothing yet to compare with."""
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What two plans of the same comparison share."""
+        sides = [(s.source.view, s.pair) if s else None for s in (self.candidate, self.baseline)]
+        return (self.golden_set, self.metric, *sides)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One metric, over all cases or one slice of them, as measured."""
+
+    planned: Planned
+    slice: str | None
+    reason: str | None
+    """Why nothing can be said; None when something can."""
+    cases: Cases | None
+    paired: Paired | None
+    """The test on the cases that both sides scored."""
+    worst: Paired | None
+    """The same with every missing score as bad for the candidate as can be; None when
+    none is missing."""
+    split: Split | None
+    p_adjusted: float | None = None
+    """Corrected for the other comparisons of its family."""
+    worst_p_adjusted: float | None = None
+
+    @property
+    def gates(self) -> bool:
+        """Whether it can fail the build. Slices are looked at, they do not gate."""
+        return self.planned.rule.gate and self.slice is None
+
+    @property
+    def coverage(self) -> float:
+        return 0.0 if self.cases is None else self.cases.coverage

@@ -1,0 +1,366 @@
+"""Decide whether the candidate is worse than its baseline, and say so as plain data.
+
+The last step of call, score, decide: rows of both sides in, one verdict out. `decide` is
+the rule; the numbers it looks at come from `stats`, the cases from `pairing`. Nothing is
+printed here, and no reader of the verdict can change it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
+
+from evalkit.decide import pairing
+from evalkit.decide.comparison import WORST_FIRST, Comparison, Planned, Policy, Verdict
+from evalkit.decide.measure import adjust, measure, measure_slices
+from evalkit.decide.pairing import FileRows, Meeting, Source
+from evalkit.decide.sides import Groups, Request, Sides, plan_comparisons
+from evalkit.decide.verdict import budget_as_json, comparison_as_json, must_pass_as_json
+from evalkit.errors import (
+    EXIT_PASS,
+    EXIT_REGRESSION,
+    EXIT_UNMEASURABLE,
+    DamagedStore,
+    NotComparable,
+    StoreError,
+)
+
+if TYPE_CHECKING:
+    from evalkit.config import GateSettings
+    from evalkit.store.views import Engine, Store
+
+SAME = 1e-9
+"""Shares closer than this are one: 95 of 100 is a coverage of 0.95."""
+
+
+def decide(comparison: Comparison, policy: Policy) -> Verdict:
+    """The gate's rule. Silence is no pass: what is missing, or too little, never helps."""
+    paired, worst_p = comparison.paired, comparison.worst_p_adjusted
+    if comparison.reason is not None or comparison.coverage < policy.min_coverage - SAME:
+        return "unmeasurable"
+    if paired is None or paired.ci is None or comparison.p_adjusted is None:
+        return "unmeasurable"
+    if comparison.p_adjusted < policy.alpha:
+        return "regression"
+    if worst_p is not None and worst_p < policy.alpha:
+        return "unmeasurable"
+    if paired.ci[0] > -comparison.planned.rule.max_drop:
+        return "pass"
+    return "inconclusive"
+
+
+def decide_worst(comparison: Comparison, policy: Policy) -> Verdict:
+    """The same rule, were every missing score as bad for the candidate as it can be."""
+    if comparison.worst is None:
+        return decide(comparison, policy)
+    as_if = replace(
+        comparison,
+        paired=comparison.worst,
+        p_adjusted=comparison.worst_p_adjusted,
+        worst_p_adjusted=None,
+        reason=comparison.worst.reason,
+    )
+    return decide(as_if, replace(policy, min_coverage=0.0))
+
+
+def exit_code(verdict: dict[str, Any], *, strict: bool) -> int:
+    """0 pass, 1 regression, 3 unmeasurable; inconclusive is 3 under --strict, else 0."""
+    word = verdict["verdict"]
+    if word == "regression":
+        return EXIT_REGRESSION
+    if word == "unmeasurable" or (word == "inconclusive" and strict):
+        return EXIT_UNMEASURABLE
+    return EXIT_PASS
+
+
+def run_gate(
+    store: Store | None,
+    *,
+    candidate: str | FileRows | None = None,
+    baseline: str | FileRows | None = None,
+    settings: GateSettings,
+    compare: Sequence[str] = (),
+    tolerance: float | None = None,
+    max_drop: float | None = None,
+    allow_no_baseline: bool = False,
+    project: Path | None = None,
+) -> dict[str, Any]:
+    """Compare, decide, keep the verdict in the store; returns it as JSON data.
+
+    Sides are runs, `RUN:MODEL/PROMPT@VERSION`, `branch:NAME` (baseline) or results files.
+    What makes the whole unmeasurable (no run, a damaged file) is a verdict, too. Raises
+    ConfigError for a name that cannot be meant.
+    """
+    from evalkit.store.views import Engine
+
+    policy = Policy(
+        alpha=settings.alpha,
+        correction="bh" if settings.correction == "bh" else "holm",
+        min_coverage=settings.min_coverage,
+    )
+    with Engine() as engine:
+        request = Request(
+            candidate=_as_source(candidate, "candidate_file", engine),
+            baseline=_as_source(baseline, "baseline_file", engine),
+            compare=tuple(compare),
+            tolerance=tolerance,
+            max_drop=max_drop,
+            allow_no_baseline=allow_no_baseline,
+        )
+        sides = Sides(store=store, engine=engine, request=request, settings=settings)
+        try:
+            verdict = _Gate(sides, policy, project or Path.cwd()).verdict()
+        except (DamagedStore, NotComparable) as error:
+            verdict = _whole(policy, "unmeasurable", notes=[str(error)])
+    if store is not None and any(source.is_run for source in sides.sources.values()):
+        _keep(verdict, store)
+    return verdict
+
+
+def _as_source(side: str | FileRows | None, view: str, engine: Engine) -> str | Source | None:
+    if not isinstance(side, FileRows):
+        return side
+    engine.add_table(view, side.table)
+    return Source(name=side.name, run_id=None, view=view, notes=side.notes)
+
+
+def _keep(verdict: dict[str, Any], store: Store) -> None:
+    """Keep the verdict; a store that cannot be written must not hide it."""
+    verdict["verdict_id"] = f"{time.time_ns() // 1_000_000:013d}-{token_hex(8)}"
+    try:
+        store.save_verdict(verdict["verdict_id"], verdict)
+    except StoreError as error:
+        verdict["notes"].append(f"the verdict could not be kept: {error}")
+
+
+def _whole(policy: Policy, word: Verdict, *, notes: Sequence[str], **parts: Any) -> dict[str, Any]:
+    return {
+        "verdict": word,
+        "alpha": policy.alpha,
+        "correction": policy.correction,
+        "comparisons": [],
+        "must_pass_failures": [],
+        "must_pass_missing": [],
+        "budget": {},
+        "golden_sets": {},
+        **parts,
+        "notes": list(notes),
+    }
+
+
+# --- one invocation -------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Gate:
+    """From the sides to the verdict; `verdict` is the order of the work."""
+
+    sides: Sides
+    policy: Policy
+    project: Path
+    notes: list[str] = field(default_factory=list)
+
+    def verdict(self) -> dict[str, Any]:
+        plans = self._plans()
+        comparisons = self._compared(plans)
+        entries = self._entries(comparisons)
+        failures, missing = self._must_pass(plans)
+        return _whole(
+            self.policy,
+            self._overall(plans, entries, failures, missing),
+            comparisons=entries,
+            must_pass_failures=failures,
+            must_pass_missing=missing,
+            budget=self._budget(plans),
+            golden_sets=_paths(plans),
+            notes=self.notes,
+        )
+
+    def _plans(self) -> list[Planned]:
+        """Every comparison to be made, each once, and the notes of those that bring the rows."""
+        sides, engine = self.sides, self.sides.engine
+        matches = sides.matches()
+        self.notes += [note for source in sides.sources.values() for note in source.notes]
+        self.notes += [] if sides.store is None else sides.store.problems
+        pairing.gather_rows(engine, list(sides.sources.values()))
+        groups = Groups(pairing.groups_of(engine))
+        plans = (
+            plan
+            for match in matches
+            for plan in plan_comparisons(match, groups, sides.request, sides.settings)
+        )
+        return list({plan.key: plan for plan in plans}.values())
+
+    def _compared(self, plans: Sequence[Planned]) -> list[Comparison]:
+        """All comparisons, measured and corrected: the gating ones, the advisory, the slices."""
+        plans = [plan for plan in plans if not self._excused(plan)]
+        meetings = meetings_of(plans)
+        engine = self.sides.engine
+        runs = {source.view for source in self.sides.sources.values() if source.is_run}
+        cases = pairing.pair_cases(engine, list(meetings.values()), runs, project=self.project)
+        versions = pairing.differing_versions(engine, list(meetings.values()))
+        at = {key: number for number, key in enumerate(meetings)}
+        family_size = sum(plan.rule.gate for plan in plans)
+        wholes = []
+        for plan in plans:
+            number = at.get(plan.key)
+            reason = plan.reason
+            if number in versions:
+                reason = _differ(*versions[number], plan)
+            wholes.append(
+                measure(
+                    plan,
+                    None if number is None else cases[number],
+                    reason=reason,
+                    policy=self.policy,
+                    family_size=family_size,
+                )
+            )
+        return adjust([*wholes, *self._slices(wholes, meetings, family_size)], self.policy)
+
+    def _slices(
+        self, wholes: Iterable[Comparison], meetings: dict[Any, Meeting], family_size: int
+    ) -> list[Comparison]:
+        if not any(m.candidate.has_slices or m.baseline.has_slices for m in meetings.values()):
+            return []
+        slices = dict(
+            zip(
+                meetings,
+                pairing.slices_of(self.sides.engine, n_comparisons=len(meetings)),
+                strict=True,
+            )
+        )
+        return [
+            part
+            for whole in wholes
+            if whole.planned.key in slices
+            for part in measure_slices(
+                whole, slices[whole.planned.key], self.policy, family_size=family_size
+            )
+        ]
+
+    def _excused(self, plan: Planned) -> bool:
+        """Whether there is nothing yet to compare with and that was said to be fine."""
+        if not (plan.no_baseline and self.sides.request.allow_no_baseline):
+            return False
+        note = f"{plan.metric}{_on(plan)}: {plan.reason}. Nothing was compared."
+        self.notes.append(note)
+        return True
+
+    def _entries(self, comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+        n_gating = sum(comparison.gates for comparison in comparisons)
+        return [
+            comparison_as_json(
+                comparison,
+                verdict=decide(comparison, self.policy),
+                worst_verdict=decide_worst(comparison, self.policy),
+                policy=self.policy,
+                family_size=n_gating if comparison.gates else len(comparisons) - n_gating,
+            )
+            for comparison in comparisons
+        ]
+
+    def _must_pass(
+        self, plans: Sequence[Planned]
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Rows of candidates that had to pass: those that failed, those without a score."""
+        failures: list[dict[str, Any]] = []
+        missing: list[dict[str, Any]] = []
+        seen = set()
+        for plan in plans:
+            side, group = plan.candidate, plan.candidate_group
+            golden = side.source.golden_sets.get(plan.golden_set or "")
+            if golden is None or group is None:
+                continue
+            key = (side.source.view, plan.golden_set, side.pair)
+            if key in seen:
+                continue
+            seen.add(key)
+            metrics = golden.get("metrics", ())
+            for row in pairing.must_pass_rows(
+                self.sides.engine,
+                group,
+                metrics=[m["name"] for m in metrics if m.get("must_pass")],
+                cases=golden.get("must_pass_cases", ()),
+                gating=[m["name"] for m in metrics if m.get("gate")],
+            ):
+                (missing if row["missing"] else failures).append(must_pass_as_json(row, plan))
+        return failures, missing
+
+    def _budget(self, plans: Sequence[Planned]) -> dict[str, Any]:
+        meetings = meetings_of(plans)
+        if not meetings:
+            return {}
+        by_number = {meetings[plan.key].number: plan for plan in plans if plan.key in meetings}
+        rows = pairing.budget_rows(self.sides.engine, project=self.project)
+        return budget_as_json(rows, by_number)
+
+    def _overall(
+        self,
+        plans: Sequence[Planned],
+        entries: Sequence[dict[str, Any]],
+        failures: Sequence[Any],
+        missing: Sequence[Any],
+    ) -> Verdict:
+        """The worst of what gates. Nothing that gates at all is no pass."""
+        words: set[Verdict] = {entry["verdict"] for entry in entries if entry["gate"]}
+        if failures:
+            words.add("regression")
+        if missing:
+            words.add("unmeasurable")
+            self.notes.append(f"{len(missing)} must-pass scores are missing")
+        if not plans:
+            self.notes.append("the candidate has no rows that --candidate or --compare names")
+            return "unmeasurable"
+        has_gate = any(p.rule.gate for p in plans) or any(
+            metric.get("must_pass")
+            for plan in plans
+            for metric in plan.candidate.source.golden_sets.get(plan.golden_set or "", {}).get(
+                "metrics", ()
+            )
+        )
+        if not has_gate:
+            self.notes.append("no metric gates: set gate: true on one in golden_set.yaml")
+            return "unmeasurable"
+        return next((word for word in WORST_FIRST if word in words), "pass")
+
+
+def meetings_of(plans: Sequence[Planned]) -> dict[Any, Meeting]:
+    """Plan's key -> the two groups of rows that meet, for plans that can be measured."""
+    numbers: dict[Any, int] = {}
+    found = {}
+    for plan in plans:
+        if plan.reason is None and plan.candidate_group and plan.baseline_group:
+            shared = (plan.golden_set, *plan.key[2:])
+            found[plan.key] = Meeting(
+                candidate=plan.candidate_group,
+                baseline=plan.baseline_group,
+                number=numbers.setdefault(shared, len(numbers)),
+            )
+    return found
+
+
+def _paths(plans: Sequence[Planned]) -> dict[str, str]:
+    """Golden set -> its file as the candidate's manifest says, for who points at its lines."""
+    found = {}
+    for plan in plans:
+        golden = plan.candidate.source.golden_sets.get(plan.golden_set or "")
+        if plan.golden_set and golden and golden.get("path"):
+            found[plan.golden_set] = str(golden["path"])
+    return found
+
+
+def _differ(one: str, other: str, plan: Planned) -> str:
+    run = plan.baseline.source.name if plan.baseline else "RUN"
+    return (
+        f"scored by different versions of the scorer ({one} and {other}): "
+        f"score the stored outputs again with evalkit rescore {run}"
+    )
+
+
+def _on(plan: Planned) -> str:
+    return f" on {plan.golden_set}" if plan.golden_set else ""

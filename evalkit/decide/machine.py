@@ -1,0 +1,142 @@
+"""Write a verdict in the formats that CI systems read: JUnit XML and SARIF.
+
+A reader of the finished verdict, like `render`. Text of others is cut and cleaned of
+what XML cannot hold; a location is a line of the golden set's own files, where found.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from evalkit.decide.locations import GoldenLines
+
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+MAX_RESULTS = 1_000
+MAX_CASE_RESULTS = 50
+
+
+def junit(verdict: Mapping[str, Any]) -> str:
+    """One test case for each comparison and each must-pass failure.
+
+    A regression is a failure, what is unmeasurable an error, inconclusive is skipped.
+    """
+    suite = ElementTree.Element("testsuite", name="evalkit gate")
+    counts = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0}
+    for classname, name, kind, message in _junit_cases(verdict):
+        case = ElementTree.SubElement(suite, "testcase", classname=_xml(classname), name=_xml(name))
+        counts["tests"] += 1
+        if kind in ("failure", "error", "skipped"):
+            counts["skipped" if kind == "skipped" else f"{kind}s"] += 1
+            ElementTree.SubElement(case, kind, message=_xml(message))
+        else:
+            ElementTree.SubElement(case, "system-out").text = _xml(message)
+    for name, count in counts.items():
+        suite.set(name, str(count))
+    ElementTree.indent(suite)
+    body = ElementTree.tostring(suite, encoding="unicode")
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{body}\n'
+
+
+def _junit_cases(verdict: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    from evalkit.decide.render import comparison_sentence
+
+    kinds = {"regression": "failure", "unmeasurable": "error", "inconclusive": "skipped"}
+    for c in verdict["comparisons"]:
+        kind = kinds.get(c["verdict"], "pass") if c["gate"] else "pass"
+        name = f"{c['metric']}[{c['slice']}]" if c["slice"] else c["metric"]
+        side = c["candidate"]
+        pair = "/".join(str(side[k]) for k in ("model", "prompt_version") if side[k])
+        yield (
+            f"gate.{c['golden_set'] or 'results'}",
+            f"{name} {pair}".rstrip(),
+            kind,
+            comparison_sentence(c),
+        )
+    for entry in verdict["must_pass_failures"]:
+        yield (
+            f"must_pass.{entry['golden_set']}",
+            f"{entry['case_id']} {entry['metric']}",
+            "failure",
+            str(entry["reason"] or "failed"),
+        )
+    if verdict["verdict"] == "unmeasurable" and not verdict["comparisons"]:
+        yield "gate", "gate", "error", "; ".join(verdict["notes"]) or "nothing was compared"
+
+
+def _xml(text: str) -> str:
+    return _NOT_XML.sub("�", text)[:2_000]
+
+
+# --- SARIF --------------------------------------------------------------------------
+
+_RULES = {
+    "regression": "A gating metric fell beyond chance.",
+    "unmeasurable": "A gating metric could not be compared fairly.",
+    "inconclusive": "Too little data to exclude a drop.",
+    "must-pass": "A case that has to pass failed.",
+    "regressed-case": "A case scores lower than in the baseline.",
+}
+
+
+def sarif(verdict: Mapping[str, Any], *, root: Path) -> str:
+    """SARIF 2.1.0: a result per failing comparison and case, on the golden set's lines."""
+    results = list(_sarif_results(verdict, root))[:MAX_RESULTS]
+    document = {
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [
+            {
+                "tool": {
+                    "driver": {
+                        "name": "evalkit",
+                        "rules": [
+                            {"id": name, "shortDescription": {"text": text}}
+                            for name, text in _RULES.items()
+                        ],
+                    }
+                },
+                "results": results,
+            }
+        ],
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _sarif_results(verdict: Mapping[str, Any], root: Path) -> Iterator[dict[str, Any]]:
+    from evalkit.decide.render import comparison_sentence
+
+    lines = {name: GoldenLines.read(root, path) for name, path in verdict["golden_sets"].items()}
+    levels = {"regression": "error", "unmeasurable": "error", "inconclusive": "warning"}
+    for c in verdict["comparisons"]:
+        if not c["gate"] or c["verdict"] not in levels:
+            continue
+        known = lines.get(c["golden_set"])
+        place = known.of_metric(c["metric"]) if known else None
+        yield _result(c["verdict"], levels[c["verdict"]], comparison_sentence(c), place)
+        if c["verdict"] == "regression" and known:
+            for case_id in c["regressed_cases"][:MAX_CASE_RESULTS]:
+                text = f"{case_id}: {c['metric']} is lower than in the baseline"
+                yield _result("regressed-case", "note", text, known.of_case(case_id))
+    for entry in verdict["must_pass_failures"]:
+        known = lines.get(entry["golden_set"])
+        text = f"{entry['case_id']} has to pass {entry['metric']} and failed: {entry['reason']}"
+        place = known.of_case(entry["case_id"]) if known else None
+        yield _result("must-pass", "error", text, place)
+
+
+def _result(rule: str, level: str, text: str, place: tuple[str, int] | None) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "ruleId": rule,
+        "level": level,
+        "message": {"text": _NOT_XML.sub("�", text)[:1_000]},
+    }
+    if place is not None:
+        uri, line = place
+        location = {"artifactLocation": {"uri": uri}, "region": {"startLine": line}}
+        result["locations"] = [{"physicalLocation": location}]
+    return result

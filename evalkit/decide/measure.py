@@ -1,0 +1,161 @@
+"""Measure the comparisons: hand each one's cases to the statistics, and correct for their number.
+
+Between pairing and the rule. Nothing is computed here but which arrays go where; every
+number comes from `stats`, `missing` and `trials`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
+import numpy as np
+
+from evalkit.decide import stats
+from evalkit.decide.comparison import Comparison, Planned, Policy
+from evalkit.decide.missing import worst_case
+from evalkit.decide.pairing import Cases, Ids, take
+from evalkit.decide.trials import Split, split_variance
+
+Correction: TypeAlias = Callable[[list[float]], list[float]]
+
+MAX_SLICES = 50
+"""Slices of one comparison that are looked at, the largest first."""
+MIN_SLICE = 5
+"""Cases of a slice below which nothing is said about it."""
+
+
+def measure(
+    planned: Planned,
+    cases: Cases | None,
+    *,
+    reason: str | None,
+    policy: Policy,
+    family_size: int,
+    slice: str | None = None,
+) -> Comparison:
+    """Test one comparison on the cases that both sides scored, and in the worst case.
+
+    `reason` says why nothing can be compared; then nothing is.
+    """
+    if cases is None or reason is not None:
+        return Comparison(
+            planned=planned, slice=slice, reason=reason, cases=cases,
+            paired=None, worst=None, split=None,
+        )  # fmt: skip
+    on_both = cases.on_both
+    d = (cases.candidate - cases.baseline)[on_both]
+    split = _split(cases, d)
+    paired = _compare(planned, cases, d, on_both, policy, family_size, split)
+    worst = None
+    if len(d) and (not on_both.all() or _lost_trials(cases)):
+        worst = _compare(
+            planned,
+            cases,
+            worst_case(
+                cases.baseline,
+                cases.candidate,
+                missing_b=1 - cases.baseline_trials / np.maximum(cases.baseline_rows, 1),
+                missing_c=1 - cases.candidate_trials / np.maximum(cases.candidate_rows, 1),
+            ),
+            np.ones(len(cases.ids), dtype=np.bool_),
+            policy,
+            family_size,
+            None,
+        )
+    return Comparison(
+        planned=planned,
+        slice=slice,
+        reason=paired.reason if len(d) else "no case has a score on both sides",
+        cases=cases,
+        paired=paired,
+        worst=worst,
+        split=split,
+    )
+
+
+def _lost_trials(cases: Cases) -> bool:
+    scored = cases.baseline_trials.sum() + cases.candidate_trials.sum()
+    return bool(scored < cases.baseline_rows.sum() + cases.candidate_rows.sum())
+
+
+def _compare(
+    planned: Planned,
+    cases: Cases,
+    d: stats.Floats,
+    used: np.typing.NDArray[np.bool_],
+    policy: Policy,
+    family_size: int,
+    split: Split | None,
+) -> stats.Paired:
+    return stats.compare(
+        d,
+        clusters=None if cases.clusters is None else cases.clusters[used],
+        tolerance=planned.rule.tolerance,
+        alpha=policy.alpha,
+        max_drop=planned.rule.max_drop,
+        power_alpha=policy.alpha / max(family_size, 1),
+        within_var=None if split is None else split.within,
+        trials=1.0 if split is None else split.trials,
+    )
+
+
+def _split(cases: Cases, d: stats.Floats) -> Split:
+    on_both = cases.on_both
+    return split_variance(
+        d,
+        var_b=cases.baseline_var[on_both],
+        n_b=cases.baseline_trials[on_both],
+        var_c=cases.candidate_var[on_both],
+        n_c=cases.candidate_trials[on_both],
+    )
+
+
+def measure_slices(
+    whole: Comparison, slices: Mapping[str, Ids], policy: Policy, *, family_size: int
+) -> list[Comparison]:
+    """The same metric within each slice; what is too small to say anything is left out."""
+    if whole.cases is None or whole.reason is not None:
+        return []
+    largest = sorted(slices.items(), key=lambda item: (-len(item[1]), item[0]))[:MAX_SLICES]
+    found = []
+    for name, ids in sorted(largest):
+        cases = take(whole.cases, ids)
+        if len(cases.ids) >= MIN_SLICE:
+            found.append(
+                measure(
+                    whole.planned, cases, reason=None, policy=policy,
+                    family_size=family_size, slice=name,
+                )
+            )  # fmt: skip
+    return found
+
+
+def adjust(comparisons: Sequence[Comparison], policy: Policy) -> list[Comparison]:
+    """Correct for many comparisons: the gating family by Holm (or BH), the others by BH."""
+    gating = [c for c in comparisons if c.gates]
+    advisory = [c for c in comparisons if not c.gates]
+    correct = stats.holm if policy.correction == "holm" else stats.bh
+    adjusted = {
+        id(before): after
+        for family, correction in ((gating, correct), (advisory, stats.bh))
+        for before, after in zip(family, _adjusted(family, correction), strict=True)
+    }
+    return [adjusted[id(c)] for c in comparisons]
+
+
+def _adjusted(family: Sequence[Comparison], correction: Correction) -> list[Comparison]:
+    measured = [c for c in family if c.paired is not None and c.paired.p_value is not None]
+    p = [c.paired.p_value for c in measured if c.paired and c.paired.p_value is not None]
+    by_id = dict(zip(map(id, measured), correction(p), strict=True)) if p else {}
+    result = []
+    for comparison in family:
+        worst_p = None
+        if comparison.worst is not None and comparison.worst.p_value is not None:
+            others = [q for c, q in zip(measured, p, strict=True) if c is not comparison]
+            worst_p = correction([comparison.worst.p_value, *others])[0]
+        result.append(
+            replace(comparison, p_adjusted=by_id.get(id(comparison)), worst_p_adjusted=worst_p)
+        )
+    return result

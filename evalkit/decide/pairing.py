@@ -1,0 +1,413 @@
+"""Bring the two sides' rows together, case by case; what does not meet is counted.
+
+Between the store and the statistics of `decide`: the SQL of `reports/sql/` averages the
+trials and joins the cases, this file says what each missing one means. It never judges.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.content import find_content
+from evalkit.records import Pair
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from evalkit.store.views import Engine
+
+Floats: TypeAlias = NDArray[np.float64]
+Ids: TypeAlias = NDArray[np.object_]
+
+EXCLUDED = "excluded"
+"""Outcome of a row that another model served than the pair names."""
+ABSENT = "absent"
+"""Outcome of a case that one side has no row of, and should have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRows:
+    """The rows of a results file, read and checked by whoever knows its format."""
+
+    name: str
+    table: pa.Table
+    """The columns that `gather_rows` names, slices as a list of text."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One run, or one results file, whose rows are in the engine."""
+
+    name: str
+    """Run id or file name, for people."""
+    run_id: str | None
+    """None for a file."""
+    view: str
+    """Where its rows are in the engine; unlike the name, never the same for both sides."""
+    golden_sets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The manifest's golden sets; empty for a file."""
+
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_run(self) -> bool:
+        return self.run_id is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The rows of one metric by one pair, in one source: one side of a comparison."""
+
+    source: str
+    """The source's view."""
+    golden_set: str
+    metric: str
+    pair: Pair
+    tier: int
+    n_rows: int
+    has_hashes: bool
+    has_slices: bool
+    versions: tuple[str, str] | None
+    """Least and greatest scorer_version; None where none is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meeting:
+    """Two groups to be compared, and which golden set and pairs they share with others."""
+
+    candidate: Group
+    baseline: Group
+    number: int
+    """The same for all metrics of one golden set and two pairs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cases:
+    """The cases of one comparison, or of one slice of it: what each side scored there.
+
+    Arrays are (n_cases,); a mean is NaN where that side has no score. Only cases that
+    ought to be on both sides are here.
+    """
+
+    ids: Ids
+    baseline: Floats
+    candidate: Floats
+    baseline_var: Floats
+    """Sample variance over the case's trials; NaN for fewer than two."""
+    candidate_var: Floats
+    baseline_trials: Floats
+    """Trials with a score."""
+    candidate_trials: Floats
+    baseline_rows: Floats
+    """Trials with or without."""
+    candidate_rows: Floats
+    clusters: NDArray[np.uint64] | None
+    outcomes: Mapping[str, Mapping[str, int]]
+    """Side -> outcome -> cases of that side without a score."""
+    excluded: int
+    """Cases of which another model served a trial."""
+    unpaired: int
+    """Cases of one side only, or edited in between: not the same case, so no evidence."""
+    uncovered: int
+    """Unpaired cases that nevertheless count against the coverage."""
+
+    @property
+    def on_both(self) -> NDArray[np.bool_]:
+        return ~(np.isnan(self.baseline) | np.isnan(self.candidate))
+
+    @property
+    def coverage(self) -> float:
+        """Share of the cases that ought to have a score on both sides and do, 0..1."""
+        expected = len(self.ids) + self.uncovered
+        return float(self.on_both.sum()) / expected if expected else 0.0
+
+
+_COMMON = (
+    "golden_set, metric, model, prompt_name, prompt_version, case_id, case_hash, cluster, trial, "
+    "scorer_version, tier, passed, reason, latency_ms, cost_usd"
+)
+_SLICES_OF_MAP = "list_transform(map_entries(slices), lambda e: e.key || '=' || e.value)"
+
+
+def gather_rows(engine: Engine, sources: Sequence[Source]) -> None:
+    """Put the rows of all sources into one view, `score_rows`, told apart by `source`.
+
+    A row that another model served than its pair names loses its score here.
+    """
+    parts = [
+        f"""
+        SELECT '{source.view}' AS source, {_COMMON},
+            CASE WHEN coalesce(served_model = model, true) THEN score END AS score,
+            CASE WHEN coalesce(served_model = model, true) THEN outcome ELSE '{EXCLUDED}' END
+                AS outcome,
+            {"slices" if source.run_id is None else _SLICES_OF_MAP} AS slices
+        FROM {source.view}
+        """
+        for source in sources
+    ]
+    engine.rows(f"CREATE OR REPLACE TEMP VIEW score_rows AS {' UNION ALL '.join(parts)}")
+
+
+def groups_of(engine: Engine) -> list[Group]:
+    """Every metric of every pair in `score_rows`, in a fixed order."""
+    found = engine.rows("""
+        SELECT source, golden_set, metric, model, prompt_name, prompt_version,
+            max(tier) AS tier, count(*) AS n, max(case_hash) <> '' AS has_hashes,
+            coalesce(max(len(slices)), 0) > 0 AS has_slices,
+            min(scorer_version) FILTER (score IS NOT NULL) AS least_version,
+            max(scorer_version) FILTER (score IS NOT NULL) AS greatest_version
+        FROM score_rows GROUP BY ALL
+        ORDER BY source, golden_set, model, prompt_name, prompt_version, tier, metric
+        """)
+    return [
+        Group(
+            source=row["source"],
+            golden_set=row["golden_set"],
+            metric=row["metric"],
+            pair=Pair(
+                model=row["model"],
+                prompt_name=row["prompt_name"],
+                prompt_version=row["prompt_version"],
+            ),
+            tier=int(row["tier"] or 0),
+            n_rows=int(row["n"]),
+            has_hashes=bool(row["has_hashes"]),
+            has_slices=bool(row["has_slices"]),
+            versions=(
+                None
+                if row["least_version"] is None
+                else (row["least_version"], row["greatest_version"])
+            ),
+        )
+        for row in found
+    ]
+
+
+def pair_cases(
+    engine: Engine, meetings: Sequence[Meeting], runs: Collection[str], *, project: Path
+) -> list[Cases]:
+    """The cases of each meeting, in the order of `meetings`; `runs` are sources that are runs."""
+    _write_plan(engine, meetings)
+    engine.rows(find_sql("paired_cases", project=project))
+    columns = engine.columns("""
+        SELECT comparison, case_id, case_hash,
+            baseline_mean AS b, candidate_mean AS c,
+            baseline_var AS b_var, candidate_var AS c_var,
+            baseline_trials::DOUBLE AS b_trials, candidate_trials::DOUBLE AS c_trials,
+            baseline_rows::DOUBLE AS b_rows, candidate_rows::DOUBLE AS c_rows,
+            excluded_rows > 0 AS excluded,
+            coalesce(baseline_outcome, '') AS b_outcome,
+            coalesce(candidate_outcome, '') AS c_outcome,
+            cluster IS NOT NULL AS clustered,
+            CASE WHEN cluster IS NULL THEN hash(case_id) ELSE hash(cluster) END AS cluster
+        FROM paired_cases ORDER BY position
+        """)
+    arrays = {name: np.asarray(values) for name, values in columns.items()}
+    ends = np.searchsorted(arrays["comparison"], np.arange(len(meetings) + 1))
+    cases = []
+    for number, meeting in enumerate(meetings):
+        part = {name: a[ends[number] : ends[number + 1]] for name, a in arrays.items()}
+        cases.append(
+            _cases_of(
+                part,
+                trusts_baseline=meeting.baseline.source in runs,
+                trusts_candidate=meeting.candidate.source in runs,
+            )
+        )
+    return cases
+
+
+def find_sql(name: str, *, project: Path) -> str:
+    return find_content("reports", f"sql/{name}.sql", project=project).read_text(encoding="utf-8")
+
+
+def _write_plan(engine: Engine, meetings: Sequence[Meeting]) -> None:
+    plan: dict[str, list[Any]] = {name: [] for name in _PLAN}
+    seen: set[int] = set()
+    for number, meeting in enumerate(meetings):
+        by_hash = meeting.baseline.has_hashes and meeting.candidate.has_hashes
+        for side, group in (("baseline", meeting.baseline), ("candidate", meeting.candidate)):
+            row = (
+                number, side, group.source, group.golden_set, group.metric, group.pair.model,
+                group.pair.prompt_name, group.pair.prompt_version, by_hash, meeting.number,
+                meeting.number not in seen,
+            )  # fmt: skip
+            for column, value in zip(plan.values(), row, strict=True):
+                column.append(value)
+        seen.add(meeting.number)
+    cells = ", ".join(f"unnest(${name}) AS {name}" for name in _PLAN)
+    engine.rows(f"CREATE OR REPLACE TEMP TABLE plan AS SELECT {cells}", plan)
+
+
+_PLAN = (
+    "comparison", "side", "source", "golden_set", "metric", "model", "prompt_name",
+    "prompt_version", "by_hash", "meeting", "first_of_meeting",
+)  # fmt: skip
+
+
+def _cases_of(
+    part: Mapping[str, NDArray[Any]], *, trusts_baseline: bool, trusts_candidate: bool
+) -> Cases:
+    """Sort out the cases that one side does not have at all.
+
+    A complete run has every case it was asked for, so a case it lacks was not in its
+    golden set; from a results file a missing row is a missing score.
+    """
+    only_b, only_c = part["c_rows"] == 0, part["b_rows"] == 0
+    edited = _edited(part["case_id"], only_b, only_c)
+    unpaired = edited | (only_b & trusts_candidate) | (only_c & trusts_baseline)
+    kept = ~unpaired
+    edited_ids = set(part["case_id"][edited].tolist())
+    outcomes = {
+        "baseline": _missing(part["b"], part["b_outcome"], kept),
+        "candidate": _missing(part["c"], part["c_outcome"], kept),
+    }
+    clustered = bool(part["clustered"][kept].any())
+    return Cases(
+        ids=part["case_id"][kept],
+        baseline=part["b"][kept],
+        candidate=part["c"][kept],
+        baseline_var=part["b_var"][kept],
+        candidate_var=part["c_var"][kept],
+        baseline_trials=part["b_trials"][kept],
+        candidate_trials=part["c_trials"][kept],
+        baseline_rows=part["b_rows"][kept],
+        candidate_rows=part["c_rows"][kept],
+        clusters=part["cluster"][kept] if clustered else None,
+        outcomes=outcomes,
+        excluded=int(part["excluded"].sum()),
+        unpaired=int(unpaired.sum()) - (int(edited.sum()) - len(edited_ids)),
+        uncovered=0 if trusts_baseline and trusts_candidate else len(edited_ids),
+    )
+
+
+def _edited(
+    ids: NDArray[Any], only_b: NDArray[np.bool_], only_c: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Cases that both sides have, but not with the same content."""
+    both = set(ids[only_b].tolist()) & set(ids[only_c].tolist())
+    if not both:
+        return np.zeros(len(ids), dtype=np.bool_)
+    return (only_b | only_c) & np.fromiter((i in both for i in ids), np.bool_, len(ids))
+
+
+def _missing(means: NDArray[Any], outcome: NDArray[Any], kept: NDArray[np.bool_]) -> dict[str, int]:
+    counts = Counter(name or ABSENT for name in outcome[kept & np.isnan(means)].tolist())
+    return dict(sorted(counts.items()))
+
+
+# --- slices -------------------------------------------------------------------------
+
+
+def slices_of(engine: Engine, *, n_comparisons: int) -> list[dict[str, Ids]]:
+    """Per comparison, slice -> ids of its cases, by what the rows of either side say."""
+    found: list[dict[str, list[str]]] = [{} for _ in range(n_comparisons)]
+    for row in engine.rows("""
+        SELECT comparison, slice, list(DISTINCT case_id ORDER BY case_id) AS ids
+        FROM (
+            SELECT plan.comparison, r.case_id, unnest(r.slices) AS slice
+            FROM score_rows AS r JOIN plan
+                USING (source, golden_set, metric, model, prompt_name, prompt_version)
+        )
+        GROUP BY ALL ORDER BY comparison, slice
+        """):
+        found[int(row["comparison"])][row["slice"]] = row["ids"]
+    return [{name: np.array(ids, dtype=np.object_) for name, ids in per.items()} for per in found]
+
+
+def take(cases: Cases, ids: Ids) -> Cases:
+    """The cases of a slice. What is missing is counted anew; what is unpaired has no slice."""
+    inside = np.isin(cases.ids, ids)
+    arrays = {
+        name: getattr(cases, name)[inside]
+        for name in (
+            "ids", "baseline", "candidate", "baseline_var", "candidate_var", "baseline_trials",
+            "candidate_trials", "baseline_rows", "candidate_rows",
+        )
+    }  # fmt: skip
+    gone = {side: int(np.isnan(arrays[side]).sum()) for side in ("baseline", "candidate")}
+    return Cases(
+        **arrays,
+        clusters=None if cases.clusters is None else cases.clusters[inside],
+        outcomes={side: {"no_score": n} if n else {} for side, n in gone.items()},
+        excluded=0,
+        unpaired=0,
+        uncovered=0,
+    )
+
+
+def budget_rows(engine: Engine, *, project: Path) -> list[dict[str, Any]]:
+    """Latency and cost of both sides of each meeting that has any."""
+    return engine.rows(find_sql("call_budget", project=project))
+
+
+# --- may they be compared -------------------------------------------------------------
+
+
+def differing_versions(engine: Engine, meetings: Sequence[Meeting]) -> dict[int, tuple[str, str]]:
+    """Meetings in which some case was scored by another version on each side.
+
+    Returns one example of the versions. Only meetings whose groups hold more than one
+    version are looked into: a case's own checks have versions of their own.
+    """
+    doubtful = [
+        number
+        for number, m in enumerate(meetings)
+        if m.baseline.versions and m.candidate.versions
+        and len({*m.baseline.versions, *m.candidate.versions}) > 1
+    ]  # fmt: skip
+    if not doubtful:
+        return {}
+    rows = engine.rows(
+        """
+        SELECT comparison, min(least) AS least, max(greatest) AS greatest FROM (
+            SELECT plan.comparison, min(r.scorer_version) AS least,
+                max(r.scorer_version) AS greatest
+            FROM score_rows AS r JOIN plan
+                USING (source, golden_set, metric, model, prompt_name, prompt_version)
+            WHERE r.score IS NOT NULL AND list_contains(?, plan.comparison)
+            GROUP BY plan.comparison, r.case_id,
+                CASE WHEN plan.by_hash THEN r.case_hash ELSE '' END
+            HAVING least <> greatest AND count(DISTINCT plan.side) = 2
+        ) GROUP BY comparison
+        """,
+        (doubtful,),
+    )
+    return {int(row["comparison"]): (row["least"], row["greatest"]) for row in rows}
+
+
+def must_pass_rows(
+    engine: Engine,
+    group: Group,
+    *,
+    metrics: Iterable[str],
+    cases: Iterable[str],
+    gating: Iterable[str],
+) -> list[dict[str, Any]]:
+    """A pair's rows that had to pass and did not, or have no score; worst first."""
+    return engine.rows(
+        """
+        SELECT case_id, metric, trial, outcome, reason, score IS NULL AS missing
+        FROM score_rows
+        WHERE source = ? AND golden_set = ? AND model = ? AND prompt_name = ?
+            AND prompt_version = ?
+            AND (
+                list_contains(?, metric)
+                OR (list_contains(?, case_id) AND list_contains(?, metric))
+            )
+            AND (score IS NULL OR NOT coalesce(passed, score >= 1))
+        ORDER BY missing, case_id, metric, trial LIMIT 10000
+        """,
+        (
+            group.source, group.golden_set, group.pair.model, group.pair.prompt_name,
+            group.pair.prompt_version, list(metrics), list(cases), list(gating),
+        ),
+    )  # fmt: skip
