@@ -23,8 +23,7 @@ async def main() -> None:
         *map(Rule.from_json, rules), delay_ms=options.delay_ms, port=options.port, keep=0
     )
     serving = asyncio.create_task(server.serve())
-    while not server._started.is_set() and not serving.done():
-        await asyncio.sleep(0.01)
+    await asyncio.to_thread(server.started.wait, 10)
     print(server.port, flush=True)
     await serving
 

@@ -86,7 +86,8 @@ class Behaviour:
     end_after: int | None = None
     """End a stream cleanly after k events: no finish_reason, no [DONE]."""
     stall_after: int | None = None
-    """Fall silent after k events of a stream, or k bytes of a plain body; -1: before the headers."""
+    """Fall silent after k events of a stream, or k bytes of a plain body; -1: before the
+    headers."""
     malformed_at: int | None = None
     """Event k of a stream is not JSON."""
     error_at: int | None = None

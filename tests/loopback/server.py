@@ -10,6 +10,7 @@ import asyncio
 import gzip
 import json
 import re
+import ssl
 import subprocess
 import sys
 import threading
@@ -65,14 +66,16 @@ class Loopback:
         port: int = 0,
         keep: int = 1000,
         case_pattern: bytes = CASE_IN_BODY,
+        ssl: ssl.SSLContext | None = None,
     ) -> None:
         self.delay_ms = delay_ms
         self.port = port
         self.stats = Stats()
         self.requests: deque[Request] = deque(maxlen=keep)
         self._answer = answer
+        self._ssl = ssl
         self._case = re.compile(case_pattern)
-        self._started = threading.Event()
+        self.started = threading.Event()
         self._connections: set[_Connection] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -82,6 +85,10 @@ class Loopback:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._connections)
 
     def script(self, *rules: Rule, answer: Answer | None = None) -> None:
         """Replace the rules; windows in seconds count from now."""
@@ -98,7 +105,7 @@ class Loopback:
     def __enter__(self) -> Loopback:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-        self._started.wait(10)
+        self.started.wait(10)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -112,14 +119,14 @@ class Loopback:
         asyncio.run(self.serve())
 
     async def serve(self) -> None:
-        """Serve until stopped; the port is known once `_started` is set."""
+        """Serve until stopped; the port is known once `started` is set."""
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         server = await self._loop.create_server(
-            lambda: _Connection(self), "127.0.0.1", self.port, backlog=4096
+            lambda: _Connection(self), "127.0.0.1", self.port, backlog=4096, ssl=self._ssl
         )
         self.port = server.sockets[0].getsockname()[1]
-        self._started.set()
+        self.started.set()
         await self._stop.wait()
         server.close()
         for connection in tuple(self._connections):

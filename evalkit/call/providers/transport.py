@@ -94,7 +94,7 @@ class HttpTransport:
     def _open(self) -> aiohttp.ClientSession:
         import aiohttp
 
-        self._failures = (aiohttp.ClientError, OSError)
+        self._failures = (aiohttp.ClientError, OSError, UnicodeError)  # the last: no host name
         settings = self._settings
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
