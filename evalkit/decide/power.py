@@ -121,9 +121,12 @@ def outlook(
 
 def reach(alpha: float, df: float, target: float = TARGET_POWER) -> float:
     """Standard errors between no effect and one found with the target power."""
-    if math.isinf(df):
-        return float(special.ndtri(1 - alpha) + special.ndtri(target))
-    return float(special.stdtrit(df, 1 - alpha) + special.stdtrit(df, target))
+    return quantile(1 - alpha, df) + quantile(target, df)
+
+
+def quantile(share: float, df: float) -> float:
+    """Student's t quantile; the normal one for infinite degrees of freedom."""
+    return float(special.ndtri(share) if math.isinf(df) else special.stdtrit(df, share))
 
 
 def _settle(needed: Callable[[float], float]) -> int | None:

@@ -21,7 +21,7 @@ from scipy import special
 
 from evalkit.decide.missing import fisher_missing as fisher_missing
 from evalkit.decide.missing import worst_case as worst_case
-from evalkit.decide.power import Plan
+from evalkit.decide.power import Plan, quantile
 from evalkit.decide.signflip import (
     ENUMERATE_UP_TO,
     SAME,
@@ -163,10 +163,13 @@ def compare(
         interval = _cr2_interval(delta, units, tolerance, alpha)
     elif tolerance == 0 and np.isin(deltas, (-1.0, 0.0, 1.0)).all():
         tails = _mcnemar_tails(losses, wins)
-        interval = _bonett_price_interval(losses, wins, n, alpha)
+        interval = _adjusted_interval(delta, deltas, alpha, math.inf)
     else:
         tails = _case_tails(units.totals, seed)
-        interval = _t_interval(delta, deltas, alpha)
+        if tails.method == "paired-t":
+            interval = _t_interval(delta, deltas, alpha)
+        else:
+            interval = _adjusted_interval(delta, deltas, alpha, n - 1.0)
     plan = Plan(
         se=interval.se,
         df=math.inf if interval.df is None else interval.df,
@@ -279,12 +282,21 @@ def _binomial_at_most(k: int, m: int) -> float:
     return float(special.bdtr(k, m, 0.5)) if k >= 0 else 0.0
 
 
-def _bonett_price_interval(losses: int, wins: int, n: int, alpha: float) -> _Interval:
-    """Adjusted Wald: one win and one loss added (Bonett & Price 2012); never a point."""
-    lost, won = (losses + 1) / (n + 2), (wins + 1) / (n + 2)
-    se = math.sqrt((lost + won - (won - lost) ** 2) / (n + 2))
-    reach = float(special.ndtri(1 - alpha)) * se
-    return _Interval(won - lost - reach, won - lost + reach, se, math.inf)
+def _adjusted_interval(delta: float, deltas: Floats, alpha: float, df: float) -> _Interval:
+    """Adjusted Wald: z²/4 imagined cases lost and as many won; never a point.
+
+    At 95 % that is one of each, the interval of Bonett & Price (2012) for binary cases;
+    matched to the level it covers closer to what it promises. An imagined graded case is as
+    large as those that differ (root mean square), and takes t's quantile: where few cases
+    differ, the plain t interval of 20 cases covers 84 % for 90 (benchmarks.gate_calibration).
+    """
+    n, added = len(deltas), float(special.ndtri(1 - alpha)) ** 2 / 2
+    square = math.fsum(deltas**2)
+    size = square / max(int((np.abs(deltas) > SAME).sum()), 1)
+    cases, centre = n + added, n * delta / (n + added)
+    se = math.sqrt(((square + added * size) / cases - centre**2) / cases)
+    reach = quantile(1 - alpha, df) * se
+    return _Interval(centre - reach, centre + reach, se, df)
 
 
 # --- graded cases -------------------------------------------------------------------
