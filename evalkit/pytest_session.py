@@ -326,7 +326,8 @@ class GateItem(pytest.Item):
         mine = [
             comparison
             for comparison in verdict["comparisons"]
-            if comparison["golden_set"] == self.golden.name
+            if comparison["gate"]
+            and comparison["golden_set"] == self.golden.name
             and comparison["candidate"]["model"] == self.pair.model
             and comparison["candidate"]["prompt_version"] == self.pair.prompt_version
         ]

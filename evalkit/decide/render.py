@@ -19,6 +19,7 @@ Comparison: TypeAlias = Mapping[str, Any]
 
 LISTED_CASES = 50
 LISTED_LINES = 20
+LISTED_SLICES = 5
 WORST_FIRST = ("regression", "unmeasurable", "inconclusive", "pass")
 HEADLINES = {
     "pass": "pass: no drop beyond what is allowed",
@@ -153,7 +154,7 @@ def verdict_lines(verdict: Mapping[str, Any]) -> list[str]:
         lines.append(comparison_sentence(comparison))
         if comparison["verdict"] == "regression" and comparison["regressed_cases"]:
             lines.append(f"    cases that fell: {_listed(comparison['regressed_cases'])}")
-    lines += [f"look here: {comparison_sentence(c)}" for c in _look_here(verdict)[:LISTED_LINES]]
+    lines += _bounded(_look_here(verdict))
     lines += _bounded(_must_pass_lines(verdict))
     lines += _budget_lines(verdict)
     lines += _bounded([f"note: {plain(note, 300)}" for note in verdict["notes"]])
@@ -174,8 +175,22 @@ def headline(verdict: Mapping[str, Any]) -> str:
     return HEADLINES[word] + of
 
 
-def _look_here(verdict: Mapping[str, Any]) -> list[Comparison]:
-    return [c for c in verdict["comparisons"] if c["look_here"]]
+def _look_here(verdict: Mapping[str, Any]) -> list[str]:
+    """What fell without being able to fail the build: metrics in full, slices by their drop."""
+    lines, slices = [], dict[str, list[Comparison]]()
+    for c in verdict["comparisons"]:
+        if not c["look_here"]:
+            continue
+        if c["slice"]:
+            slices.setdefault(_subject({**c, "slice": None}), []).append(c)
+        else:
+            lines.append(f"look here: {comparison_sentence(c)}")
+    for subject, found in slices.items():
+        found.sort(key=lambda c: c["delta"])
+        parts = [f"{plain(c['slice'])} by {_points(-c['delta'])}" for c in found[:LISTED_SLICES]]
+        more = f" and {len(found) - LISTED_SLICES} more" if len(found) > LISTED_SLICES else ""
+        lines.append(f"look here: {subject} fell in {', '.join(parts)} points{more}")
+    return lines
 
 
 def _listed(ids: Sequence[str]) -> str:
@@ -222,8 +237,11 @@ def _budget_lines(verdict: Mapping[str, Any]) -> list[str]:
 
 # --- Markdown -----------------------------------------------------------------------
 
-_MARKS = re.compile(r"[!-+.:-@\[-`{-~]")
-"""ASCII punctuation but for comma, hyphen and slash: no markup, link, mention or HTML."""
+_MARKS = re.compile(
+    r"[\\`*_{}\[\]<>|~$#@&]"  # markup, HTML, tables, mathematics, mentions
+    r"|:(?! )"  # emoji, and the colon of a URL
+    r"|\.(?! |$)(?<!\d\.(?=\d))"  # www. and mail domains, but not the point of a number
+)
 
 
 def markdown(verdict: Mapping[str, Any]) -> str:
@@ -249,7 +267,7 @@ def _markdown_lines(verdict: Mapping[str, Any]) -> Iterator[str]:
     if gating:
         yield ""
     sentences = [comparison_sentence(c) for c in gating if c["verdict"] != "pass"]
-    sentences += [f"look here: {comparison_sentence(c)}" for c in _look_here(verdict)]
+    sentences += _look_here(verdict)
     sentences += _must_pass_lines(verdict) + _budget_lines(verdict)
     sentences += [f"note: {note}" for note in verdict["notes"]]
     for sentence in _bounded(sentences):
