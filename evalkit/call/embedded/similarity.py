@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -121,7 +122,7 @@ def _weight(feature: str) -> float:
 def word_features(text: str) -> Features:
     """Stems, and pairs of neighbouring stems, with their counts."""
     stems = [stem(word) for word in _telling_words(text)]
-    pairs = (f"{first} {second}" for first, second in zip(stems, stems[1:], strict=False))
+    pairs = (f"{first} {second}" for first, second in pairwise(stems))
     return Counter([*stems, *pairs])
 
 

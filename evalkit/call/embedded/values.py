@@ -149,7 +149,7 @@ _CURRENCY_WORDS = {
     "dollar": "USD", "dollars": "USD", "franken": "CHF", "francs": "CHF", "yen": "JPY",
     "zloty": "PLN", "złoty": "PLN", "rupees": "INR", "kronor": "SEK", "sterling": "GBP",
 }  # fmt: skip
-_NUMBER = r"\d{1,3}(?:[.,'  ]\d{3})+(?:[.,]\d{1,2})?|\d+(?:[.,]\d+)?"
+_NUMBER = r"\d{1,3}(?:[.,'  ]\d{3}){1,4}(?:[.,]\d{1,2})?|\d{1,15}(?:[.,]\d{1,9})?"
 _UNIT = "|".join([*(re.escape(sign) for sign in _SIGNS), *(rf"{code}\b" for code in _CODES)])
 _UNIT_AFTER = (
     _UNIT + "|" + "|".join(rf"{word}\b" for word in sorted(_CURRENCY_WORDS, key=len, reverse=True))
@@ -272,7 +272,7 @@ _URL = re.compile(r"\bhttps?://[^\s<>\"')\]]{3,500}|\bwww\.[^\s<>\"')\]]{3,500}"
 _PHONE = re.compile(r"(?<![\w-])\+?\(?\d[\d ()/.-]{5,20}\d(?![\w-])")
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?\b")
 _ID = re.compile(
-    r"(?<![\w@.])(?=[A-Za-z0-9_/-]*\d)(?=[A-Za-z0-9_/-]*[A-Za-z])[A-Za-z0-9]+(?:[-_/][A-Za-z0-9]+)*(?![\w@])|#\d{3,}|(?<![\w.,/-])\d{5,}(?![\w-]|[.,]\d)"
+    r"(?<![\w@.])(?=[A-Za-z0-9_/-]{0,60}\d)(?=[A-Za-z0-9_/-]{0,60}[A-Za-z])[A-Za-z0-9]{1,60}(?:[-_/][A-Za-z0-9]{1,60}){0,8}(?![\w@])|#\d{3,}|(?<![\w.,/-])\d{5,}(?![\w-]|[.,]\d)"
 )
 _FULL_NAME = re.compile(
     r"\b(?:[A-ZÀ-Þ][\w'’]*(?:-[A-ZÀ-Þ][\w'’]*)?\.?)(?:[ \t]+(?:van|von|de|der|la|del|di|da|O'|bin))*"
