@@ -23,7 +23,7 @@ from evalkit.errors import (
 
 if TYPE_CHECKING:
     from evalkit.call.prompts import Prompt
-    from evalkit.score.golden import GoldenSet
+    from evalkit.score.golden import GoldenSet, MetricSpec
     from evalkit.score.problems import Problem
     from evalkit.score.rubric import JudgeSpec
     from evalkit.settings import Settings
@@ -227,9 +227,14 @@ def _check_judges(
     from evalkit.content import find_content
     from evalkit.score.rubric import load_judge
 
-    used = {m.params["judge"] for golden in sets for m in golden.metrics if m.kind == "judge"}
+    used = {
+        metric.params["judge"]: (golden, metric)
+        for golden in sets
+        for metric in golden.metrics
+        if metric.kind == "judge"
+    }
     own = {path.stem for path in (settings.root / "judges").glob("*.yaml")}
-    for name in sorted(used | own):
+    for name in sorted(used.keys() | own):
         try:
             path = find_content("judges", f"{name}.yaml", project=settings.root)
             judge = load_judge(path)
@@ -237,22 +242,29 @@ def _check_judges(
             found.problems += _read_problems(error, file=f"judges/{name}.yaml")
             continue
         if check_models:
-            found.problems += _judge_model_problems(judge, settings, used=name in used)
-    found.checked["judges"] = len(used | own)
+            found.problems += _judge_model_problems(judge, settings, used.get(name))
+    found.checked["judges"] = len(used.keys() | own)
 
 
-def _judge_model_problems(judge: JudgeSpec, settings: Settings, *, used: bool) -> Iterator[Problem]:
+def _judge_model_problems(
+    judge: JudgeSpec, settings: Settings, use: tuple[GoldenSet, MetricSpec] | None
+) -> Iterator[Problem]:
+    """A judge's model is there; one that a metric uses (`use`) has a model at all."""
     from evalkit.schemas import nearest
-    from evalkit.score.problems import Problem
+    from evalkit.score.problems import Problem, shown_path
 
-    file = f"judges/{judge.path.name}"
+    own_file = f"judges/{judge.path.name}"
     if judge.model is not None and judge.model not in settings.models:
+        line = _line_of(judge.path, "model")
         problem = f'there is no model "{judge.model}" in the configuration'
         fix = nearest(judge.model, settings.models)
-        yield Problem(file=file, line=_line_of(judge.path, "model"), problem=problem, fix=fix)
-    if judge.model is None and settings.run.judge_model is None and used:
-        fix = "Add model here, or judge_model under [run] in evalkit.toml"
-        yield Problem(file=file, line=1, problem="no model to judge with", fix=fix)
+        yield Problem(file=own_file, line=line, problem=problem, fix=fix)
+    if judge.model is None and settings.run.judge_model is None and use is not None:
+        golden, metric = use
+        file = shown_path(golden.path, root=settings.root)
+        problem = f"metric {metric.name}: judge {judge.name} has no model"
+        fix = f"Add judge_model under [run] in the configuration, or model in {own_file}"
+        yield Problem(file=file, line=metric.line, problem=problem, fix=fix)
 
 
 def _line_of(path: Path, key: str) -> int:
@@ -287,7 +299,7 @@ def _read_problems(error: Problems, *, file: str) -> list[Problem]:
 
 def _problem_line(problem: Problem) -> str:
     case = f"case {problem.case_id}: " if problem.case_id is not None else ""
-    fix = f": {problem.fix}" if problem.fix else ""
+    fix = f": {problem.fix.rstrip('.')}" if problem.fix else ""
     return f"{problem.file}:{problem.line}: {case}{problem.problem}{fix}"
 
 
@@ -297,7 +309,7 @@ def _problem_json(problem: Problem) -> dict[str, Any]:
         "line": problem.line,
         "case_id": problem.case_id,
         "problem": problem.problem,
-        "fix": problem.fix,
+        "fix": problem.fix.rstrip("."),
     }
 
 
@@ -310,4 +322,4 @@ def _counts(found: Findings) -> str:
         "judges": "judge",
     }
     counts = (f"{n} {words[kind]}{'s' * (n != 1)}" for kind, n in found.checked.items())
-    return ", ".join((found.config or "no configuration", *counts))
+    return ", ".join((*([found.config] if found.config else []), *counts))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,8 @@ class CaseRules:
     metrics: Sequence[MetricSpec]
     """Those with nothing wrong."""
     needs: Sequence[tuple[MetricSpec, Missing]]
-    has_metrics: bool
+    n_written: int
+    """How many metrics the header has, with those that are wrong."""
     slices: Sequence[str]
     slices_line: int
     must_pass: bool | frozenset[str]
@@ -65,6 +67,10 @@ class CaseRules:
     def must(self, case: Mapping[str, Any]) -> bool:
         named = self.must_pass if isinstance(self.must_pass, bool) else case["id"] in self.must_pass
         return named or case.get("must_pass", False)
+
+
+class _Stopped(Exception):
+    """There are so many problems that reading on helps nobody."""
 
 
 class CaseReader:
@@ -81,37 +87,36 @@ class CaseReader:
         self.digest = hashlib.sha256()
         self._rules = rules
         self._names = {metric.name for metric in rules.metrics}
-        self._has_bar = any(metric.gate or metric.must_pass for metric in rules.metrics)
+        sound = len(rules.metrics) == rules.n_written
+        self._has_bar = not sound or any(m.gate or m.must_pass for m in rules.metrics)
         self._known_checks: dict[str, list[Fault]] = {}
 
     def read_file(self, path: Path) -> None:
         """All cases of a JSON Lines file, up to `MAX_PROBLEMS` problems."""
-
-        def report(error: StrictError) -> None:
-            fix = "Write one case, a JSON object of at most 1 MB, on each line"
-            self.problems.append(strict_problem(error, file=self._rules.file, fix=fix))
-
-        try:
-            for line, offset, raw in iter_jsonl(path, on_error=report):
-                self._add(raw, line=line, place=offset)
-                if self._stops(line):
-                    return
-        except StrictError as error:
-            report(error)
+        with suppress(_Stopped):
+            try:
+                for line, offset, raw in iter_jsonl(path, on_error=self._report_text):
+                    self._add(raw, line=line, place=offset)
+            except StrictError as error:
+                self._report_text(error)
 
     def read_inline(self, cases: Sequence[Any], header: Located) -> None:
-        for number, raw in enumerate(cases):
-            line = header.line(("cases", number))
-            self._add(raw, line=line, place=number)
-            if self._stops(line):
-                return
+        """All cases that stand in the header itself."""
+        with suppress(_Stopped):
+            for number, raw in enumerate(cases):
+                self._add(raw, line=header.line(("cases", number)), place=number)
 
-    def _stops(self, line: int) -> bool:
-        if len(self.problems) >= MAX_PROBLEMS:
+    def _report_text(self, error: StrictError) -> None:
+        fix = "Write one case, a JSON object of at most 1 MB, on each line"
+        self._report(strict_problem(error, file=self._rules.file, fix=fix))
+
+    def _report(self, problem: Problem) -> None:
+        self.problems.append(problem)
+        if len(self.problems) == MAX_PROBLEMS:
             self.stopped = True
-            problem = f"{len(self.problems)} problems up to here, the rest was not looked at"
-            self.problems.append(Problem(file=self._rules.file, line=line, problem=problem))
-        return self.stopped
+            words = f"{MAX_PROBLEMS} problems up to here, the rest was not looked at"
+            self.problems.append(Problem(file=problem.file, line=problem.line, problem=words))
+            raise _Stopped
 
     def _add(self, raw: Any, *, line: int, place: int) -> None:
         """Check one case; a sound one joins the others."""
@@ -126,7 +131,7 @@ class CaseReader:
         if not faults:
             self._keep(raw, line=line, place=place)
         for one in faults:
-            self.problems.append(
+            self._report(
                 Problem(
                     file=self._rules.file,
                     line=line,
@@ -215,7 +220,7 @@ class CaseReader:
             if missing:
                 problem = f"no {missing}, but {label(('checks', number))} needs it"
                 yield Fault((), problem, "Add it, or give the check a value")
-        if not own and not self._rules.has_metrics:
+        if not own and not self._rules.n_written:
             fix = f"Add metrics in {self._rules.header}, or checks to the case"
             yield Fault((), "nothing would score it", fix)
         if self._rules.must(raw) and not own and not self._has_bar:

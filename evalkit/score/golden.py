@@ -118,7 +118,8 @@ class _Loader:
         if features is not None and "feature" in sound:
             self._report(_feature_faults(sound["feature"], features))
         metrics = self._read_metrics(table.get("metrics"), bad)
-        reader = self._read_cases({**sound, "cases": table.get("cases", CASES)}, metrics)
+        wanted = {key: table[key] for key in ("metrics", "cases") if key in table}
+        reader = self._read_cases({"cases": CASES, **sound, **wanted}, metrics)
         if self._problems or reader is None:
             return None, sorted(self._problems, key=lambda p: (p.file != self._shown, p.line))
         return self._golden_set(sound, metrics, reader), []
@@ -156,7 +157,7 @@ class _Loader:
         path = self._path if inline is not None else folder / str(source)
         if inline is None and not self._is_cases_file(source, path):
             return None
-        must_pass = table.get("must_pass", ())
+        must_pass, written = table.get("must_pass", ()), table.get("metrics", [])
         needs = ((metric, needs_of(metric, project=self._root)) for metric in metrics)
         rules = CaseRules(
             file=shown_path(path, root=self._root),
@@ -164,7 +165,7 @@ class _Loader:
             folder=folder,
             metrics=metrics,
             needs=[(metric, missing) for metric, missing in needs if missing is not None],
-            has_metrics=bool(self._header.value.get("metrics")),
+            n_written=len(written) if isinstance(written, list) else 1,
             slices=table.get("slices", ()),
             slices_line=self._header.line(("slices",)),
             must_pass=must_pass if isinstance(must_pass, bool) else frozenset(must_pass),

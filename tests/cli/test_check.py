@@ -1,0 +1,259 @@
+"""`evalkit check` finds what a run would stumble over, and says what would be right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from evalkit.cli.main import main
+from tests.project import case, write_project
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A sound project, and the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return write_project(tmp_path, cases=4)
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def check(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[str]]:
+    status = main(["check", *arguments])
+    out, err = capsys.readouterr()
+    assert err == ""
+    return status, out.splitlines()
+
+
+def test_a_sound_project_passes_and_says_what_was_looked_at(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(capsys) == (
+        0,
+        [
+            (
+                "no problems in evalkit.toml, 1 feature, 2 prompt versions, 1 golden set, "
+                "4 cases, 0 judges"
+            )
+        ],
+    )
+
+
+def test_the_checkout_itself_is_sound(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(Path(__file__).resolve().parents[2])
+
+    status, lines = check(capsys)
+
+    assert (status, len(lines)) == (0, 1)
+
+
+def test_every_problem_is_one_line_with_its_place_and_its_fix(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    golden = project / "golden_sets" / "tickets"
+    edit(golden / "golden_set.yaml", "check: equals", "check: equalz")
+    (golden / "cases.jsonl").write_text(json.dumps({"id": "t-1", "imput": "x"}) + "\n")
+    (project / "prompts" / "classify" / "v2.md").write_text("## system\nSay {{ \n\n## user\nx\n")
+    (project / "judges").mkdir()
+    (project / "judges" / "fair.yaml").write_text("name: &fair fair\n")
+
+    status, lines = check(capsys)
+
+    assert (status, lines) == (
+        2,
+        [
+            (
+                "prompts/classify/v2.md:2: not a template: unexpected 'end of template': "
+                "To show braces as they are, write {% raw %} before and {% endraw %} after them"
+            ),
+            (
+                'golden_sets/tickets/golden_set.yaml:5: metrics[0].check is "equalz": '
+                'Did you mean "equals"?'
+            ),
+            (
+                'golden_sets/tickets/cases.jsonl:1: case t-1: unknown key "imput": '
+                'Did you mean "input"?'
+            ),
+            (
+                'golden_sets/tickets/cases.jsonl:1: case t-1: no "input": '
+                "Add what the feature gets: an object, or text"
+            ),
+            "judges/fair.yaml:1: anchor &fair is not allowed: Write the value out",
+        ],
+    )
+
+
+def test_a_feature_s_prompt_that_is_not_there_is_named_where_it_is_named(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(project / "evalkit.toml", "classify@v1", "classify@v9")
+
+    status, lines = check(capsys)
+
+    assert (status, lines) == (
+        2,
+        [
+            (
+                "evalkit.toml:13: feature classify: prompts/classify: there is no version v9 of "
+                "prompt classify; there are: v1, v2: "
+                "Name one of them, or add prompts/classify/v9.md"
+            )
+        ],
+    )
+
+
+def test_golden_sets_are_looked_at_even_if_the_configuration_is_broken(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(project / "evalkit.toml", 'provider = "app"', 'providor = "app"')
+    edit(project / "golden_sets/tickets/golden_set.yaml", "path: /label", "path: label")
+
+    status, lines = check(capsys)
+
+    assert (status, lines) == (
+        2,
+        [
+            'evalkit.toml:6: no "provider" in models.small: Add provider',
+            'evalkit.toml:7: unknown key "providor" in models.small: Did you mean "provider"?',
+            (
+                "golden_sets/tickets/golden_set.yaml:5: metric label: check equals: "
+                'path is "label": It must be a JSON pointer such as /label, or ""'
+            ),
+        ],
+    )
+
+
+def test_a_case_without_what_the_prompt_asks_for_is_found(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [case(0), case(1, input={"txt": "billing"})]
+    path = project / "golden_sets/tickets/cases.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    status, lines = check(capsys)
+
+    assert (status, lines) == (
+        2,
+        [
+            (
+                "golden_sets/tickets/cases.jsonl:2: case t-0001: prompts/classify/v1.md:5: "
+                'the input has no "text"; it has: txt: Did you mean "txt"?'
+            )
+        ],
+    )
+
+
+def test_two_golden_sets_of_one_name_are_a_problem(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = project / "golden_sets" / "more"
+    other.mkdir()
+    for file in (project / "golden_sets" / "tickets").iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+
+    status, lines = check(capsys)
+
+    assert (status, lines) == (
+        2,
+        [
+            (
+                "golden_sets/tickets/golden_set.yaml:1: "
+                'golden_sets/more/golden_set.yaml is called "tickets" too: Rename one'
+            )
+        ],
+    )
+
+
+def test_a_judge_without_a_model_is_a_problem_only_where_it_is_used(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = check(capsys)
+    edit(
+        project / "golden_sets/tickets/golden_set.yaml",
+        "cases:",
+        "  - {name: right, judge: correctness}\ncases:",
+    )
+
+    status, lines = check(capsys)
+
+    assert before[0] == 0
+    assert (status, lines) == (
+        2,
+        [
+            (
+                "golden_sets/tickets/golden_set.yaml:7: metric right: judge correctness "
+                "has no model: Add judge_model under [run] in the configuration, "
+                "or model in judges/correctness.yaml"
+            )
+        ],
+    )
+
+
+def test_json_has_the_parts_of_each_problem(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = project / "golden_sets/tickets/cases.jsonl"
+    path.write_text(json.dumps(case(0)) + "\n" + json.dumps(case(1, cluster=3)) + "\n")
+
+    status, lines = check(capsys, "--json")
+
+    assert status == 2
+    assert json.loads("\n".join(lines)) == {
+        "problems": [
+            {
+                "file": "golden_sets/tickets/cases.jsonl",
+                "line": 2,
+                "case_id": "t-0001",
+                "problem": "cluster is 3",
+                "fix": "Write text",
+            }
+        ],
+        "checked": {
+            "config": "evalkit.toml",
+            "features": 1,
+            "prompts": 2,
+            "golden_sets": 1,
+            "cases": 0,
+            "judges": 0,
+        },
+    }
+
+
+@pytest.mark.parametrize("path", ["cases.jsonl", "label.schema.json", "golden_set.yaml", ""])
+def test_a_file_stands_for_the_golden_set_it_belongs_to(
+    project: Path, capsys: pytest.CaptureFixture[str], path: str
+) -> None:
+    status, lines = check(capsys, "--json", f"golden_sets/tickets/{path}", "evalkit.toml")
+
+    assert status == 0
+    assert json.loads("\n".join(lines))["checked"]["golden_sets"] == 1
+
+
+def test_a_path_that_is_not_there_is_a_problem(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(capsys, "golden_sets/tikets") == (
+        2,
+        ['golden_sets/tikets:1: there is no golden_set.yaml: Did you mean "tickets"?'],
+    )
+
+
+def test_a_project_without_anything_is_sound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    status, lines = check(capsys)
+
+    assert status == 0
+    assert lines == [
+        "no problems in 0 features, 0 prompt versions, 0 golden sets, 0 cases, 0 judges"
+    ]
