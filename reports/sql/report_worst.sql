@@ -1,5 +1,5 @@
--- The cases that lost most, worst first: by what gates, then by anything that is measured.
--- Without a baseline, what lacks most to a full score. Trials are averaged first.
+-- The cases that lost most: by what gates, then by anything that is measured. Every meeting
+-- has its share. Without a baseline, what lacks most to a full score. Trials averaged first.
 WITH means AS (
     SELECT
         meeting, golden_set, case_id, case_hash, metric,
@@ -12,14 +12,23 @@ WITH means AS (
 drops AS (
     SELECT
         meeting, golden_set, case_id, case_hash,
-        min(after - before) FILTER (gates.metric IS NOT NULL) AS gating_drop,
+        coalesce(min(after - before) FILTER (gates.metric IS NOT NULL), 0) AS gating_drop,
         min(after - before) AS any_drop,
         sum(after - before) AS total_drop
     FROM means LEFT JOIN gates USING (meeting, metric)
     GROUP BY ALL
+),
+placed AS (
+    SELECT
+        *,
+        row_number() OVER (
+            PARTITION BY meeting ORDER BY gating_drop, any_drop, total_drop, case_id, case_hash
+        ) AS place,
+        count(*) OVER (PARTITION BY meeting) AS n_worse
+    FROM drops
+    WHERE any_drop < -1e-9
 )
-SELECT meeting, golden_set, case_id, case_hash, count(*) OVER () AS n_worse
-FROM drops
-WHERE any_drop < -1e-9
-ORDER BY coalesce(gating_drop, 0), any_drop, total_drop, golden_set, case_id, meeting
+SELECT meeting, golden_set, case_id, case_hash, place, n_worse
+FROM placed
+ORDER BY place, gating_drop, any_drop, total_drop, meeting
 LIMIT $at_most
