@@ -86,9 +86,16 @@ class RunWriter:
                 while written < len(data):
                     written += os.write(self._descriptor, data[written:])
             except OSError:
-                os.ftruncate(self._descriptor, self._size)
+                self._forget_half_line()
                 raise
         self._size += len(data)
+
+    def _forget_half_line(self) -> None:
+        try:
+            os.ftruncate(self._descriptor, self._size)
+        except OSError:
+            # The half line is the last one then, and is dropped when the run is opened again.
+            self._close_journal()
 
     def finished(self) -> Iterator[dict[str, Any]]:
         """The journal's lines. A half-written last line is no line.
@@ -174,13 +181,18 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """A run's manifest. Raises DamagedStore, or StoreError when a newer evalkit wrote it."""
     manifest = read_json(path)
     version = manifest.get("schema_version")
-    if not isinstance(version, int) or not isinstance(manifest.get("files"), dict):
-        raise DamagedStore(f"{path} is damaged: no schema_version or no files.")
-    if version > SCHEMA_VERSION:
+    if isinstance(version, int) and version > SCHEMA_VERSION:
         raise StoreError(
             f"{path} was written by a newer evalkit (schema {version}; this one reads up to "
             f"{SCHEMA_VERSION}). Upgrade evalkit."
         )
+    texts = all(isinstance(manifest.get(key), str) for key in ("run_id", "status", "created_at"))
+    files = manifest.get("files")
+    if not (isinstance(version, int) and texts and isinstance(files, dict)):
+        raise DamagedStore(f"{path} is damaged: it is no run's manifest. Restore it from a copy.")
+    for name, facts in files.items():
+        if ".." in Path(name).parts or not isinstance(facts, dict) or "sha256" not in facts:
+            raise DamagedStore(f"{path} is damaged: file {name!r}. Restore it from a copy.")
     return manifest
 
 

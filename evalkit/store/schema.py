@@ -8,9 +8,10 @@ says what a column is called. `SCHEMA_VERSION` stands in the manifest of every r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -279,14 +280,30 @@ def _arrow_type(kind: Kind) -> pa.DataType:
 
 
 def column_tables() -> str:
-    """The column tables of docs/store.md, as Markdown."""
-    return "\n".join(line for table in TABLES for line in _markdown(table))
+    """The tables of docs/store.md, as Markdown."""
+    tables = {
+        f"`{name}`": [(column.name, column.kind, column.meaning) for column in columns]
+        for name, columns in TABLES.items()
+    }
+    parts = [_markdown(title, rows) for title, rows in tables.items()]
+    for kind, struct in STRUCTS.items():
+        listed = ", ".join(f"`{name}` ({of})" for name, of in struct)
+        parts.append(f"Fields of one of `{kind}`: {listed}.\n")
+    return "\n".join(parts)
 
 
-def _markdown(table: str) -> Iterator[str]:
-    yield f"### `{table}`\n"
-    yield "| column | type | meaning |"
-    yield "| --- | --- | --- |"
-    for column in TABLES[table]:
-        yield f"| `{column.name}` | {column.kind} | {column.meaning} |"
-    yield ""
+def _markdown(title: str, rows: list[tuple[str, Kind, str]]) -> str:
+    lines = [f"### {title}\n", "| column | type | meaning |", "| --- | --- | --- |"]
+    lines += [f"| `{name}` | {kind} | {meaning} |" for name, kind, meaning in rows]
+    return "\n".join(lines) + "\n"
+
+
+def write_page(path: Path) -> None:
+    """Bring the tables of the page up to date: all from its first table on."""
+    text = path.read_text(encoding="utf-8")
+    before, _, _ = text.partition("### `")
+    path.write_text(before + column_tables(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_page(Path(sys.argv[1]))

@@ -37,36 +37,42 @@ def seal_journal(
     Of several lines with one key the first counts. Files of a seal that was killed are
     written anew: no manifest names them, so nobody has read them.
     """
+    scores = f"scores/run={run_id}.parquet"
     _remove_unsealed(store, run_id)
-    with ExitStack() as stack:
-        scores = stack.enter_context(_Sink(store, f"scores/run={run_id}.parquet", "scores"))
-        calls: dict[str, _Sink] = {}
+    with _Sinks(store) as sinks:
+        sinks.open(scores, "scores")
         for line in _first_of_each_key(lines):
             for call in line["calls"]:
-                name = f"calls/date={utc_date(call['ts'])}/{run_id}.parquet"
-                if name not in calls:
-                    calls[name] = stack.enter_context(_Sink(store, name, "calls"))
-                calls[name].add(call)
+                sinks.open(calls_file(call["ts"], run_id), "calls").add(call)
             for score in line["scores"]:
-                scores.add(score)
-            sinks = (scores, *calls.values())
-            if sum(sink.held_bytes for sink in sinks) > GROUP_BYTES:
-                for sink in sinks:
-                    sink.flush()
-    return {sink.name: sink.facts for sink in (scores, *calls.values())}
+                sinks.open(scores, "scores").add(score)
+            sinks.bound_memory()
+    return sinks.facts
 
 
-def utc_date(ts: int) -> str:
-    """The partition of a call that started at `ts` (microseconds since 1970, UTC)."""
-    return datetime.fromtimestamp(ts // 1_000_000, UTC).strftime("%Y-%m-%d")
+def write_calls(calls: Iterable[Row], *, store: Path, file_id: str) -> list[Path]:
+    """Write calls that belong to no run, a file for each day; all of them or none."""
+    with _Sinks(store) as sinks:
+        for call in calls:
+            sinks.open(calls_file(call["ts"], file_id), "calls").add(call)
+            sinks.bound_memory()
+    return [store / name for name in sinks.facts]
 
 
-def write_rows(store: Path, name: str, table: str, rows: Iterable[Row]) -> dict[str, Any]:
-    """Write one Parquet file of `table`; returns its facts: sha256, size, rows."""
-    with _Sink(store, name, table) as sink:
-        for row in rows:
-            sink.add(row)
-    return sink.facts
+def write_labels(labels: Iterable[Row], *, store: Path, file_id: str) -> Path:
+    """Write one file of labels."""
+    name = f"labels/{file_id}.parquet"
+    with _Sinks(store) as sinks:
+        for label in labels:
+            sinks.open(name, "labels").add(label)
+            sinks.bound_memory()
+    return store / name
+
+
+def calls_file(ts: int, file_id: str) -> str:
+    """The file of a call that started at `ts`: a folder for each day, UTC."""
+    day = datetime.fromtimestamp(ts // 1_000_000, UTC).strftime("%Y-%m-%d")
+    return f"calls/date={day}/{file_id}.parquet"
 
 
 def _remove_unsealed(store: Path, run_id: str) -> None:
@@ -87,14 +93,42 @@ def _first_of_each_key(lines: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[s
             yield line
 
 
+class _Sinks:
+    """The files being filled, opened as rows come for them."""
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._stack = ExitStack()
+        self._sinks: dict[str, _Sink] = {}
+
+    def open(self, name: str, table: str) -> _Sink:
+        if name not in self._sinks:
+            self._sinks[name] = self._stack.enter_context(_Sink(self._store / name, table))
+        return self._sinks[name]
+
+    def bound_memory(self) -> None:
+        if sum(sink.held_bytes for sink in self._sinks.values()) > GROUP_BYTES:
+            for sink in self._sinks.values():
+                sink.flush()
+
+    @property
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """File -> sha256, size, rows; once the files are there."""
+        return {name: sink.facts for name, sink in self._sinks.items()}
+
+    def __enter__(self) -> _Sinks:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+
 class _Sink:
     """One Parquet file being filled; it appears when the `with` block ends without an error."""
 
-    def __init__(self, store: Path, name: str, table: str) -> None:
-        self.name = name
+    def __init__(self, path: Path, table: str) -> None:
         self.facts: dict[str, Any] = {}
-        """sha256, size and rows, once the file is there."""
-        self._path = store / name
+        self._path = path
         self._rows = Rows(table)
         self._n_written = 0
 

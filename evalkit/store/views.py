@@ -8,16 +8,24 @@ what stands beside it. Nothing is created before something is written.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import ConfigError, NotComparable, StoreError
 from evalkit.store.engine import Engine, Params, refuse_all_but_one_select
-from evalkit.store.files import is_safe_id, locked, read_json, verify_sha256, write_json
+from evalkit.store.files import (
+    explain_os_errors,
+    is_safe_id,
+    locked,
+    read_json,
+    verify_sha256,
+    write_json,
+    write_whole,
+)
 from evalkit.store.runs import RunWriter, read_manifest, run_folder
-from evalkit.store.schema import TABLES
+from evalkit.store.schema import TABLES, arrow_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,6 +63,7 @@ class Store:
 
     def create_run(self, manifest: Mapping[str, Any]) -> RunWriter:
         """Start the run `manifest["run_id"]`; StoreError when it cannot be written."""
+        self._make()
         return RunWriter(self.path, manifest["run_id"], manifest)
 
     def open_run(self, run_id: str) -> RunWriter:
@@ -98,18 +107,45 @@ class Store:
             )
         found = []
         for name, facts in run["files"].items():
-            if name.startswith(folder) and ".." not in Path(name).parts:
+            if name.startswith(folder):
                 verify_sha256(self.path / name, sha256=facts["sha256"])
                 found.append(self.path / name)
         return found
+
+    def _make(self) -> None:
+        """A new store ignores itself in git: it holds what users wrote."""
+        with explain_os_errors(self.path):
+            try:
+                self.path.mkdir(parents=True)
+            except FileExistsError:
+                return
+        with write_whole(self.path / ".gitignore") as file:
+            file.write(b"*\n")
+
+    # --- calls and labels that belong to no run ---------------------------------------
+
+    def add_calls(self, file_id: str, calls: Iterable[Mapping[str, Any]]) -> list[Path]:
+        """Add calls of production as files of their own, one for each day.
+
+        A call is a dict of `CallRecord`'s fields. Raises StoreError when `file_id` is taken.
+        """
+        from evalkit.store.sealing import write_calls
+
+        self._make()
+        return write_calls(calls, store=self.path, file_id=_file_id(file_id))
+
+    def add_labels(self, file_id: str, labels: Iterable[Mapping[str, Any]]) -> Path:
+        """Add labels (dicts of the columns of `labels`) as a file of their own."""
+        from evalkit.store.sealing import write_labels
+
+        self._make()
+        return write_labels(labels, store=self.path, file_id=_file_id(file_id))
 
     # --- verdicts --------------------------------------------------------------------
 
     def save_verdict(self, verdict_id: str, verdict: Mapping[str, Any]) -> Path:
         """Keep a verdict; a verdict once kept is never changed."""
-        if not is_safe_id(verdict_id):
-            raise StoreError(f"{verdict_id!r} cannot be a file's name.")
-        path = self.path / "verdicts" / f"{verdict_id}.json"
+        path = self.path / "verdicts" / f"{_file_id(verdict_id)}.json"
         created_at = datetime.now(UTC).isoformat(timespec="microseconds")
         write_json(path, {"verdict_id": verdict_id, "created_at": created_at, **verdict})
         return path
@@ -145,16 +181,38 @@ class Store:
 
     def _add_view(self, engine: Engine, view: str) -> None:
         if view == "runs":
-            engine.add_table("runs", _table("runs", map(_run_row, self.runs())))
+            engine.add_table("runs", self._table("runs", self.runs(), _run_rows))
         elif view == "verdicts":
-            rows = (row for verdict in self.verdicts() for row in _verdict_rows(verdict))
-            engine.add_table("verdicts", _table("verdicts", rows))
+            table = self._table("verdicts", self.verdicts(), _verdict_rows)
+            engine.add_table("verdicts", table)
         elif view == "labels":
             engine.add_files(view, self._readable((self.path / "labels").glob("*.parquet")))
         else:
             sealed = self._all_sealed_files(f"{view}/")
             loose = self._calls_outside_runs() if view == "calls" else []
             engine.add_files(view, [*sealed, *self._readable(loose)])
+
+    def _table(
+        self,
+        view: str,
+        documents: Iterable[Mapping[str, Any]],
+        rows_of: Callable[[Mapping[str, Any]], list[dict[str, Any]]],
+    ) -> pa.Table:
+        """Manifests or verdicts as a table; one that does not fit the columns is left out."""
+        import pyarrow as pa
+
+        from evalkit.store.sealing import Rows
+
+        batches = []
+        for document in documents:
+            try:
+                rows = Rows(view)
+                for row in rows_of(document):
+                    rows.add(row)
+                batches.append(rows.take())
+            except (StoreError, ValueError, TypeError, AttributeError) as error:
+                self._problem(f"{view}: {document.get(view[:-1] + '_id', '?')}: {error}")
+        return pa.Table.from_batches(batches, schema=arrow_schema(view))
 
     def _all_sealed_files(self, folder: str) -> list[Path]:
         found: list[Path] = []
@@ -186,6 +244,12 @@ class Store:
             except (pa.ArrowException, OSError) as error:
                 self._problem(f"{path} is damaged: {error}. It is left out.")
         return found
+
+
+def _file_id(name: str) -> str:
+    if not is_safe_id(name):
+        raise StoreError(f"{name!r} cannot be a file's name: letters, digits, '.', '_', '-' can.")
+    return name
 
 
 class Baselines:
@@ -220,21 +284,10 @@ class Baselines:
 # --- manifests and verdicts as rows ------------------------------------------------
 
 
-def _table(view: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    import pyarrow as pa
-
-    from evalkit.store.sealing import Rows
-
-    held = Rows(view)
-    for row in rows:
-        held.add(row)
-    return pa.Table.from_batches([held.take()] if len(held) else [], schema=held.schema)
-
-
-def _run_row(run: Mapping[str, Any]) -> dict[str, Any]:
+def _run_rows(run: Mapping[str, Any]) -> list[dict[str, Any]]:
     golden_sets = run.get("golden_sets") or {}
     git = run.get("git") or {}
-    return {
+    row = {
         **run,
         "created_at": _time(run["created_at"]),
         "sealed_at": _time(run.get("sealed_at")),
@@ -245,6 +298,7 @@ def _run_row(run: Mapping[str, Any]) -> dict[str, Any]:
         "git_dirty": git.get("dirty"),
         "files": list(run["files"]),
     }
+    return [row]
 
 
 def _verdict_rows(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
