@@ -24,6 +24,7 @@ from tests.score.golden_sets import (
     config,
     json_values,
     load,
+    metric,
     objects,
     problems,
     quick,

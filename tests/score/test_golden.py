@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from evalkit.errors import GoldenSetError
 from evalkit.schemas import find_faults, load_schema
 from evalkit.score.checks import CHECKS
 from evalkit.score.golden import find_golden_sets, load_golden_set
 from evalkit.strict import loads_json
-from tests.score.golden_sets import CASE, HEADER, case, config, load, metric, problems, write
+from tests.score.golden_sets import (
+    CASE,
+    HEADER,
+    case,
+    config,
+    json_values,
+    load,
+    metric,
+    problems,
+    quick,
+    write,
+)
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -266,6 +280,56 @@ def test_a_judge_that_needs_a_reference_needs_it_in_every_case(tmp_path: Path) -
             "Add it, or drop right in golden_set.yaml:5."
         )
     ]
+
+
+def mostly(right: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """`right`, and now and then any value."""
+    return st.integers(0, 9).flatmap(lambda n: right if n else json_values)
+
+
+right_metrics = st.sampled_from(
+    [
+        {"name": "a", "check": "equals", "path": "/label", "gate": True},
+        {"name": "b", "judge": "helpfulness", "max_drop": 0.1},
+        {"name": "c", "check": "json_schema", "schema": {"type": "object"}, "must_pass": True},
+    ]
+)
+odd_metrics = st.fixed_dictionaries(
+    {"name": st.just("d")},
+    optional={
+        "check": st.sampled_from(sorted(CHECKS)),
+        "judge": st.just("helpfulness"),
+        "value": json_values,
+        "max": json_values,
+        "gate": json_values,
+    },
+)
+
+
+@quick
+@given(
+    header=st.fixed_dictionaries(
+        {"name": st.just("tickets"), "feature": mostly(st.just("classify"))},
+        optional={
+            "metrics": mostly(
+                st.lists(mostly(right_metrics) | odd_metrics, max_size=3, unique_by=json.dumps)
+            ),
+            "slices": mostly(st.just(["channel"])),
+            "must_pass": mostly(st.just(["t-1"]) | st.booleans()),
+            "cases": mostly(st.lists(mostly(st.just(CASE)), max_size=1)),
+            "trials": mostly(st.integers(1, 9)),
+        },
+    )
+)
+def test_any_header_is_a_golden_set_or_a_list_of_problems(
+    tmp_path: Path, header: dict[str, Any]
+) -> None:
+    try:
+        golden = load(tmp_path, [CASE], json.dumps(header))
+    except GoldenSetError:
+        return
+
+    assert len(list(golden.cases)) == len(golden.cases) > 0
 
 
 # --- the schemas for editors ---------------------------------------------------------
