@@ -52,7 +52,7 @@ class Behaviour:
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str | None = None
     body: str | None = None
-    """Sent as it is, in place of the wire's own reply."""
+    """Sent as it is, in place of the wire's own reply; `\udcff` is the byte 0xff."""
     error_code: str | None = None
     """`error.code` (OpenAI) or `error.type` (Anthropic) of an error reply."""
     error_message: str | None = None

@@ -330,7 +330,7 @@ def _plain(request: Request, behaviour: Behaviour) -> tuple[bytes, bytes]:
         text = wires.error_body(request.path, behaviour)
     else:
         text = wires.whole(request, behaviour)
-    body = text.encode()
+    body = text.encode("utf-8", "surrogateescape")
     if behaviour.gzip:
         body = gzip.compress(body)
     return _head(behaviour, "application/json", f"content-length: {len(body)}"), body

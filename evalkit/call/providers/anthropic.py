@@ -17,6 +17,7 @@ from evalkit.call.providers.replies import (
     items,
     mapping,
     mended,
+    quoted,
     raise_if_error,
     read_json,
     text,
@@ -262,7 +263,9 @@ class _Reading:
         if self._reason == "refusal":
             raise CallError("refusal", "the model refused to answer")
         if self._reason not in FINISH_REASONS:
-            raise CallError("bad_reply", f"unknown stop_reason {self._reason[:40]!r}")
+            raise CallError(
+                "bad_reply", f"unknown stop_reason: {quoted(self._reason, self._secrets)}"
+            )
         reason = FINISH_REASONS[self._reason]
         yield Finish(
             finish_reason="stop" if reason == "tool_calls" and not self._calls else reason,

@@ -17,6 +17,7 @@ from evalkit.call.providers.replies import (
     items,
     mapping,
     mended,
+    quoted,
     raise_if_error,
     read_json,
     text,
@@ -174,7 +175,9 @@ class _Reading:
         if self._reason == "error":
             raise CallError("server", "the reply ended with finish_reason error")
         if self._reason not in FINISH_REASONS:
-            raise CallError("bad_reply", f"unknown finish_reason {self._reason[:40]!r}")
+            raise CallError(
+                "bad_reply", f"unknown finish_reason: {quoted(self._reason, self._secrets)}"
+            )
         n = self._logprob_count
         yield Finish(
             finish_reason=FINISH_REASONS[self._reason],

@@ -92,8 +92,12 @@ def _outcome(call: Callable[[], Any]) -> tuple[BaseException | None, Any]:
     """Result or exception as values: a future cannot carry StopIteration."""
     try:
         return None, call()
+    except StopIteration as error:
+        wrapped = RuntimeError(repr(error))
+        wrapped.__cause__ = error
+        return wrapped, None
     except (Exception, SystemExit) as error:
-        return (RuntimeError(repr(error)) if isinstance(error, StopIteration) else error), None
+        return error, None
 
 
 def _load(target: str) -> Callable[..., Any]:

@@ -53,7 +53,7 @@ class HttpTransport:
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failures: tuple[type[Exception], ...] = ()
-        self._proxy = proxy_for(self.url)
+        self._proxy: str | None = None
         self._secret_names = _secret_names(settings)
         missing = [name for name in self._secret_names if not os.environ.get(name, "").strip()]
         if missing:
@@ -95,6 +95,7 @@ class HttpTransport:
         import aiohttp
 
         self._failures = (aiohttp.ClientError, OSError, UnicodeError)  # the last: no host name
+        self._proxy = proxy_for(self.url)
         settings = self._settings
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
@@ -133,7 +134,8 @@ class HttpTransport:
         if isinstance(error, aiohttp.ClientResponseError) and not isinstance(
             error, aiohttp.ClientHttpProxyError
         ):
-            return CallError("bad_reply", f"{name} does not speak HTTP: {error.message[:100]!r}")
+            reason = quoted(error.message, self.secrets)
+            return CallError("bad_reply", f"{name} does not speak HTTP: {reason}")
         reason = quoted(str(error), self.secrets) or type(error).__name__
         return CallError("connect", f"no connection to {name}: {reason}")
 

@@ -44,9 +44,9 @@ def test_pieces_of_any_size_give_the_same_events(size: int) -> None:
     assert decode(*chunks) == EVENTS
 
 
-@pytest.mark.parametrize("cut", range(len(STREAM)))
-def test_a_cut_at_any_byte_changes_nothing(cut: int) -> None:
-    assert decode(STREAM[:cut], STREAM[cut:]) == EVENTS
+def test_a_cut_at_any_byte_changes_nothing() -> None:
+    for cut in range(len(STREAM)):
+        assert decode(STREAM[:cut], STREAM[cut:]) == EVENTS, f"cut at byte {cut}"
 
 
 @given(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -32,8 +33,15 @@ from tests.call.providers.asking import (
 )
 from tests.loopback import Behaviour, Loopback, Rule
 
-WIRES = ["openai", "anthropic", "http"]
-pytestmark = pytest.mark.parametrize("wire", WIRES)
+MODELS = pytest.mark.parametrize("wire", ["openai", "anthropic"])
+"""Wires that stream; an application's reply comes whole."""
+
+
+@pytest.fixture(params=["openai", "anthropic", "http"])
+def wire(request: pytest.FixtureRequest) -> str:
+    """Every test that asks for it runs on every wire over HTTP."""
+    name: str = request.param
+    return name
 
 
 def unused_port() -> int:
@@ -133,9 +141,8 @@ async def test_a_deadline_ends_a_call_that_never_answers(wire: str) -> None:
     assert finish.finish_reason == "stop"
 
 
+@MODELS
 async def test_leaving_a_stream_early_closes_its_connection(wire: str) -> None:
-    if wire == "http":
-        pytest.skip("an application's reply comes whole")
     with Loopback(Rule(Behaviour(text="a b c d e f", stall_after=5))) as server:
         async with provider_of(wire, server) as provider:
             async with aclosing(provider.stream(a_request(stream=True))) as events:
@@ -234,13 +241,11 @@ def tls_server(folder: Path) -> Iterator[tuple[str, Path]]:
         yield server.url.replace("http:", "https:"), certificate
 
 
-async def test_certificates_are_checked_unless_told_otherwise(wire: str, tmp_path: Path) -> None:
-    if wire != "http":
-        pytest.skip("the wires share their transport")
+async def test_certificates_are_checked_unless_told_otherwise(tmp_path: Path) -> None:
     with tls_server(tmp_path) as (url, certificate):
         outcomes = {}
         for verify in (True, False, certificate):
-            async with provider_of(wire, base_url=url, verify=verify) as provider:
+            async with provider_of("http", base_url=url, verify=verify) as provider:
                 try:
                     text, _ = await ask(provider)
                     outcomes[verify] = text
@@ -312,11 +317,10 @@ async def test_a_reply_beyond_the_bound_is_too_large(wire: str, gzip: bool) -> N
     assert error.kind == "too_large"
 
 
+@MODELS
 async def test_a_stream_beyond_the_bound_is_too_large(
     wire: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if wire == "http":
-        pytest.skip("an application's reply comes whole")
     monkeypatch.setattr(transport, "MAX_REPLY_BYTES", 10_000)
     with Loopback(Rule(Behaviour(text="word " * 2000))) as server:
         async with provider_of(wire, server) as provider:
@@ -405,7 +409,7 @@ async def test_a_key_that_does_not_fit_a_header_is_not_sent_nor_shown(
     with Loopback() as server:
         async with provider_of(wire, server, api_key_env=KEY_NAME) as provider:
             # The environment of a process cannot hold every key that is tested here.
-            monkeypatch.setattr(transport.os, "environ", {KEY_NAME: key})
+            monkeypatch.setattr(os, "environ", {KEY_NAME: key})
             error = await failure(provider)
 
         assert error.kind == "auth"
@@ -459,7 +463,7 @@ async def test_no_failure_shows_the_key(
 
 
 def test_a_proxy_is_taken_from_the_environment_but_not_for_this_machine(
-    wire: str, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
     monkeypatch.setenv("no_proxy", "internal.example")
