@@ -149,6 +149,8 @@ class Engine:
     def _lock_down(self, connection: duckdb.DuckDBPyConnection) -> None:
         paths = ", ".join(_literal(file) for files in self._files.values() for file in files)
         _run(connection, "SET TimeZone = 'UTC'")
+        # Else a query of two seconds draws a bar into what a command prints as JSON.
+        _run(connection, "SET enable_progress_bar = false")
         _run(connection, f"SET allowed_paths = [{paths}]")
         _run(connection, "SET enable_external_access = false")
         _run(connection, "SET lock_configuration = true")
