@@ -32,17 +32,23 @@ def is_safe_id(name: str) -> bool:
 
 
 class WholeFile:
-    """A file being written under a temporary name; knows its checksum as it grows."""
+    """A file being written under a temporary name; knows its checksum as it grows.
+
+    Once ended it takes writes and drops them: a Parquet writer that failed writes its
+    footer when it is collected, and the descriptor may be another file's by then.
+    """
 
     closed = False
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+        self._descriptor: int | None = descriptor
         self._digest = hashlib.sha256()
         self.size = 0
 
     def write(self, data: Any) -> int:
         left = memoryview(data).cast("B")
+        if self._descriptor is None:
+            return len(left)
         self._digest.update(left)
         self.size += len(left)
         while left:
@@ -54,6 +60,9 @@ class WholeFile:
 
     def flush(self) -> None:
         """Nothing is buffered here."""
+
+    def end(self) -> None:
+        self._descriptor = None
 
     @property
     def sha256(self) -> str:
@@ -73,8 +82,9 @@ def write_whole(path: Path, *, replace: bool = False) -> Iterator[WholeFile]:
         # A leftover may be a second name of a finished file: unlink it, never truncate it.
         temporary.unlink(missing_ok=True)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        file = WholeFile(descriptor)
         try:
-            yield WholeFile(descriptor)
+            yield file
             os.fsync(descriptor)
             if replace:
                 os.replace(temporary, path)
@@ -82,6 +92,7 @@ def write_whole(path: Path, *, replace: bool = False) -> Iterator[WholeFile]:
                 _link(temporary, path)
             _sync_folder(path.parent)
         finally:
+            file.end()
             os.close(descriptor)
             temporary.unlink(missing_ok=True)
 
