@@ -35,13 +35,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--llm-eval-no-gate", action="store_true", help="Score only; never fail.")
     for name, (action, text) in _OPTIONS.items():
         group.addoption(f"--llm-eval-{name}", action=action, default=None, help=text)
-        repeatable = action == "append"
-        parser.addini(
-            _ini(name),
-            f"{text} (as --llm-eval-{name})",
-            type="args" if repeatable else "string",
-            default=None,
-        )
+        described = f"{text} (as --llm-eval-{name})"
+        if action == "append":
+            parser.addini(_ini(name), described, type="args", default=None)
+        else:
+            parser.addini(_ini(name), described, type="string", default=None)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -264,7 +264,7 @@ class GoldenFile(pytest.File):
             )
 
 
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException]) -> Any:
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         if isinstance(excinfo.value, EvalkitError):
             return str(excinfo.value)
         return super().repr_failure(excinfo)

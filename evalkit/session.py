@@ -181,7 +181,7 @@ def _golden_manifest(golden: GoldenSet, settings: Settings) -> dict[str, Any]:
         "path": str(path.relative_to(root) if path.is_relative_to(root) else path),
         "feature": golden.feature,
         "slices": list(golden.slices),
-        "must_pass_cases": [c.id for c in golden.cases if c.must_pass],
+        "must_pass_cases": list(golden.must_pass),
         "metrics": [
             {
                 "name": metric.name,

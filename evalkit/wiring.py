@@ -159,7 +159,7 @@ def _check_scorer(metric: MetricSpec, base: Path) -> Scorer:
         metric=metric.name,
         tier=1,
         name=metric.kind,
-        version=check_version(metric.check_spec()),
+        version=check_version(metric.check_spec(), base=folder),
         gate=metric.gate,
         must_pass=metric.must_pass,
         score=compile_check(metric.check_spec(), base=folder),

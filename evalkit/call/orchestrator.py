@@ -43,6 +43,7 @@ from evalkit.records import (
 
 Sink = Callable[[CallRecord], None]
 Emit = Callable[[str], Awaitable[None]]
+CHANGED_FEATURES_KEPT = 256
 STREAM_PIECES_AHEAD = 64
 """Pieces of a stream that wait for a slow reader before the provider has to."""
 
@@ -68,6 +69,7 @@ class Orchestrator:
         self._clock = clock or Clock()
         self.prompts = PromptRegistry(settings.root)
         self._gates: dict[str, ProviderGate] = {}
+        self._changed: dict[tuple[Any, ...], FeatureSettings] = {}
         self._schemas: dict[Path, tuple[Mapping[str, Any], Validate]] = {}
 
     @classmethod
@@ -241,12 +243,24 @@ class Orchestrator:
             known = ", ".join(sorted(self.settings.features)) or "none"
             raise ConfigError(f"no feature {name!r} in the configuration. There are: {known}.")
         changes = {key: value for key, value in overrides.items() if value is not None}
+        if not changes and prompt is None:
+            return feature
+        key = (name, prompt, *changes.items())
+        if key not in self._changed:
+            if len(self._changed) >= CHANGED_FEATURES_KEPT:
+                self._changed.clear()
+            self._changed[key] = self._with_changes(feature, changes, prompt)
+        return self._changed[key]
+
+    def _with_changes(
+        self, feature: FeatureSettings, changes: dict[str, Any], prompt: str | None
+    ) -> FeatureSettings:
         if prompt is not None:
             prompt_name, at, version = prompt.rpartition("@")
             if not (at and prompt_name and version):
                 raise ConfigError(f"{prompt!r} is not NAME@VERSION, e.g. classify-ticket@v2.")
             changes |= {"prompt_name": prompt_name, "prompt_version": version}
-        return replace(feature, **changes) if changes else feature
+        return replace(feature, **changes)
 
     def _check_flag(self, call: Call) -> None:
         flag = call.feature.flag

@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,20 +37,23 @@ def new_id() -> str:
 class Stages:
     """Milliseconds spent in each stage of a call, in the order they ran."""
 
-    __slots__ = ("_monotonic", "ms")
+    __slots__ = ("_monotonic", "_name", "_started", "ms")
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
+        self._name, self._started = "", 0.0
         self.ms: dict[str, float] = {}
 
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        started = self._monotonic()
-        try:
-            yield
-        finally:
-            spent = (self._monotonic() - started) * 1000
-            self.ms[name] = round(self.ms.get(name, 0.0) + spent, 3)
+    def __call__(self, name: str) -> Stages:
+        """A stage begins; it ends with the `with` block. One stage at a time."""
+        self._name, self._started = name, self._monotonic()
+        return self
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *error: object) -> None:
+        spent = (self._monotonic() - self._started) * 1000
+        self.ms[self._name] = round(self.ms.get(self._name, 0.0) + spent, 3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Protocol
 
 from evalkit.call.budget import Budget
@@ -395,14 +396,10 @@ def count_line(line: Mapping[str, Any], summary: RunSummary) -> None:
             summary.must_pass_failures.append((golden_set, pair, case_id, score["metric"]))
 
 
-def as_json(record: Any) -> dict[str, Any]:
-    """A flat record as a dict of its fields; nested records too, by their own fields."""
-    return {name: _plain(getattr(record, name)) for name in record.__slots__}
+def as_json(record: CallRecord | Score) -> dict[str, Any]:
+    """A record by its fields; what is nested in it the journal's encoder takes apart."""
+    names, values = _FIELDS[type(record)]
+    return dict(zip(names, values(record), strict=True))
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    if hasattr(value, "__slots__") and hasattr(value, "__dataclass_fields__"):
-        return as_json(value)
-    return value
+_FIELDS = {kind: (kind.__slots__, attrgetter(*kind.__slots__)) for kind in (CallRecord, Score)}

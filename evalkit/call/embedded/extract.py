@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from itertools import islice
 from typing import Any
 
 from evalkit.call.embedded.structure import Slot
 from evalkit.call.embedded.text import STOP_WORDS, WORD, fold, stem
 from evalkit.call.embedded.values import (
+    MAX_FOUND,
     Found,
     Money,
     amounts,
@@ -35,6 +37,9 @@ from evalkit.call.embedded.values import (
 
 WINDOW_WORDS = 9
 """How far from a value its words may stand."""
+NEAR_CHARS = 200
+MAX_CHARS = 20_000
+"""A longer text is read up to here."""
 EVIDENCE = 0.3
 """What the words around a value must add up to before it is believed, where null is allowed."""
 
@@ -204,6 +209,7 @@ _NO_EVIDENCE = {stem(w) for w in ["null", "text", "say", "field", "value", "stri
 
 def fill(plan: FieldPlan, text: str, taken: Sequence[Found] = ()) -> Filled:
     """The field's value in `text`; `taken` are places that belong to other kinds of value."""
+    text = text[:MAX_CHARS]
     candidates = [
         found
         for found in _FINDERS[plan.kind](plan, text)
@@ -225,7 +231,9 @@ def fill(plan: FieldPlan, text: str, taken: Sequence[Found] = ()) -> Filled:
 
 def fill_all(plan: FieldPlan, text: str) -> list[Filled]:
     """Every value of the field's kind in `text`, in order, each once."""
-    found = [Filled(_written(plan, one), 0.6, one) for one in _FINDERS[plan.kind](plan, text)]
+    found = [
+        Filled(_written(plan, one), 0.6, one) for one in _FINDERS[plan.kind](plan, text[:MAX_CHARS])
+    ]
     return list({repr(one.value): one for one in found}.values())
 
 
@@ -246,8 +254,8 @@ def _evidence(
 ) -> float:
     """How much the words around a candidate say that it is the one, near words most."""
     score = 0.0
-    before = _window(text[: found.start], from_end=True)
-    after = _window(text[found.end :], from_end=False)
+    before = _window(text[max(0, found.start - NEAR_CHARS) : found.start], from_end=True)
+    after = _window(text[found.end : found.end + NEAR_CHARS], from_end=False)
     for words_there, side in ((before, 1.0), (after, 0.7)):
         for distance, word in enumerate(words_there):
             weight = plan.near.get(word, 0.0)
@@ -266,7 +274,7 @@ def _counting(text: str, found: Found) -> float:
     """How much a number looks like it counts things: `2 x`, `2 pcs`, `2 folding chairs`."""
     if re.search(r"[x×]|pcs", text[found.start : found.end], re.IGNORECASE):
         return 0.6
-    return 0.35 if _THINGS.match(text[found.end :]) else 0.0
+    return 0.35 if _THINGS.match(text[found.end : found.end + 100]) else 0.0
 
 
 _THINGS = re.compile(r"[ \t]+(?:[^\W\d_]+[ \t]+){0,2}[^\W\d_]{2,}(?:s|en)\b")
@@ -275,8 +283,7 @@ _STOPS = re.compile(r"[.!?;](?:\s|$)|\n")
 
 def _window(text: str, *, from_end: bool) -> list[str]:
     """Telling stems beside a value, nearest first, up to the end of its sentence or line."""
-    stretch = text[-200:] if from_end else text[:200]
-    pieces = _STOPS.split(stretch)
+    pieces = _STOPS.split(text)
     stretch = pieces[-1] if from_end else pieces[0]
     found = [
         stem(word)
@@ -328,7 +335,7 @@ _NAME_LEADS = re.compile(
 def _find_names(plan: FieldPlan, text: str) -> list[Found]:
     """Capitalised runs after a lead such as "my name is" or "Regards," or all of them."""
     runs = [run for run in full_names(text) if fold(run.value.split()[0]) not in STOP_WORDS]
-    led = [run for run in runs if _NAME_LEADS.search(text[: run.start][-40:])]
+    led = [run for run in runs if _NAME_LEADS.search(text[max(0, run.start - 40) : run.start])]
     return led or [run for run in runs if " " in run.value] or runs
 
 
@@ -340,7 +347,7 @@ def _find_text(plan: FieldPlan, text: str) -> list[Found]:
         return [Found(line[1].strip(), line.start(1), line.end(1))]
     pieces = [
         Found(match.group().strip(), match.start(), match.end())
-        for match in re.finditer(r"[^.!?\n]+[.!?]?", text)
+        for match in islice(re.finditer(r"[^.!?\n]+[.!?]?", text), MAX_FOUND)
         if match.group().strip()
     ]
     best = max(pieces, key=lambda piece: _overlap(plan, piece.value), default=None)

@@ -103,8 +103,8 @@ FIELD_TOPIC = re.compile(
     re.IGNORECASE,
 )
 
-_DATA = re.compile(r"<data(?:\s[^>]*)?>\n?(.*?)\n?</data>", re.DOTALL)
-_DOCUMENT = re.compile(r"<document\b([^>]*)>\n?(.*?)\n?</document>", re.DOTALL)
+_DATA = re.compile(r"<data(?:\s[^>]{0,200})?>\n?(.*?)\n?</data>", re.DOTALL)
+_DOCUMENT = re.compile(r"<document\b([^>]{0,2000})>\n?(.*?)\n?</document>", re.DOTALL)
 _ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
 _QUESTION_LINE = re.compile(
     r"^[ \t]*(?:customer(?:'s)? )?(?:question|query|frage|pregunta|input|text|ticket|message)"
@@ -143,7 +143,7 @@ def split_messages(messages: Sequence[Message]) -> Split:
     """
     users = [i for i, m in enumerate(messages) if m.get("role") == "user"]
     texts = [content_of(message) for message in messages]
-    with_data = [i for i in users if _DATA.search(texts[i]) or _DOCUMENT.search(texts[i])]
+    with_data = [i for i in users if _blocks(_DATA, texts[i]) or _blocks(_DOCUMENT, texts[i])]
     case = (with_data or users or [-1])[-1]
     systems = [t for m, t in zip(messages, texts, strict=True) if m.get("role") in _TELLING]
     pairs = [
@@ -165,18 +165,34 @@ _TELLING = ("system", "developer")
 
 def _case_of(text: str) -> tuple[str, tuple[Document, ...], str]:
     """A user message's data, its documents, and what is left as instruction."""
-    documents = tuple(_document(m.group(1), m.group(2)) for m in _DOCUMENT.finditer(text))
-    without = _DOCUMENT.sub("\n", text)
-    blocks = [_plain(block) for block in _DATA.findall(without)]
+    documents = tuple(_document(m[1], m[2]) for m in _blocks(_DOCUMENT, text))
+    without = _without(_DOCUMENT, text)
+    blocks = [_plain(block[1]) for block in _blocks(_DATA, without)]
     if blocks:
-        return "\n".join(blocks), documents, _DATA.sub("\n", without)
+        return "\n".join(blocks), documents, _without(_DATA, without)
     asked = _QUESTION_LINE.findall(without)
     return (_plain(asked[-1] if asked else without.strip()), documents, "")
 
 
+def _blocks(pattern: re.Pattern[str], text: str) -> list[re.Match[str]]:
+    return list(pattern.finditer(text, 0, _closed(pattern, text)))
+
+
+def _without(pattern: re.Pattern[str], text: str) -> str:
+    end = _closed(pattern, text)
+    return pattern.sub("\n", text[:end]) + text[end:]
+
+
+def _closed(pattern: re.Pattern[str], text: str) -> int:
+    """Where the last block ends: behind it, every open tag would be read on in vain."""
+    tag = "</data>" if pattern is _DATA else "</document>"
+    last = text.rfind(tag)
+    return last + len(tag) if last >= 0 else 0
+
+
 def _document(attributes: str, body: str) -> Document:
     named = dict(_ATTRIBUTE.findall(attributes))
-    inner = _DATA.search(body)
+    inner = _DATA.search(body, 0, _closed(_DATA, body))
     return Document(
         id=_plain(named.get("id", "")),
         title=_plain(named.get("title", "")),
@@ -186,7 +202,7 @@ def _document(attributes: str, body: str) -> Document:
 
 def _shown(text: str) -> str:
     """The data of an example's user message, or the message where it has no block."""
-    return "\n".join(_plain(block) for block in _DATA.findall(text)) or _plain(text)
+    return "\n".join(_plain(block[1]) for block in _blocks(_DATA, text)) or _plain(text)
 
 
 def _plain(text: str) -> str:

@@ -10,9 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal, InvalidOperation
+from itertools import islice
 from typing import Any
 
 from evalkit.call.embedded.text import fold
+
+
+MAX_FOUND = 200
+"""Values of one kind that are looked at in one text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,7 @@ def dates(text: str, *, month_first: bool = False) -> list[Found]:
     """
     found: list[Found] = []
     yearless: list[tuple[int, int, int, int]] = []
-    for match in _DATE.finditer(text):
+    for match in islice(_DATE.finditer(text), MAX_FOUND):
         year, month, day = _parts(match, month_first)
         if year is None:
             yearless.append((month, day, match.start(), match.end()))
@@ -165,7 +170,7 @@ _PLAIN_NUMBER = re.compile(rf"(?<![\w.,#/:-])-?(?:{_NUMBER})(?![\w:/-]|[.,]\d)")
 def amounts(text: str) -> list[Found]:
     """Every number with a currency beside it, as `Money`."""
     found = []
-    for match in _AMOUNT.finditer(text):
+    for match in islice(_AMOUNT.finditer(text), MAX_FOUND):
         number = read_number(match["n1"] or match["n2"])
         if number is not None:
             unit = currency_code(match["before"] or match["after"])
@@ -186,7 +191,7 @@ def currencies(text: str) -> list[Found]:
     """Every currency sign, code or name."""
     pattern = rf"(?<![A-Za-z])(?:{_UNIT_AFTER})"
     found = []
-    for match in re.finditer(pattern, text, re.IGNORECASE):
+    for match in islice(re.finditer(pattern, text, re.IGNORECASE), MAX_FOUND):
         code = currency_code(match.group())
         if code is not None and (
             match.group() in _SIGNS or len(match.group()) > 3 or match.group().isupper()
@@ -198,7 +203,7 @@ def currencies(text: str) -> list[Found]:
 def numbers(text: str) -> list[Found]:
     """Every number that stands alone, as a `Decimal`."""
     found = []
-    for match in _PLAIN_NUMBER.finditer(text):
+    for match in islice(_PLAIN_NUMBER.finditer(text), MAX_FOUND):
         number = read_number(match.group())
         if number is not None:
             found.append(Found(number, match.start(), match.end()))
@@ -255,8 +260,8 @@ _NOT_COUNTED = re.compile(
 def counts(text: str) -> list[Found]:
     """Every whole number that may count things, in digits or as a word; no durations."""
     found = []
-    for match in _COUNT.finditer(text):
-        if _NOT_COUNTED.match(text[match.end() :]):
+    for match in islice(_COUNT.finditer(text), MAX_FOUND):
+        if _NOT_COUNTED.match(text[match.end() : match.end() + 40]):
             continue
         value = int(match["digits"]) if match["digits"] else _COUNT_WORDS[fold(match["word"])]
         found.append(Found(value, match.start(), match.end()))
@@ -281,7 +286,7 @@ _FULL_NAME = re.compile(
 
 
 def _all(pattern: re.Pattern[str], text: str) -> Iterator[Found]:
-    for match in pattern.finditer(text):
+    for match in islice(pattern.finditer(text), MAX_FOUND):
         yield Found(match.group(), match.start(), match.end())
 
 

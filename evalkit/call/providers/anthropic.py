@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from evalkit.call.providers.replies import (
@@ -23,7 +24,7 @@ from evalkit.call.providers.replies import (
     text,
     text_or_none,
 )
-from evalkit.call.providers.requests import is_closed, read_options, write_json
+from evalkit.call.providers.requests import Remembered, is_closed, read_options, write_json
 from evalkit.call.providers.transport import HttpTransport
 from evalkit.config import ProviderSettings
 from evalkit.errors import CallError
@@ -73,6 +74,7 @@ class AnthropicProvider:
         options = read_options(settings, OPTIONS)
         self._structured: str = options["structured"]
         self._cache: bool = options["cache"]
+        self._constrains = Remembered(partial(is_closed, refused=UNCONSTRAINED, all_required=False))
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Event, None]:
         body = self._body(request)
@@ -121,8 +123,7 @@ class AnthropicProvider:
         """Add the schema of the answer to a request, in the way that is to be used."""
         way = self._structured
         if way == "auto":
-            closed = is_closed(schema, refused=UNCONSTRAINED, all_required=False)
-            way = "output_config" if closed else "tool"
+            way = "output_config" if self._constrains(schema) else "tool"
         if way == "output_config":
             wanted = {"type": "json_schema", "schema": schema}
             body["output_config"] = {**body.get("output_config", {}), "format": wanted}

@@ -23,7 +23,7 @@ from evalkit.call.providers.replies import (
     text,
     text_or_none,
 )
-from evalkit.call.providers.requests import is_closed, read_options, write_json
+from evalkit.call.providers.requests import Remembered, is_closed, read_options, write_json
 from evalkit.call.providers.transport import HttpTransport
 from evalkit.config import ProviderSettings
 from evalkit.errors import CallError
@@ -61,6 +61,7 @@ class OpenAIProvider:
         self._http = HttpTransport(settings, path="/chat/completions")
         options = read_options(settings, OPTIONS)
         self._structured: str = options["structured"]
+        self._formats = Remembered(self._format)
         self._stream_usage: bool = options["stream_usage"]
         at_openai = urlsplit(self._http.url).hostname == "api.openai.com"
         self._max_tokens_field: str = options["max_tokens_field"] or (
@@ -99,7 +100,7 @@ class OpenAIProvider:
         if request.seed is not None:
             body["seed"] = request.seed
         if request.response_schema is not None and self._structured != "off":
-            body["response_format"] = self._format(request.response_schema)
+            body["response_format"] = self._formats(request.response_schema)
         if request.tools:
             body["tools"] = [_tool(tool) for tool in request.tools]
         if request.stream:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from evalkit.config import ProviderSettings
 from evalkit.errors import CallError, ConfigError
+
+MAX_REMEMBERED = 256
 
 
 def _plain(value: Any) -> Any:
@@ -48,6 +50,22 @@ def read_options(
     if problems:
         raise ConfigError(problems)
     return {name: next(iter(values)) for name, values in known.items()} | dict(settings.options)
+
+
+class Remembered:
+    """What `make` makes of a schema, kept per object: a feature asks with the same one always."""
+
+    def __init__(self, make: Callable[[Mapping[str, Any]], Any]) -> None:
+        self._make = make
+        self._made: dict[int, tuple[Mapping[str, Any], Any]] = {}
+
+    def __call__(self, schema: Mapping[str, Any]) -> Any:
+        known = self._made.get(id(schema))
+        if known is None:
+            if len(self._made) >= MAX_REMEMBERED:
+                self._made.clear()
+            known = self._made[id(schema)] = schema, self._make(schema)
+        return known[1]
 
 
 def is_closed(schema: Any, *, refused: Collection[str] = (), all_required: bool = True) -> bool:
