@@ -18,8 +18,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from benchmarks.runner import SCHEMA
@@ -42,6 +42,8 @@ BODY = {
 }
 
 Call = Callable[[], Awaitable[None]]
+OpenCall = Callable[[str, int], AbstractAsyncContextManager[Call]]
+"""Base URL and connections to one client's call, connections open until left."""
 
 
 @asynccontextmanager
@@ -73,7 +75,7 @@ async def httpx_call(base_url: str, in_flight: int) -> AsyncIterator[Call]:
         yield call
 
 
-def provider_call(*, stream: bool) -> Callable[[str, int], object]:
+def provider_call(*, stream: bool) -> OpenCall:
     @asynccontextmanager
     async def open_call(base_url: str, in_flight: int) -> AsyncIterator[Call]:
         from evalkit.call.providers import build_provider
@@ -98,7 +100,7 @@ def provider_call(*, stream: bool) -> Callable[[str, int], object]:
     return open_call
 
 
-CLIENTS = {
+CLIENTS: dict[str, OpenCall] = {
     "aiohttp": aiohttp_call,
     "httpx on aiohttp": httpx_call,
     "evalkit": provider_call(stream=False),
@@ -113,10 +115,10 @@ def cpu_s() -> float:
 
 async def measure(name: str, base_url: str, calls: int, in_flight: int) -> tuple[float, float]:
     """(CPU microseconds per call, wall seconds), connections warm."""
-    async with CLIENTS[name](base_url, in_flight) as call:  # type: ignore[attr-defined]
+    async with CLIENTS[name](base_url, in_flight) as call:
 
-        async def work(numbers: object) -> None:
-            for _ in numbers:  # type: ignore[attr-defined]
+        async def work(numbers: Iterable[int]) -> None:
+            for _ in numbers:
                 await call()
 
         await asyncio.gather(*(call() for _ in range(in_flight)))

@@ -6,7 +6,7 @@ golden sets and judges use; a `pattern` is not solved.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -71,7 +71,7 @@ def _number(schema: Any, seed: int, root: Any, depth: int) -> Any:
     return low + (high - low) * (1 + seed % 9) / 10
 
 
-_SAMPLERS = {
+_SAMPLERS: dict[str, Callable[[Any, int, Any, int], Any]] = {
     "object": _object,
     "array": _array,
     "string": _string,

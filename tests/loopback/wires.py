@@ -65,8 +65,8 @@ def error_body(path: str, behaviour: Behaviour) -> str:
     if path.endswith("/messages"):
         error = {"type": behaviour.error_code or "api_error", "message": message}
         return json.dumps({"type": "error", "error": error})
-    error = {"message": message, "type": "error", "param": None, "code": behaviour.error_code}
-    return json.dumps({"error": error})
+    code = behaviour.error_code
+    return json.dumps({"error": {"message": message, "type": "error", "param": None, "code": code}})
 
 
 def whole(request: Request, behaviour: Behaviour) -> str:
@@ -153,7 +153,7 @@ def _openai_events(request: Request, behaviour: Behaviour, text: str) -> Iterato
         yield event({"refusal": behaviour.refusal})
     elif not behaviour.tool_calls or behaviour.text is not None:
         for token in _TOKENS.findall(text):
-            more = {}
+            more: dict[str, Any] = {}
             if behaviour.logprob is not None:
                 more["logprobs"] = {"content": [{"token": token, "logprob": behaviour.logprob}]}
             yield event({"content": token}, **more)
@@ -222,7 +222,7 @@ def _anthropic_stop(behaviour: Behaviour, blocks: list[dict[str, Any]]) -> str |
 
 def _anthropic_whole(request: Request, behaviour: Behaviour, text: str) -> dict[str, Any]:
     blocks = _anthropic_blocks(request, behaviour, text)
-    body = {
+    body: dict[str, Any] = {
         "id": f"msg_{request.number}",
         "type": "message",
         "role": "assistant",
