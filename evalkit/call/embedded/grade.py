@@ -19,6 +19,9 @@ from evalkit.records import Json, Message
 
 NUMBER_DIFFERS = 0.4
 """What is left of the agreement when a number of the one is not in the other."""
+MAX_CLAIMS = 100
+MAX_PIECES = 2_000
+"""Sentences of an answer, and of its documents, that are looked at."""
 _BLOCK = re.compile(
     r'^<judge-(input|documents|reference|output) nonce="([^"]+)">\n(.*)\n</judge-\1>$', re.MULTILINE
 )
@@ -167,22 +170,26 @@ def support(said: str, documents: Sequence[str]) -> tuple[float, str]:
     """
     if _NO_CLAIM.match(said.strip()):
         return 1.0, ""
-    claims = [claim for claim in sentences(said) if _terms(claim)]
+    claims = [claim for claim in sentences(said) if _terms(claim)][:MAX_CLAIMS]
     if not claims:
         return 0.0, ""
-    pieces = [piece for text in documents for piece in sentences(text)]
-    shares = [max((_held(claim, piece) for piece in pieces), default=0.0) for claim in claims]
+    pieces = [piece for text in documents for piece in sentences(text)][:MAX_PIECES]
+    known = [(_terms(piece), set(_NUMBER.findall(piece))) for piece in pieces]
+    shares = [_best_support(claim, known) for claim in claims]
     mean = sum(shares) / len(shares)
     weakest = min(range(len(claims)), key=shares.__getitem__)
     return mean, claims[weakest] if shares[weakest] < 1 else ""
 
 
-def _held(claim: str, piece: str) -> float:
-    terms = _terms(claim)
-    share = len(terms & _terms(piece)) / len(terms)
-    if set(_NUMBER.findall(claim)) - set(_NUMBER.findall(piece)):
-        share *= NUMBER_DIFFERS
-    return share
+def _best_support(claim: str, known: Sequence[tuple[frozenset[str], set[str]]]) -> float:
+    terms, numbers = _terms(claim), set(_NUMBER.findall(claim))
+    return max(
+        (
+            len(terms & held) / len(terms) * (NUMBER_DIFFERS if numbers - held_numbers else 1.0)
+            for held, held_numbers in known
+        ),
+        default=0.0,
+    )
 
 
 def _terms(text: str) -> frozenset[str]:

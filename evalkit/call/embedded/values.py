@@ -15,7 +15,6 @@ from typing import Any
 
 from evalkit.call.embedded.text import fold
 
-
 MAX_FOUND = 200
 """Values of one kind that are looked at in one text."""
 
