@@ -22,7 +22,11 @@ FILE = click.Path(path_type=Path, dir_okay=False, writable=True)
 
 
 @click.command("gate")
-@click.option("--candidate", metavar="RUN|FILE", help="Default: the newest complete run.")
+@click.option(
+    "--candidate",
+    metavar="RUN|FILE",
+    help="Default: latest, the newest complete run; latest~1 is the one before.",
+)
 @click.option(
     "--baseline",
     metavar="RUN|FILE|branch:NAME",

@@ -18,6 +18,7 @@ Manifest: TypeAlias = Mapping[str, Any]
 
 PAIR = re.compile(r"[^/@]+/[^/@:]+@[^/@:]+")
 BRANCH = "branch:"
+LATEST = re.compile(r"latest(?:~(\d{1,4}))?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,17 @@ def _colons(text: str) -> list[int]:
 
 
 def find_run(runs: Sequence[Manifest], text: str) -> Manifest:
-    """The run of that id, or of the only id that begins so."""
+    """The run of that id or the only id that begins so; `latest`, `latest~1`, … count back.
+
+    Counted are complete runs, newest first.
+    """
+    counted = LATEST.fullmatch(text)
+    if counted:
+        complete = [run for run in runs if run.get("status") == "complete"]
+        back = int(counted[1] or 0)
+        if back < len(complete):
+            return complete[back]
+        raise ConfigError(f"{text}: this store has {len(complete)} complete runs.")
     found = [run for run in runs if run["run_id"] == text] or [
         run for run in runs if len(text) >= 6 and str(run["run_id"]).startswith(text)
     ]

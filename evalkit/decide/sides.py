@@ -15,6 +15,7 @@ from evalkit.decide.comparison import Planned, Rule, Side
 from evalkit.decide.pairing import Group, Source
 from evalkit.decide.selectors import (
     BRANCH,
+    LATEST,
     Manifest,
     Selector,
     counterpart,
@@ -178,6 +179,8 @@ class Sides:
         return next((source for source in defaults if source is not None), None)
 
     def _is_run(self, text: str) -> bool:
+        if LATEST.fullmatch(text):
+            return True
         return any(str(run["run_id"]).startswith(text) for run in self.runs) and len(text) >= 6
 
     def _open(self, run: Manifest) -> Source:
