@@ -113,9 +113,9 @@ def worst_cases(
     for row in engine.rows(find_sql("report_case_rows", project=project)):
         by_case.setdefault((row["meeting"], row["case_id"], row["case_hash"]), []).append(row)
     texts = _texts(engine, by_case.values())
-    n_worse: dict[int, int] = {int(one["meeting"]): int(one["n_worse"]) for one in chosen}
+    n_worse = {int(one["meeting"]): int(one["n_worse"]) for one in chosen}
     counts: dict[str, int] = {}
-    for number, n in n_worse.items():
+    for number, n in sorted(n_worse.items()):
         name = meetings[number].golden_set
         counts[name] = counts.get(name, 0) + n
     cases = []

@@ -159,7 +159,8 @@ def _dropped(entry: Entry, level: str) -> str:
     return (
         f"Fell by {abs(100 * entry['delta']):.1f} points over {count(entry['n'], 'case')} "
         f"({level} interval {interval(entry['ci'])}), "
-        f"p {p_value(entry['p_adjusted'], sign=True)} after correction for the other metrics.{changed}"
+        f"p {p_value(entry['p_adjusted'], sign=True)} after correction for the other metrics."
+        + changed
     )
 
 

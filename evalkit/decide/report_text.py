@@ -123,7 +123,7 @@ def side_by_side(before: str, after: str) -> tuple[Shown, Shown]:
     matcher = SequenceMatcher(None, a, b, autojunk=False)
     if matcher.ratio() < MIN_ALIKE:
         return left, right
-    marks_a, marks_b = [True] * len(a), [True] * len(b)
+    marks_a, marks_b = ([not token.isspace() for token in tokens] for tokens in (a, b))
     for block in matcher.get_matching_blocks():
         marks_a[block.a : block.a + block.size] = [False] * block.size
         marks_b[block.b : block.b + block.size] = [False] * block.size
@@ -134,8 +134,12 @@ def side_by_side(before: str, after: str) -> tuple[Shown, Shown]:
 
 
 def _pieces(tokens: Sequence[str], marks: Sequence[bool]) -> tuple[tuple[str, bool], ...]:
+    """Runs of tokens that are marked alike; a blank between two marked words joins them."""
     pieces: list[tuple[str, bool]] = []
-    for token, mark in zip(tokens, marks, strict=True):
+    following = [*marks[1:], False]
+    for token, word, after in zip(tokens, marks, following, strict=True):
+        joins = token.isspace() and "\n" not in token and after and pieces and pieces[-1][1]
+        mark = word or bool(joins)
         if pieces and pieces[-1][1] == mark:
             pieces[-1] = (pieces[-1][0] + token, mark)
         else:
@@ -168,5 +172,13 @@ def _one_value(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
-        return "".join(f"\n- {json.dumps(one, ensure_ascii=False)}" for one in value)
+        return "".join(f"\n- {_document(one)}" for one in value)
     return json.dumps(value, ensure_ascii=False)
+
+
+def _document(one: dict[str, Any]) -> str:
+    """A document as people write one; anything else as JSON."""
+    if one.keys() <= {"id", "title", "text"} and isinstance(one.get("text"), str):
+        title = f"{one['title']}: " if one.get("title") else ""
+        return f"[{one.get('id', '')}] {title}{one['text']}"
+    return json.dumps(one, ensure_ascii=False)
