@@ -1,0 +1,155 @@
+"""Does the gate keep its promises? Error rates and power on golden sets whose truth is known.
+
+    python -m benchmarks.gate_calibration [--short] [--json FILE] [--markdown FILE] [--others DIR]
+
+Every replicate draws both sides (`worlds`), and asks the code that the gate itself asks.
+Printed: the share of replicates, three Monte Carlo standard errors, the bound, and whether
+it holds; exit code 1 when one does not. A bound from above gets the three errors, a bound
+from below gets none; `--short` grants five either way. `--others` runs other published
+gates on the same files (`other_gates`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.scenarios import CELLS, REPLICATES, Cell
+
+PORTION = 250
+"""Replicates of one task of the pool; each portion has a seed of its own."""
+WORKERS = 2
+
+
+@dataclass(frozen=True)
+class Line:
+    """One bound, as measured."""
+
+    scenario: str
+    cell: str
+    measure: str
+    value: float
+    errors: float
+    """Three Monte Carlo standard errors; five of a short run."""
+    bound: str
+    holds: bool
+
+
+def portion_of(task: tuple[int, int, int]) -> dict[str, float]:
+    """Sum of every measure over one portion of a cell's replicates."""
+    index, portion, replicates = task
+    cell = CELLS[index]
+    generator = np.random.default_rng([20_260, index, portion])
+    sums: dict[str, float] = {}
+    for _ in range(replicates):
+        for name, value in cell.replicate(generator, **cell.options).items():
+            sums[name] = sums.get(name, 0.0) + float(value)
+    return sums
+
+
+def lines_of(
+    cell: Cell, means: Mapping[str, float], replicates: int, *, lenient: bool
+) -> Iterable[Line]:
+    for bound in cell.bounds:
+        value = bound.value(means)
+        errors = (5 if lenient else 3) * bound.standard_error(means, replicates)
+        holds = bound.holds(value, errors, lenient=lenient)
+        yield Line(cell.scenario, cell.name, bound.measure, value, errors, bound.text, holds)
+
+
+def calibrate(scale: float, *, workers: int = WORKERS) -> list[Line]:
+    """Run every cell with `scale` times its replicates; lines in the order of the cells."""
+    wanted = [max(round(cell.replicates * scale), 1) for cell in CELLS]
+    tasks = [
+        (index, start, min(PORTION, replicates - start))
+        for index, replicates in enumerate(wanted)
+        for start in range(0, replicates, PORTION)
+    ]
+    totals: list[dict[str, float]] = [{} for _ in CELLS]
+    with ProcessPoolExecutor(workers) as pool:
+        for (index, _, _), sums in zip(tasks, pool.map(portion_of, tasks), strict=True):
+            for name, value in sums.items():
+                totals[index][name] = totals[index].get(name, 0.0) + value
+    lines = []
+    for cell, total, replicates in zip(CELLS, totals, wanted, strict=True):
+        means = {name: value / replicates for name, value in total.items()}
+        lines += lines_of(cell, means, replicates, lenient=scale < 1)
+    return lines
+
+
+def render(lines: Sequence[Line]) -> str:
+    """A table for people; one heading per scenario."""
+    out, scenario = [], ""
+    for line in lines:
+        if line.scenario != scenario:
+            scenario = line.scenario
+            out.append(f"\n{scenario}")
+        mark = "ok  " if line.holds else "FAIL"
+        value = f"{100 * line.value:6.2f} ± {100 * line.errors:4.2f} %"
+        out.append(f"  {mark} {value}  {line.bound:<34} {line.measure}: {line.cell}")
+    return "\n".join(out)
+
+
+def markdown(lines: Sequence[Line]) -> str:
+    """The table of docs/statistics.md: one row per scenario and measure, worst cell shown."""
+    rows = ["| scenario | measured | bound | cells | worst cell | value | holds |"]
+    rows.append("|---|---|---|---|---|---|---|")
+    groups: dict[tuple[str, str, str], list[Line]] = {}
+    for line in lines:
+        groups.setdefault((line.scenario, line.measure, line.bound), []).append(line)
+    for (scenario, measure, bound), group in groups.items():
+        worst = max(group, key=lambda line: line.value) if "≤" in bound else group[0]
+        if "≥" in bound:
+            worst = min(group, key=lambda line: line.value)
+        if "±" in bound:
+            worst = max(group, key=lambda line: abs(line.value - 0.9))
+        value = f"{100 * worst.value:.2f} % ± {100 * worst.errors:.2f}"
+        holds = "yes" if all(line.holds for line in group) else "**no**"
+        cells = [scenario, measure, bound, str(len(group)), worst.cell, value, holds]
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks.gate_calibration", description=__doc__)
+    parser.add_argument("--short", action="store_true", help="few replicates, some seconds")
+    parser.add_argument("--json", type=Path, help="write every line as JSON")
+    parser.add_argument("--markdown", type=Path, help="write the table of docs/statistics.md")
+    parser.add_argument("--others", type=Path, help="environment of the other gates; made if new")
+    options = parser.parse_args(arguments)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    started = time.perf_counter()
+    scale = 0.01 if options.short else 1.0
+    lines = calibrate(scale)
+    print(render(lines))
+    failed = [line for line in lines if not line.holds]
+    took = time.perf_counter() - started
+    print(f"\n{len(lines)} bounds, {len(failed)} broken; {REPLICATES * scale:.0f} or more", end=" ")
+    print(f"replicates each, {took:.0f} s")
+    others: list[dict[str, object]] = []
+    if options.others is None:
+        print("other gates: skipped; --others DIR installs and runs them beside this one")
+    else:
+        from benchmarks.other_gates import compare_gates
+
+        others = compare_gates(options.others, replicates=20 if options.short else 300)
+    if options.json:
+        data = {"lines": [asdict(line) for line in lines], "others": others, "seconds": took}
+        options.json.write_text(json.dumps(data, indent=1), encoding="utf-8")
+    if options.markdown:
+        options.markdown.write_text(markdown(lines), encoding="utf-8")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
