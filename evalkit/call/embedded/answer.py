@@ -68,7 +68,9 @@ class Answering:
         shares = np.exp(SHARPNESS * (scores - scores.max()))
         confidence = float(shares[best] / shares.sum())
         if self._told.abstain_phrase is not None and scores[best] < ABSTAIN_BELOW:
-            return self._form(self._told.abstain_phrase, []), 1.0 - float(scores[best])
+            return self._form(self._told.abstain_phrase, []), min(
+                1.0, max(0.0, 1.0 - float(scores[best]))
+            )
         cited = self._cited(scores, best, documents, passages)
         return self._form(self._text(best, passages), cited), confidence
 

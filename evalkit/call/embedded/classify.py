@@ -15,7 +15,7 @@ import numpy as np
 
 from evalkit.call.embedded.reading import Instructions, Item, Shot
 from evalkit.call.embedded.similarity import Backend, Index, Vector
-from evalkit.call.embedded.text import fold, sentences, words
+from evalkit.call.embedded.text import fold, sentences, without_unticked, words
 
 EXCLUSION_WEIGHT = 0.5
 SHARPNESS = 2.0
@@ -64,6 +64,7 @@ class Classifier:
 
     def votes(self, text: str) -> Vector:
         """One vote per label, shape (n_labels,)."""
+        text = without_unticked(text)
         votes = self._for.similarities(text)[: len(self.labels)]
         if self._not_for is not None:
             votes = votes - EXCLUSION_WEIGHT * self._not_for.similarities(text)

@@ -378,12 +378,16 @@ _FENCE = re.compile(r"^```\w*\n?|\n?```$")
 
 def _shots_in(text: str) -> tuple[list[Shot], str]:
     """Worked examples written into the prompt's text, and the text without them."""
-    shots = []
-    for pattern in (_SHOT, _ARROW_SHOT):
-        for match in pattern.finditer(text):
-            shots.append(Shot(text=_bare(match["text"]), answer=_bare(match["answer"])))
-        text = pattern.sub("\n", text)
-    return shots, text
+    shots: list[Shot] = []
+
+    def take(match: re.Match[str]) -> str:
+        shown, answer = _bare(match["text"]), _bare(match["answer"])
+        if match.re is _ARROW_SHOT and len(answer.split()) > 2 >= len(shown.split()):
+            return match.group()  # `"late" → the parcel is overdue` describes a label
+        shots.append(Shot(text=shown, answer=answer))
+        return "\n"
+
+    return shots, _ARROW_SHOT.sub(take, _SHOT.sub(take, text))
 
 
 def _bare(text: str) -> str:

@@ -10,7 +10,6 @@ from evalkit.call.embedded.extract import FieldPlan, Filled, fill, fill_all, pla
 from evalkit.call.embedded.reading import FIELD_TOPIC, Instructions
 from evalkit.call.embedded.similarity import Backend
 from evalkit.call.embedded.structure import Slot
-from evalkit.call.embedded.text import without_unticked
 from evalkit.call.embedded.values import Money, currency_code
 from evalkit.records import Json
 
@@ -117,7 +116,7 @@ def _leaves(slot: Slot) -> Sequence[Slot]:
 
 
 def _choose(plan: _ChoiceField, text: str, confidences: list[float]) -> Json:
-    chosen = plan.classifier.choose(without_unticked(text))
+    chosen = plan.classifier.choose(text)
     if plan.may_be_null and chosen.best_vote < NOTHING_FITS_BELOW:
         confidences.append(0.6)
         return None
