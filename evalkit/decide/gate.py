@@ -293,7 +293,7 @@ class _Gate:
 
     def _budget(self, plans: Sequence[Planned]) -> dict[str, Any]:
         meetings = meetings_of(plans)
-        if not meetings:
+        if not any(m.candidate.has_calls or m.baseline.has_calls for m in meetings.values()):
             return {}
         by_number = {meetings[plan.key].number: plan for plan in plans if plan.key in meetings}
         rows = pairing.budget_rows(self.sides.engine, project=self.project)

@@ -30,6 +30,17 @@ EXCLUDED = "excluded"
 """Outcome of a row that another model served than the pair names."""
 ABSENT = "absent"
 """Outcome of a case that one side has no row of, and should have."""
+MISSING_OUTCOMES = (
+    ABSENT,
+    "infra_error",
+    "judge_error",
+    "check_error",
+    "budget_stop",
+    "cancelled",
+    "no_score",
+    EXCLUDED,
+)
+"""Why a side may have no score of a case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +86,8 @@ class Group:
     n_rows: int
     has_hashes: bool
     has_slices: bool
+    has_calls: bool
+    """Whether any row knows its call's latency or cost."""
     versions: tuple[str, str] | None
     """Least and greatest scorer_version; None where none is known."""
 
@@ -87,6 +100,13 @@ class Meeting:
     baseline: Group
     number: int
     """The same for all metrics of one golden set and two pairs."""
+
+
+PER_CASE = (
+    "baseline", "candidate", "baseline_var", "candidate_var", "baseline_trials",
+    "candidate_trials", "baseline_rows", "candidate_rows",
+)  # fmt: skip
+"""Columns of the pairing query, and fields of `Cases`, that hold a number per case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +182,7 @@ def groups_of(engine: Engine) -> list[Group]:
         SELECT source, golden_set, metric, model, prompt_name, prompt_version,
             max(tier) AS tier, count(*) AS n, max(case_hash) <> '' AS has_hashes,
             coalesce(max(len(slices)), 0) > 0 AS has_slices,
+            count(latency_ms) + count(cost_usd) > 0 AS has_calls,
             min(scorer_version) FILTER (score IS NOT NULL) AS least_version,
             max(scorer_version) FILTER (score IS NOT NULL) AS greatest_version
         FROM score_rows GROUP BY ALL
@@ -181,6 +202,7 @@ def groups_of(engine: Engine) -> list[Group]:
             n_rows=int(row["n"]),
             has_hashes=bool(row["has_hashes"]),
             has_slices=bool(row["has_slices"]),
+            has_calls=bool(row["has_calls"]),
             versions=(
                 None
                 if row["least_version"] is None
@@ -196,19 +218,19 @@ def pair_cases(
 ) -> list[Cases]:
     """The cases of each meeting, in the order of `meetings`; `runs` are sources that are runs."""
     _write_plan(engine, meetings)
-    engine.rows(find_sql("paired_cases", project=project))
-    columns = engine.columns("""
-        SELECT comparison, case_id, case_hash,
-            baseline_mean AS b, candidate_mean AS c,
-            baseline_var AS b_var, candidate_var AS c_var,
-            baseline_trials::DOUBLE AS b_trials, candidate_trials::DOUBLE AS c_trials,
-            baseline_rows::DOUBLE AS b_rows, candidate_rows::DOUBLE AS c_rows,
+    sql = find_sql("paired_cases", project=project)
+    codes = ", ".join(f"'{name}'" for name in MISSING_OUTCOMES)
+    columns = engine.columns(f"""
+        SELECT comparison, case_id, baseline, candidate, baseline_var, candidate_var,
+            baseline_trials::DOUBLE AS baseline_trials,
+            candidate_trials::DOUBLE AS candidate_trials,
+            baseline_rows::DOUBLE AS baseline_rows, candidate_rows::DOUBLE AS candidate_rows,
             excluded_rows > 0 AS excluded,
-            coalesce(baseline_outcome, '') AS b_outcome,
-            coalesce(candidate_outcome, '') AS c_outcome,
+            coalesce(list_position([{codes}], baseline_outcome), 1) - 1 AS baseline_outcome,
+            coalesce(list_position([{codes}], candidate_outcome), 1) - 1 AS candidate_outcome,
             cluster IS NOT NULL AS clustered,
             CASE WHEN cluster IS NULL THEN hash(case_id) ELSE hash(cluster) END AS cluster
-        FROM paired_cases ORDER BY position
+        FROM ({sql})
         """)
     arrays = {name: np.asarray(values) for name, values in columns.items()}
     ends = np.searchsorted(arrays["comparison"], np.arange(len(meetings) + 1))
@@ -261,31 +283,24 @@ def _cases_of(
     A complete run has every case it was asked for, so a case it lacks was not in its
     golden set; from a results file a missing row is a missing score.
     """
-    only_b, only_c = part["c_rows"] == 0, part["b_rows"] == 0
-    edited = _edited(part["case_id"], only_b, only_c)
+    ids = part["case_id"]
+    only_b, only_c = part["candidate_rows"] == 0, part["baseline_rows"] == 0
+    edited = _edited(ids, only_b, only_c)
     unpaired = edited | (only_b & trusts_candidate) | (only_c & trusts_baseline)
     kept = ~unpaired
-    edited_ids = set(part["case_id"][edited].tolist())
-    outcomes = {
-        "baseline": _missing(part["b"], part["b_outcome"], kept),
-        "candidate": _missing(part["c"], part["c_outcome"], kept),
-    }
+    n_edited = len(set(ids[edited].tolist()))
     clustered = bool(part["clustered"][kept].any())
     return Cases(
-        ids=part["case_id"][kept],
-        baseline=part["b"][kept],
-        candidate=part["c"][kept],
-        baseline_var=part["b_var"][kept],
-        candidate_var=part["c_var"][kept],
-        baseline_trials=part["b_trials"][kept],
-        candidate_trials=part["c_trials"][kept],
-        baseline_rows=part["b_rows"][kept],
-        candidate_rows=part["c_rows"][kept],
+        ids=ids[kept],
+        **{name: part[name][kept] for name in PER_CASE},
         clusters=part["cluster"][kept] if clustered else None,
-        outcomes=outcomes,
+        outcomes={
+            side: _missing(part[side][kept], part[f"{side}_outcome"][kept])
+            for side in ("baseline", "candidate")
+        },
         excluded=int(part["excluded"].sum()),
-        unpaired=int(unpaired.sum()) - (int(edited.sum()) - len(edited_ids)),
-        uncovered=0 if trusts_baseline and trusts_candidate else len(edited_ids),
+        unpaired=int(unpaired.sum()) - int(edited.sum()) + n_edited,
+        uncovered=0 if trusts_baseline and trusts_candidate else n_edited,
     )
 
 
@@ -299,9 +314,12 @@ def _edited(
     return (only_b | only_c) & np.fromiter((i in both for i in ids), np.bool_, len(ids))
 
 
-def _missing(means: NDArray[Any], outcome: NDArray[Any], kept: NDArray[np.bool_]) -> dict[str, int]:
-    counts = Counter(name or ABSENT for name in outcome[kept & np.isnan(means)].tolist())
-    return dict(sorted(counts.items()))
+def _missing(means: NDArray[Any], codes: NDArray[Any]) -> dict[str, int]:
+    """Outcome -> cases without a score."""
+    counts = np.bincount(
+        codes[np.isnan(means)].astype(np.int64), minlength=len(MISSING_OUTCOMES)
+    ).tolist()
+    return {name: n for name, n in zip(MISSING_OUTCOMES, counts, strict=True) if n}
 
 
 # --- slices -------------------------------------------------------------------------
@@ -326,15 +344,10 @@ def slices_of(engine: Engine, *, n_comparisons: int) -> list[dict[str, Ids]]:
 def take(cases: Cases, ids: Ids) -> Cases:
     """The cases of a slice. What is missing is counted anew; what is unpaired has no slice."""
     inside = np.isin(cases.ids, ids)
-    arrays = {
-        name: getattr(cases, name)[inside]
-        for name in (
-            "ids", "baseline", "candidate", "baseline_var", "candidate_var", "baseline_trials",
-            "candidate_trials", "baseline_rows", "candidate_rows",
-        )
-    }  # fmt: skip
+    arrays = {name: getattr(cases, name)[inside] for name in PER_CASE}
     gone = {side: int(np.isnan(arrays[side]).sum()) for side in ("baseline", "candidate")}
     return Cases(
+        ids=cases.ids[inside],
         **arrays,
         clusters=None if cases.clusters is None else cases.clusters[inside],
         outcomes={side: {"no_score": n} if n else {} for side, n in gone.items()},

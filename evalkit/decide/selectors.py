@@ -18,6 +18,8 @@ Manifest: TypeAlias = Mapping[str, Any]
 
 PAIR = re.compile(r"[^/@]+/[^/@:]+@[^/@:]+")
 BRANCH = "branch:"
+SHORTEST_ID = 6
+"""Letters of a run id that are enough to name it."""
 LATEST = re.compile(r"latest(?:~(\d{1,4}))?")
 
 
@@ -81,23 +83,19 @@ def _colons(text: str) -> list[int]:
 # --- runs ---------------------------------------------------------------------------
 
 
-def find_run(runs: Sequence[Manifest], text: str) -> Manifest:
-    """The run of that id or the only id that begins so; `latest`, `latest~1`, … count back.
-
-    Counted are complete runs, newest first.
-    """
-    counted = LATEST.fullmatch(text)
-    if counted:
-        complete = [run for run in runs if run.get("status") == "complete"]
-        back = int(counted[1] or 0)
-        if back < len(complete):
-            return complete[back]
-        raise ConfigError(f"{text}: this store has {len(complete)} complete runs.")
-    found = [run for run in runs if run["run_id"] == text] or [
-        run for run in runs if len(text) >= 6 and str(run["run_id"]).startswith(text)
+def runs_named(runs: Sequence[Manifest], text: str) -> list[Manifest]:
+    """The run of that id, else all whose id begins so (six letters at least)."""
+    exact = [run for run in runs if run["run_id"] == text]
+    return exact or [
+        run for run in runs if len(text) >= SHORTEST_ID and str(run["run_id"]).startswith(text)
     ]
+
+
+def find_run(runs: Sequence[Manifest], text: str) -> Manifest:
+    """The one run that `text` names. Raises ConfigError when none or several do."""
+    found = runs_named(runs, text)
     if len(found) != 1:
-        what = "no run" if not found else f"{len(found)} runs begin with"
+        what = "no run is named" if not found else f"{len(found)} runs begin with"
         raise ConfigError(
             f'{what} {text!r} in this store. `evalkit query "SELECT run_id FROM runs"` lists them.'
         )

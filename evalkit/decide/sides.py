@@ -25,6 +25,7 @@ from evalkit.decide.selectors import (
     parse_compare,
     parse_selector,
     require_complete,
+    runs_named,
 )
 from evalkit.errors import ConfigError, NotComparable
 from evalkit.records import Pair
@@ -181,7 +182,7 @@ class Sides:
     def _is_run(self, text: str) -> bool:
         if LATEST.fullmatch(text):
             return True
-        return any(str(run["run_id"]).startswith(text) for run in self.runs) and len(text) >= 6
+        return bool(runs_named(self.runs, text))
 
     def _open(self, run: Manifest) -> Source:
         run_id = str(run["run_id"])

@@ -141,8 +141,8 @@ def _changed(cases: Cases | None) -> dict[str, list[str]]:
     if cases is None:
         return {"regressed_cases": [], "improved_cases": []}
     d = cases.candidate - cases.baseline
-    order = np.argsort(d, kind="stable")
-    down, up = order[d[order] < -SAME], order[d[order] > SAME][::-1]
+    worst, best = np.argsort(d, kind="stable"), np.argsort(-d, kind="stable")
+    down, up = worst[d[worst] < -SAME], best[d[best] > SAME]
     return {
         "regressed_cases": cases.ids[down[:LISTED_CASES]].tolist(),
         "improved_cases": cases.ids[up[:LISTED_CASES]].tolist(),

@@ -55,6 +55,7 @@ CHUNK = 50_000
 """Rows handed to the engine at a time."""
 SHOWN_PROBLEMS = 20
 MAX_ROWS = 20_000_000
+LARGE_CSV_BYTES = 1_000_000
 
 Row: TypeAlias = tuple[int, list[str | None]]
 """Line number and the cells, in the order of the columns found."""
@@ -88,20 +89,35 @@ def load_results(path: Path) -> Results:
         )
     if not path.is_file():
         raise InputFileError(f"{path}: no such file.")
-    with Engine() as engine:
-        try:
-            if kind == "parquet":
-                found = _add_parquet(engine, path)
-            else:
-                found, rows = _read_csv(path) if kind == "csv" else _read_jsonl(path)
-                engine.add_table("raw", _text_table(found, rows, path))
-        except OSError as error:
-            raise InputFileError(f"{path}: cannot be read: {error.strerror or error}.") from None
-        _refuse_bad_rows(engine, path, unit="row" if kind == "parquet" else "line")
-        table = engine.arrow(_TYPED)
+    try:
+        found, table = _checked(path, kind)
+    except OSError as error:
+        raise InputFileError(f"{path}: cannot be read: {error.strerror or error}.") from None
     if table.num_rows == 0:
         raise InputFileError(f"{path}: no rows. Give one for every case and metric.")
     return Results(path=path, table=table, notes=tuple(_notes(found, path)))
+
+
+def _checked(path: Path, kind: str) -> tuple[list[str], pa.Table]:
+    """The columns found and the typed rows.
+
+    A large plain CSV file is read at once; only if something is wrong in it is it read
+    again line by line, to say where.
+    """
+    with Engine() as engine:
+        if kind == "parquet":
+            found = _add_parquet(engine, path)
+            _refuse_bad_rows(engine, path, unit="row")
+            return found, engine.arrow(_TYPED)
+        found, rows = _read_csv(path) if kind == "csv" else _read_jsonl(path)
+        at_once = _plain_csv_table(path, found) if kind == "csv" else None
+        if at_once is not None:
+            engine.add_table("raw", at_once)
+            if not _problems(engine, path, unit="line"):
+                return found, engine.arrow(_TYPED)
+        engine.add_table("raw", _text_table(found, rows, path))
+        _refuse_bad_rows(engine, path, unit="line")
+        return found, engine.arrow(_TYPED)
 
 
 # --- CSV --------------------------------------------------------------------------
@@ -117,6 +133,42 @@ def _read_csv(path: Path) -> tuple[list[str], Iterator[Row]]:
     found = [name.strip() for name in names]
     _check_header(found, f"{path}:{line}", names)
     return found, _csv_cells(path, len(found))
+
+
+def _plain_csv_table(path: Path, found: Sequence[str]) -> pa.Table | None:
+    """All rows at once, of a large file whose lines are its records; else None."""
+    if path.stat().st_size < LARGE_CSV_BYTES or not _is_plainly_quoted(path.read_bytes()):
+        return None
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    try:
+        table = arrow_csv.read_csv(
+            path,
+            read_options=arrow_csv.ReadOptions(column_names=found, skip_rows=1),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types=dict.fromkeys(found, pa.string()),
+                null_values=[""],
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=True,
+            ),
+        )
+    except pa.ArrowInvalid:
+        return None
+    if table.num_rows > MAX_ROWS:
+        return None
+    lines = pa.array(range(2, table.num_rows + 2), pa.int64())
+    nothing = pa.nulls(table.num_rows, pa.string())
+    return pa.table(
+        {"line": lines} | {name: table[name] if name in found else nothing for name in COLUMNS}
+    )
+
+
+def _is_plainly_quoted(data: bytes) -> bool:
+    """Whether every quote begins or ends a cell: then any two CSV readers agree."""
+    begin = data.count(b',"') + data.count(b'\n"') + data.startswith(b'"')
+    end = data.count(b'",') + data.count(b'"\n') + data.count(b'"\r') + data.endswith(b'"')
+    return begin == end and begin + end == data.count(b'"')
 
 
 def _csv_cells(path: Path, width: int) -> Iterator[Row]:
@@ -335,19 +387,23 @@ _KEY = "golden_set, model, prompt_name, prompt_version, case_id, case_hash, tria
 
 
 def _refuse_bad_rows(engine: Engine, path: Path, *, unit: str) -> None:
-    at = "" if unit == "line" else " row "
-    problems = [f"{path}:{at}{row['line']}: {_problem(row)}" for row in engine.rows(_problem_sql())]
-    problems += [
-        f"{path}:{at}{row['again']}: case {_cut(row['case_id'])}, metric {_cut(row['metric'])}"
-        f"{'' if row['trial'] is None else ', trial ' + _cut(row['trial'])} stands on {unit} "
-        f"{row['line']} already. Keep one, or number the trials in a column trial."
-        for row in engine.rows(_DUPLICATES)
-    ]
+    problems = _problems(engine, path, unit=unit)
     if problems:
-        more = len(problems) > SHOWN_PROBLEMS
-        raise InputFileError(
-            "\n".join([*problems[:SHOWN_PROBLEMS], *(["… and more like these."] if more else [])])
-        )
+        more = ["… and more like these."] if len(problems) > SHOWN_PROBLEMS else []
+        raise InputFileError("\n".join([*problems[:SHOWN_PROBLEMS], *more]))
+
+
+def _problems(engine: Engine, path: Path, *, unit: str) -> list[str]:
+    """What is wrong with the rows of `raw`, a line each; a few more than are shown."""
+    at = "" if unit == "line" else " row "
+    bad = engine.rows(_problem_sql())
+    twice = engine.rows(_DUPLICATES)
+    return [f"{path}:{at}{row['line']}: {_problem(row)}" for row in bad] + [
+        f"{path}:{at}{row['again']}: case {_cut(row['case_id'])}, metric {_cut(row['metric'])}"
+        f"{'' if row['trial'] is None else ', trial ' + row['trial']} stands on {unit} "
+        f"{row['line']} already. Keep one, or number the trials in a column trial."
+        for row in twice
+    ]
 
 
 def _problem(row: dict[str, Any]) -> str:
