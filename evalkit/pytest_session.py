@@ -56,6 +56,7 @@ class _Running:
     slots: asyncio.Semaphore
     budget: Budget | None
     summary: RunSummary
+    sealed: bool = False
 
 
 class EvalSession:
@@ -141,7 +142,9 @@ class EvalSession:
         store = open_store(self.store_path)
         refuse_edited_prompts(store, prepared)
         manifest = manifest_of(prepared, self.request, self.settings)
-        manifest["planned"] = len(self._items)
+        trials = {planned.golden.path: planned.trials for planned in prepared.plan.sets}
+        units = sum(trials[item.golden.path] for item in self._items)
+        manifest["planned"] = units
         writer = store.create_run(manifest)
         loop = asyncio.new_event_loop()
         thread = threading.Thread(target=loop.run_forever, name="evalkit", daemon=True)
@@ -155,7 +158,7 @@ class EvalSession:
             thread=thread,
             slots=asyncio.Semaphore(prepared.plan.concurrency),
             budget=None if limit is None else Budget(limit_usd=limit),
-            summary=RunSummary(planned=len(self._items)),
+            summary=RunSummary(planned=units),
         )
         return self._running
 
@@ -173,7 +176,7 @@ class EvalSession:
         if self._running is None:
             raise EvalkitError("no case has run")
         running = self._running
-        running.writer.seal("complete", counts=dict(running.summary.outcomes))
+        self._seal(running)
         return run_gate(
             running.store,
             candidate=running.writer.run_id,
@@ -193,7 +196,14 @@ class EvalSession:
         closing.result(timeout=10)
         running.loop.call_soon_threadsafe(running.loop.stop)
         running.thread.join(timeout=10)
+        if running.summary.complete:
+            self._seal(running)
         running.writer.close()
+
+    def _seal(self, running: _Running) -> None:
+        if not running.sealed:
+            running.writer.seal("complete", counts=dict(running.summary.outcomes))
+            running.sealed = True
 
     # --- reporting ---------------------------------------------------------------
 
@@ -302,7 +312,7 @@ class CaseItem(pytest.Item):
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         if isinstance(excinfo.value, (MustPassFailed, EvalkitError)):
             output = self.lines[0]["calls"][0]["output"] if self.lines else None
-            return f"{self.name}: {excinfo.value}\noutput: {output!r}"
+            return f"{excinfo.value}\noutput: {output!r}"
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
@@ -339,7 +349,7 @@ class GateItem(pytest.Item):
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         if isinstance(excinfo.value, (GateFailed, EvalkitError)):
-            return f"{self.name}: {excinfo.value}"
+            return str(excinfo.value)
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:

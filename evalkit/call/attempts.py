@@ -113,7 +113,8 @@ async def attempt_until_answered(
             continue
         if position == len(targets) - 1:
             patience = replace(patience, ttft_s=None)
-        ask = replace(request, model_id=target.model.id)
+        params = {**target.model.params, **request.params}
+        ask = replace(request, model_id=target.model.id, params=params)
         answered_by = target
         reply, error = await _try_target(ask, target, done, patience, clock, shown)
         if error is None or (shown is not None and shown.is_final(error)):

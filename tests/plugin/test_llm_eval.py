@@ -101,7 +101,8 @@ def test_the_gate_item_fails_the_session_on_a_regression(project: pytest.Pyteste
     )
 
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["FAILED *::gate?small/classify@v2?*quality fell*"])
+    result.stdout.fnmatch_lines(["label on tickets*quality fell by 50 points*"])
+    result.stdout.fnmatch_lines(["FAILED *::gate?small/classify@v2?*"])
     assert "30 below bar" in result.stdout.str()
     assert result.parseoutcomes()["failed"] == 1
 
