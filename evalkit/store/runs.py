@@ -11,7 +11,6 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +18,7 @@ from typing import Any
 
 from evalkit.errors import DamagedStore, StoreError
 from evalkit.store.files import (
+    dump_json,
     explain_os_errors,
     is_safe_id,
     lock,
@@ -223,25 +223,11 @@ def encode_line(line: Mapping[str, Any]) -> bytes:
     A lone surrogate, which no UTF-8 file can hold, becomes a question mark.
     """
     try:
-        text = _ENCODER.encode(line)
+        text = dump_json(line)
     except (ValueError, TypeError, RecursionError) as error:
         raise StoreError(f"journal line {line.get('key')}: {error}; it was not written.") from None
     body = text[:-1].encode("utf-8", errors="replace")
     return b'%b,"crc":"%08x"}\n' % (body, zlib.crc32(body))
-
-
-def _plain(value: Any) -> Any:
-    """What JSON does not know by itself: mappings, and our records by their fields."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    if is_dataclass(value):
-        return {field: getattr(value, field) for field in value.__dataclass_fields__}
-    raise TypeError(f"{type(value).__name__} cannot be stored")
-
-
-_ENCODER = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain
-)
 
 
 def decode_line(data: bytes) -> dict[str, Any] | None:

@@ -6,7 +6,6 @@ written. Pages carry checksums, and each file's SHA-256 is taken as it is writte
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import StoreError
-from evalkit.store.files import write_whole
+from evalkit.store.files import dump_json, write_whole
 from evalkit.store.schema import TABLES, Kind, arrow_schema, json_schema
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def _first_of_each_key(lines: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[s
     seen: set[bytes] = set()
     for line in lines:
         # 16 bytes for each key, however long the ids are.
-        key = blake2b(json.dumps(line["key"]).encode(), digest_size=16).digest()
+        key = blake2b(dump_json(line["key"]).encode(), digest_size=16).digest()
         if key not in seen:
             seen.add(key)
             yield line
@@ -196,8 +195,7 @@ class Rows:
             for name, kind in self._kinds
             if row.get(name) is not None
         }
-        text = json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        line = text.encode("utf-8", errors="replace")
+        line = dump_json(values).encode("utf-8", errors="replace")
         self._lines.append(line)
         self.n_bytes += len(line)
 
@@ -221,7 +219,7 @@ class Rows:
 def _readable(value: Any, kind: Kind) -> Any:
     """A value as Arrow's JSON reader can take it."""
     if kind == "json":
-        return json.dumps(value, ensure_ascii=False)
+        return dump_json(value)
     if kind.endswith("map"):
         return [{"key": key, "value": item} for key, item in value.items()]
     return value

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import Any
 
 from evalkit.records import Attempt, CallRecord, Score, ToolCall
-from evalkit.score.runner import as_json
 
 AT = 1_760_000_000_123_456
 """2025-10-09 08:53:20.123456 UTC, in microseconds since 1970."""
@@ -114,14 +115,21 @@ def score(**changes: Any) -> Score:
     return Score(**values | changes)
 
 
+def plain(record: CallRecord | Score) -> dict[str, Any]:
+    """A record as JSON has it."""
+    found = json.loads(json.dumps(asdict(record)))
+    assert isinstance(found, dict)
+    return found
+
+
 def line(number: int = 1, *, run_id: str = "run-1", **of_call: Any) -> dict[str, Any]:
     """The line of case `number`: one call, one score."""
     case_id = f"t-{number:03d}"
     trace_id = f"{run_id}-{number}"
     return {
         "key": ["tickets", "small/classify-ticket@v2", case_id, "bbbb", 0],
-        "calls": [as_json(call(trace_id=trace_id, **of_call))],
-        "scores": [as_json(score(run_id=run_id, case_id=case_id, trace_id=trace_id))],
+        "calls": [plain(call(trace_id=trace_id, **of_call))],
+        "scores": [plain(score(run_id=run_id, case_id=case_id, trace_id=trace_id))],
         "must_pass": [],
     }
 
