@@ -20,14 +20,18 @@ def items(text: str) -> dict[str, str]:
     "text",
     [
         "Labels:\n\n- late: the parcel is overdue\n- broken: the item is damaged",
-        "Choose one of these categories:\n"
-        "* late - the parcel is overdue\n* broken - the item is damaged",
+        (
+            "Choose one of these categories:\n"
+            "* late - the parcel is overdue\n* broken - the item is damaged"
+        ),
         "The labels are:\n1. late: the parcel is overdue\n2. broken: the item is damaged",
         "## Labels\n\n- **late**: the parcel is overdue\n- **broken**: the item is damaged",
         "Labels:\n- `late` – the parcel is overdue\n- `broken` – the item is damaged",
         'Categories:\n- "late" → the parcel is overdue\n- "broken" → the item is damaged',
-        "Labels:\n\n| label | meaning |\n|---|---|\n"
-        "| late | the parcel is overdue |\n| broken | the item is damaged |",
+        (
+            "Labels:\n\n| label | meaning |\n|---|---|\n"
+            "| late | the parcel is overdue |\n| broken | the item is damaged |"
+        ),
         "Labels:\nlate: the parcel is overdue\nbroken: the item is damaged",
         "Labels:\n- late: the parcel\n  is overdue\n- broken: the item\n  is damaged",
     ],

@@ -97,9 +97,7 @@ def test_a_currency_is_that_of_the_amount() -> None:
 
 def test_only_ticked_options_of_a_form_are_read() -> None:
     schema = record(reason={"type": "string", "enum": ["damaged", "late", "not_wanted"]})
-    told = (
-        "Fields:\n- reason: why.\n  damaged: broken\n  late: overdue\n  not_wanted: no use for it"
-    )
+    told = "Fields:\n- reason: why.\n  damaged: broken\n  late: overdue\n  not_wanted: no use"
 
     answer = value(prompt(told, "Reason: [ ] damaged [x] late [ ] not wanted"), schema)
 
