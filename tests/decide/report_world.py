@@ -1,0 +1,168 @@
+"""Two runs in a store and the verdict on them, as hostile or as plain as a test wants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+from evalkit.store.views import Store, open_store
+from tests.store.journal_lines import call, plain, score
+
+CANDIDATE, BASELINE = "run-new", "run-old"
+
+
+def side(run_id: str, version: str, **more: Any) -> dict[str, Any]:
+    return {
+        "run_id": run_id,
+        "file": None,
+        "model": "small",
+        "prompt_name": "classify-ticket",
+        "prompt_version": version,
+        **more,
+    }
+
+
+def comparison(**changes: Any) -> dict[str, Any]:
+    """One entry of a verdict: label on tickets, 10 of 100 cases lost."""
+    return {
+        "golden_set": "tickets",
+        "metric": "label",
+        "tier": 1,
+        "slice": None,
+        "baseline": side(BASELINE, "v2"),
+        "candidate": side(CANDIDATE, "v3"),
+        "n": 100,
+        "n_clusters": None,
+        "trials": 1,
+        "baseline_mean": 0.9,
+        "candidate_mean": 0.8,
+        "delta": -0.1,
+        "ci": [-0.16, -0.04],
+        "p_value": 0.001,
+        "p_adjusted": 0.002,
+        "method": "mcnemar-mid-p",
+        "verdict": "regression",
+        "mde": 0.08,
+        "cases_needed": 300,
+        "missing": {
+            "baseline": 0, "candidate": 0, "excluded": 0, "unpaired": 0,
+            "worst_case_verdict": "regression",
+        },
+        "regressed_cases": ["t-001"],
+        "improved_cases": [],
+        "gate": True,
+        "reason": None,
+        "tolerance": 0.0,
+        "max_drop": 0.05,
+        "losses": 10,
+        "wins": 0,
+        "trials_needed": None,
+        "noise": None,
+    } | changes  # fmt: skip
+
+
+def verdict(
+    *comparisons: Mapping[str, Any], word: str = "regression", **more: Any
+) -> dict[str, Any]:
+    return {
+        "verdict": word,
+        "alpha": 0.05,
+        "correction": "holm",
+        "comparisons": list(comparisons),
+        "must_pass_failures": [],
+        "budget": {},
+        "notes": [],
+        **more,
+    }
+
+
+def passed(**changes: Any) -> dict[str, Any]:
+    fine: dict[str, Any] = {
+        "verdict": "pass", "delta": 0.0, "ci": [-0.02, 0.02], "candidate_mean": 0.9,
+        "p_adjusted": 1.0, "losses": 1, "wins": 1,
+    }  # fmt: skip
+    return comparison(**fine | changes)
+
+
+def line(
+    run_id: str, case_id: str, *, of_call: Mapping[str, Any] | None = None, **columns: Any
+) -> dict[str, Any]:
+    """One finished case: a call, and a score for each of `metrics` (default: label)."""
+    columns.setdefault("prompt_version", "v3" if run_id == CANDIDATE else "v2")
+    trial = columns.get("trial", 0)
+    trace_id = f"{run_id}-{case_id}-{trial}"
+    made = call(**{"trace_id": trace_id, **(of_call or {})})
+    metrics: Sequence[Mapping[str, Any]] = columns.pop("metrics", ({"metric": "label"},))
+    return {
+        "key": [columns.get("golden_set", "tickets"), "pair", case_id, "bbbb", trial],
+        "calls": [plain(made)],
+        "scores": [
+            plain(score(run_id=run_id, case_id=case_id, trace_id=trace_id, **columns | metric))
+            for metric in metrics
+        ],
+        "must_pass": [],
+    }
+
+
+def seal(folder: Path, run_id: str, lines: Sequence[Mapping[str, Any]], **manifest: Any) -> Store:
+    store = open_store(folder)
+    started = {
+        "run_id": run_id,
+        "git": {"commit": "c0ffee" * 6, "branch": "main", "dirty": False},
+        "versions": {"evalkit": "0.1.0", "python": "3.11.0"},
+        "seed": 7,
+        "planned": len(lines),
+        "pairs": ["small/classify-ticket@v2"],
+        "prompts": {"classify-ticket@v2": "0123456789abcdef"},
+        "golden_sets": {"tickets": {"hash": "aaaa", "feature": "classify-ticket"}},
+    }
+    with store.create_run(started | manifest) as writer:
+        for one in lines:
+            writer.append(one)
+        writer.seal("complete", counts={"scored": len(lines)})
+    return store
+
+
+class Page(HTMLParser):
+    """What a browser makes of a page: its elements, their attributes, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.raw: dict[str, str] = {}
+        """Tag -> content of the elements whose content is no markup."""
+        self._texts: list[str] = []
+        self._inside: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._inside.append(tag)
+        self._part(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._inside and self._inside.pop() != tag:
+            pass
+        self._part(tag)
+
+    def _part(self, tag: str) -> None:
+        """A cell is no word with the next one."""
+        if tag not in ("b", "bdi", "mark"):
+            self._texts.append(" ")
+
+    def handle_data(self, data: str) -> None:
+        inside = self._inside[-1] if self._inside else ""
+        if inside in ("script", "style"):
+            self.raw[inside] = self.raw.get(inside, "") + data
+        else:
+            self._texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self._texts).split())
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.elements if name == tag]
