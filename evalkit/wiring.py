@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from evalkit.call.budget import Budget
 from evalkit.call.orchestrator import Orchestrator
 from evalkit.call.prompts import PromptRegistry
 from evalkit.call.trace import Rendered
@@ -21,7 +22,7 @@ from evalkit.records import Answer, CallRecord, CallResult, Case, Mark, Message,
 from evalkit.score.checks import check_version, compile_check
 from evalkit.score.golden import GoldenSet, MetricSpec, find_golden_sets, load_golden_set
 from evalkit.score.judge import Judge, JudgeSpec, load_judge
-from evalkit.score.runner import PlannedSet, RunPlan, Scorer, order_cases
+from evalkit.score.runner import PlannedSet, RunPlan, Scorer, order_cases, shuffle_drawn
 
 JUDGE_MAX_TOKENS = 512
 JUDGE_LATENCY_MS = 60_000
@@ -39,6 +40,10 @@ class RunRequest:
     concurrency: int | None = None
     seed: int | None = None
     max_cost_usd: float | None = None
+    stop_early: bool = False
+    """Cases in random order, so that a run may end when enough is known."""
+    baseline_pair: str | None = None
+    """MODEL/PROMPT@VERSION that runs beside those asked for, to be compared with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,41 +69,66 @@ def prepare_run(
     if sets is None:
         paths = find_golden_sets(request.golden_sets, settings=settings)
         sets = [load_golden_set(path, settings=settings) for path in paths]
-    judges = _load_judges(sets, settings)
-    orchestrator = Orchestrator.from_config(_with_judge_features(settings, judges))
-    planned = tuple(_plan_set(golden, request, settings, judges, orchestrator) for golden in sets)
+    limit = request.max_cost_usd
+    bench = make_bench(settings, sets, budget=None if limit is None else Budget(limit_usd=limit))
+    orchestrator = bench.orchestrator
+    planned = tuple(_plan_set(golden, request, bench, run_id=run_id) for golden in sets)
     plan = RunPlan(
         run_id=run_id,
         sets=planned,
         concurrency=_concurrency(planned, request, orchestrator.settings),
         seed=request.seed,
-        max_cost_usd=request.max_cost_usd,
+        budget=bench.budget,
     )
     return PreparedRun(plan=plan, orchestrator=orchestrator)
 
 
-def _plan_set(
-    golden: GoldenSet,
-    request: RunRequest,
-    settings: Settings,
-    judges: Mapping[str, JudgeSpec],
-    orchestrator: Orchestrator,
-) -> PlannedSet:
-    def scorer(metric: MetricSpec) -> Scorer:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """What scores answers: the judges, the call path they use, and what they may spend."""
+
+    settings: Settings
+    orchestrator: Orchestrator
+    judges: Mapping[str, JudgeSpec]
+    budget: Budget | None
+
+    def scorers(self, golden: GoldenSet) -> tuple[Scorer, ...]:
+        """The golden set's own scorers; people (tier 3) score later."""
+        return tuple(self._scorer(metric, golden) for metric in golden.metrics if metric.tier != 3)
+
+    def case_scorers(self, golden: GoldenSet, case: Case) -> list[Scorer]:
+        """Scorers of the case's own checks."""
+        return [_check_scorer(metric, golden.path) for metric in golden.case_metrics(case)]
+
+    def _scorer(self, metric: MetricSpec, golden: GoldenSet) -> Scorer:
         if metric.kind == "judge":
-            return _judge_scorer(metric, judges[metric.params["judge"]], orchestrator)
+            return _judge_scorer(
+                metric, self.judges[metric.params["judge"]], self.orchestrator, self.budget
+            )
         return _check_scorer(metric, golden.path)
 
-    def case_scorers(case: Case) -> Sequence[Scorer]:
-        return [_check_scorer(m, golden.path) for m in golden.case_metrics(case)]
 
+def make_bench(settings: Settings, sets: Sequence[GoldenSet], *, budget: Budget | None) -> Bench:
+    """Load the judges that these golden sets name, each as a feature of its own."""
+    judges = _load_judges(sets, settings)
+    orchestrator = Orchestrator.from_config(_with_judge_features(settings, judges))
+    return Bench(settings=settings, orchestrator=orchestrator, judges=judges, budget=budget)
+
+
+def _plan_set(golden: GoldenSet, request: RunRequest, bench: Bench, *, run_id: str) -> PlannedSet:
+    numbers = order_cases(len(golden.cases), limit=request.limit, seed=request.seed)
+    if request.stop_early:
+        # The order must be the same when the run is resumed, and another in the next run.
+        seed = run_id if request.seed is None else request.seed
+        clusters = [case.cluster for case in golden.cases]
+        numbers = shuffle_drawn(numbers, clusters, seed=seed)
     return PlannedSet(
         golden=golden,
-        pairs=tuple(pairs_of(golden, request, settings)),
+        pairs=tuple(pairs_of(golden, request, bench.settings)),
         trials=request.trials or golden.trials,
-        case_numbers=order_cases(len(golden.cases), limit=request.limit, seed=request.seed),
-        scorers=tuple(scorer(metric) for metric in golden.metrics if metric.tier != 3),
-        case_scorers=case_scorers,
+        case_numbers=numbers,
+        scorers=bench.scorers(golden),
+        case_scorers=lambda case: bench.case_scorers(golden, case),
     )
 
 
@@ -126,15 +156,34 @@ def pairs_of(golden: GoldenSet, request: RunRequest, settings: Settings) -> list
             f"golden set {golden.name}: none of --prompt {', '.join(request.prompts)} is a "
             f"version of its feature's prompt {feature.prompt_name}."
         )
-    registry = PromptRegistry(settings.root)
     pairs = [
         Pair(model=model, prompt_name=feature.prompt_name, prompt_version=version)
         for version in (versions or [feature.prompt_version])
         for model in models
     ]
+    if request.baseline_pair is not None:
+        pairs.insert(0, _baseline_pair(request.baseline_pair, golden, settings))
+    registry = PromptRegistry(settings.root)
     for pair in pairs:
         registry.get(pair.prompt_name, pair.prompt_version)
     return list(dict.fromkeys(pairs))
+
+
+def _baseline_pair(text: str, golden: GoldenSet, settings: Settings) -> Pair:
+    try:
+        pair = Pair.parse(text)
+    except ValueError as error:
+        raise ConfigError(f"--baseline-pair {error}") from None
+    if pair.model not in settings.models:
+        known = ", ".join(sorted(settings.models))
+        raise ConfigError(f"--baseline-pair {text}: no model {pair.model!r}. There are: {known}.")
+    wanted = settings.features[golden.feature].prompt_name
+    if pair.prompt_name != wanted:
+        raise ConfigError(
+            f"--baseline-pair {text}: golden set {golden.name} runs prompt {wanted}. "
+            f"Name a version of it: {pair.model}/{wanted}@VERSION."
+        )
+    return pair
 
 
 def _concurrency(planned: Sequence[PlannedSet], request: RunRequest, settings: Settings) -> int:
@@ -166,8 +215,10 @@ def _check_scorer(metric: MetricSpec, base: Path) -> Scorer:
     )
 
 
-def _judge_scorer(metric: MetricSpec, spec: JudgeSpec, orchestrator: Orchestrator) -> Scorer:
-    judge = Judge(spec, execute=judge_execute(spec, orchestrator))
+def _judge_scorer(
+    metric: MetricSpec, spec: JudgeSpec, orchestrator: Orchestrator, budget: Budget | None
+) -> Scorer:
+    judge = Judge(spec, execute=judge_execute(spec, orchestrator, budget))
 
     async def score(answer: Answer) -> tuple[Mark, Sequence[CallRecord]]:
         judgement = await judge.judge(answer)
@@ -189,7 +240,9 @@ def judge_feature(spec: JudgeSpec) -> str:
     return f"judge:{spec.name}"
 
 
-def judge_execute(spec: JudgeSpec, orchestrator: Orchestrator) -> Callable[..., Any]:
+def judge_execute(
+    spec: JudgeSpec, orchestrator: Orchestrator, budget: Budget | None = None
+) -> Callable[..., Any]:
     """How a judge makes its calls: as a feature of its own, retries and records included."""
 
     async def execute(
@@ -203,6 +256,7 @@ def judge_execute(spec: JudgeSpec, orchestrator: Orchestrator) -> Callable[..., 
             ),
             response_schema=response_schema,
             seed=trial,
+            budget=budget,
         )
 
     return execute

@@ -11,7 +11,7 @@ from evalkit.cli.options import common_options, print_json, say
 from evalkit.errors import EXIT_INTERRUPTED, EXIT_PASS, EXIT_UNMEASURABLE
 
 if TYPE_CHECKING:
-    from evalkit.score.runner import MetricSummary, RunSummary
+    from evalkit.score.summary import MetricSummary, RunSummary
 
 
 @click.command("run")

@@ -10,18 +10,28 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from evalkit.call.budget import Budget
 from evalkit.call.failures import FAILURES
 from evalkit.call.orchestrator import Orchestrator
 from evalkit.records import Answer, CallRecord, CallResult, Case, Mark, Pair, Score
 from evalkit.score.golden import GoldenSet
+from evalkit.score.summary import RunSummary as RunSummary
+from evalkit.score.summary import count_line as count_line
 
+T = TypeVar("T")
 DRAIN_S = 5.0
 """How long calls in flight may still take after an interruption."""
 
@@ -67,12 +77,19 @@ class RunPlan:
     sets: tuple[PlannedSet, ...]
     concurrency: int
     seed: int | None
-    max_cost_usd: float | None
+    budget: Budget | None
+    """What model and judges may cost together; None: no limit."""
 
     @property
     def size(self) -> int:
         """Number of (case, pair, trial) units."""
         return sum(len(s.case_numbers) * len(s.pairs) * s.trials for s in self.sets)
+
+
+StopRule = Callable[[Mapping[str, Any]], Collection[str]]
+"""Is told every finished line; returns the golden sets that need no further case."""
+
+Count = Callable[[Mapping[str, Any], RunSummary], None]
 
 
 class Journal(Protocol):
@@ -81,46 +98,6 @@ class Journal(Protocol):
     def append(self, line: Mapping[str, Any]) -> None: ...
 
     def finished(self) -> Iterable[Mapping[str, Any]]: ...
-
-
-@dataclass(slots=True)
-class MetricSummary:
-    """Running totals of one metric of one pair."""
-
-    n: int = 0
-    total: float = 0.0
-    passed: int = 0
-    missing: int = 0
-
-    @property
-    def mean(self) -> float | None:
-        return self.total / self.n if self.n else None
-
-
-@dataclass(slots=True, kw_only=True)
-class RunSummary:
-    """What has happened so far; the progress line and the closing table read it."""
-
-    planned: int
-    done: int = 0
-    resumed: int = 0
-    cost_usd: float = 0.0
-    judge_cost_usd: float = 0.0
-    unpriced_calls: int = 0
-    outcomes: Counter[str] = field(default_factory=Counter)
-    """Per case: scored, or the outcome that kept it from being scored."""
-    errors: Counter[str] = field(default_factory=Counter)
-    """Per kind of failure of the model's own calls."""
-    metrics: dict[tuple[str, str, str], MetricSummary] = field(default_factory=dict)
-    """(golden set, pair, metric) -> totals."""
-    must_pass_failures: list[tuple[str, str, str, str]] = field(default_factory=list)
-    """(golden set, pair, case id, metric)."""
-    stopped: str | None = None
-    """None when every unit finished, else budget_stop or cancelled."""
-
-    @property
-    def complete(self) -> bool:
-        return self.done == self.planned
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,38 +117,72 @@ async def run_plan(
     journal: Journal,
     on_progress: Callable[[RunSummary], None] = lambda summary: None,
     stop: asyncio.Event | None = None,
+    stop_rule: StopRule | None = None,
 ) -> RunSummary:
     """Run what is not in the journal yet; returns when all is done or `stop` is set.
+
+    Of golden sets that `stop_rule` has settled, only must-pass cases still run: a case
+    that has to pass is no matter of statistics.
+    """
+    settled: set[str] = set()
+
+    def count(line: Mapping[str, Any], summary: RunSummary) -> None:
+        count_line(line, summary)
+        if stop_rule is not None:
+            settled.update(stop_rule(line))
+
+    summary = RunSummary(planned=plan.size)
+    finished = read_back(journal, summary, count)
+    if plan.budget is not None:
+        plan.budget.spent_usd = summary.cost_usd + summary.judge_cost_usd
+    return await work_off(
+        _units(plan, finished, settled),
+        lambda unit: run_unit(unit, plan, orchestrator, plan.budget),
+        summary=summary,
+        journal=journal,
+        count=count,
+        concurrency=plan.concurrency,
+        on_progress=on_progress,
+        stop=stop or asyncio.Event(),
+    )
+
+
+async def work_off(
+    units: Iterator[T],
+    do: Callable[[T], Awaitable[dict[str, Any] | None]],
+    *,
+    summary: RunSummary,
+    journal: Journal,
+    count: Count,
+    concurrency: int,
+    on_progress: Callable[[RunSummary], None],
+    stop: asyncio.Event,
+) -> RunSummary:
+    """Do all units, so many at a time, a journal line each; None from `do` is a budget stop.
 
     The first unexpected exception (a bug, a full disk) cancels the rest and is raised;
     every case that finished before it is in the journal.
     """
-    stop = stop or asyncio.Event()
-    summary = RunSummary(planned=plan.size)
-    finished = _read_back(journal, summary)
     on_progress(summary)
-    budget = None
-    if plan.max_cost_usd is not None:
-        spent = summary.cost_usd + summary.judge_cost_usd
-        budget = Budget(limit_usd=plan.max_cost_usd, spent_usd=spent)
-    units = _units(plan, finished)
 
     async def work() -> None:
         for unit in units:
-            line = await run_unit(unit, plan, orchestrator, budget)
+            line = await do(unit)
             if line is None:
                 summary.stopped = "budget_stop"
                 stop.set()
             else:
                 journal.append(line)
-                count_line(line, summary)
+                count(line, summary)
                 on_progress(summary)
             if stop.is_set():
                 return
 
-    workers = [asyncio.create_task(work()) for _ in range(max(1, plan.concurrency))]
+    workers = [asyncio.create_task(work()) for _ in range(max(1, concurrency))]
     await _until_done(workers, stop)
-    if not summary.complete and summary.stopped is None:
+    if not stop.is_set():
+        summary.saved = summary.planned - summary.done
+    elif not summary.complete and summary.stopped is None:
         summary.stopped = "cancelled"
     return summary
 
@@ -203,12 +214,17 @@ async def _until_done(workers: Sequence[asyncio.Task[None]], stop: asyncio.Event
         await asyncio.gather(*workers, stopping, return_exceptions=True)
 
 
-def _units(plan: RunPlan, finished: set[Key]) -> Iterator[Unit]:
-    """What is left to do; pairs take turns on each case, so that both see the same hour."""
+def _units(plan: RunPlan, finished: set[Key], settled: Collection[str]) -> Iterator[Unit]:
+    """What is left to do; pairs take turns on each case, so that both see the same hour.
+
+    `settled` grows meanwhile, and is looked at again before each case.
+    """
     for planned in plan.sets:
         golden = planned.golden
         for number in planned.case_numbers:
             case_id, case_hash = golden.cases.ids[number], golden.cases.hash_at(number)
+            if golden.name in settled and case_id not in golden.cases.must_pass:
+                continue
             for trial in range(planned.trials):
                 for pair in planned.pairs:
                     if (golden.name, str(pair), case_id, case_hash, trial) not in finished:
@@ -238,20 +254,19 @@ async def run_unit(
     marks, judge_calls = await score_result(result, case, scorers, limit_ms=limit_ms)
     if any(mark.outcome == "budget_stop" for mark in marks):
         return None
-    created_at = time.time_ns() // 1000
     return {
         "key": [golden.name, str(pair), case.id, case.case_hash, unit.trial],
         "calls": [as_json(result.record), *(as_json(call) for call in judge_calls)],
-        "scores": [
-            as_json(
-                _score_row(
-                    scorer, mark, case=case, result=result, unit=unit, plan=plan, at=created_at
-                )
-            )
-            for scorer, mark in zip(scorers, marks, strict=True)
-        ],
-        "must_pass": [s.metric for s in scorers if s.must_pass or (case.must_pass and s.gate)],
+        "scores": score_rows(
+            scorers, marks, case=case, record=result.record, unit=unit, run_id=plan.run_id
+        ),
+        "must_pass": must_pass_metrics(scorers, case),
     }
+
+
+def must_pass_metrics(scorers: Sequence[Scorer], case: Case) -> list[str]:
+    """Metrics that this case has to pass, whatever the statistics say."""
+    return [s.metric for s in scorers if s.must_pass or (case.must_pass and s.gate)]
 
 
 async def score_result(
@@ -310,47 +325,54 @@ def failure_mark(kind: str, result: CallResult) -> Mark:
     )
 
 
-def _score_row(
-    scorer: Scorer,
-    mark: Mark,
+def score_rows(
+    scorers: Sequence[Scorer],
+    marks: Sequence[Mark],
     *,
     case: Case,
-    result: CallResult,
+    record: CallRecord,
     unit: Unit,
-    plan: RunPlan,
-    at: int,
-) -> Score:
-    record, golden = result.record, unit.planned.golden
-    return Score(
-        run_id=plan.run_id,
-        golden_set=golden.name,
-        golden_set_hash=golden.hash,
-        case_id=case.id,
-        case_hash=case.case_hash,
-        cluster=case.cluster,
-        trial=unit.trial,
-        model=unit.pair.model,
-        served_model=record.served_model,
-        prompt_name=record.prompt_name,
-        prompt_version=record.prompt_version,
-        prompt_hash=record.prompt_hash,
-        metric=scorer.metric,
-        tier=scorer.tier,
-        score=mark.score,
-        passed=mark.passed,
-        outcome=mark.outcome,
-        error_kind=mark.error_kind,
-        reason=mark.reason,
-        scorer=scorer.name,
-        scorer_version=scorer.version,
-        slices={key: str(case.metadata[key]) for key in golden.slices if key in case.metadata},
-        inclusion_prob=None,
-        trace_id=record.trace_id,
-        latency_ms=record.latency_ms,
-        ttft_ms=record.ttft_ms,
-        cost_usd=record.cost_usd,
-        created_at=at,
-    )
+    run_id: str,
+) -> list[dict[str, Any]]:
+    """The rows of `scores` that the marks of one answer are."""
+    golden = unit.planned.golden
+    slices = {key: str(case.metadata[key]) for key in golden.slices if key in case.metadata}
+    at = time.time_ns() // 1000
+    return [
+        as_json(
+            Score(
+                run_id=run_id,
+                golden_set=golden.name,
+                golden_set_hash=golden.hash,
+                case_id=case.id,
+                case_hash=case.case_hash,
+                cluster=case.cluster,
+                trial=unit.trial,
+                model=unit.pair.model,
+                served_model=record.served_model,
+                prompt_name=record.prompt_name,
+                prompt_version=record.prompt_version,
+                prompt_hash=record.prompt_hash,
+                metric=scorer.metric,
+                tier=scorer.tier,
+                score=mark.score,
+                passed=mark.passed,
+                outcome=mark.outcome,
+                error_kind=mark.error_kind,
+                reason=mark.reason,
+                scorer=scorer.name,
+                scorer_version=scorer.version,
+                slices=slices,
+                inclusion_prob=None,
+                trace_id=record.trace_id,
+                latency_ms=record.latency_ms,
+                ttft_ms=record.ttft_ms,
+                cost_usd=record.cost_usd,
+                created_at=at,
+            )
+        )
+        for scorer, mark in zip(scorers, marks, strict=True)
+    ]
 
 
 def order_cases(n_cases: int, *, limit: int | None, seed: int | None) -> Sequence[int]:
@@ -360,7 +382,23 @@ def order_cases(n_cases: int, *, limit: int | None, seed: int | None) -> Sequenc
     return sorted(random.Random(seed or 0).sample(range(n_cases), limit))
 
 
-def _read_back(journal: Journal, summary: RunSummary) -> set[Key]:
+def shuffle_drawn(
+    numbers: Sequence[int], clusters: Sequence[str | None], *, seed: int | str
+) -> list[int]:
+    """The cases in a random order; those of one cluster stay together, as they were drawn.
+
+    `clusters` is of the whole golden set, by position.
+    """
+    drawn: dict[str | int, list[int]] = {}
+    for number in numbers:
+        cluster = clusters[number]
+        drawn.setdefault(number if cluster is None else cluster, []).append(number)
+    groups = list(drawn.values())
+    random.Random(seed).shuffle(groups)
+    return [number for group in groups for number in group]
+
+
+def read_back(journal: Journal, summary: RunSummary, count: Count) -> set[Key]:
     """Keys of the cases that earlier sessions of this run finished, counted into `summary`."""
     finished: set[Key] = set()
     for line in journal.finished():
@@ -368,32 +406,9 @@ def _read_back(journal: Journal, summary: RunSummary) -> set[Key]:
         key = (golden_set, pair, case_id, case_hash, trial)
         if key not in finished:
             finished.add(key)
-            count_line(line, summary)
+            count(line, summary)
     summary.resumed = len(finished)
     return finished
-
-
-def count_line(line: Mapping[str, Any], summary: RunSummary) -> None:
-    golden_set, pair, case_id, _, _ = line["key"]
-    call, *judge_calls = line["calls"]
-    summary.done += 1
-    summary.cost_usd += call["cost_usd"] or 0.0
-    summary.judge_cost_usd += sum(c["cost_usd"] or 0.0 for c in judge_calls)
-    summary.unpriced_calls += sum(c["cost_usd"] is None for c in line["calls"])
-    if call["error_kind"]:
-        summary.errors[call["error_kind"]] += 1
-    outcomes = {score["outcome"] for score in line["scores"]}
-    summary.outcomes[min(outcomes - {"scored"}, default="scored")] += 1
-    for score in line["scores"]:
-        totals = summary.metrics.setdefault((golden_set, pair, score["metric"]), MetricSummary())
-        if score["score"] is None:
-            totals.missing += 1
-            continue
-        totals.n += 1
-        totals.total += score["score"]
-        totals.passed += bool(score["passed"])
-        if score["passed"] is False and score["metric"] in line["must_pass"]:
-            summary.must_pass_failures.append((golden_set, pair, case_id, score["metric"]))
 
 
 def as_json(record: CallRecord | Score) -> dict[str, Any]:
