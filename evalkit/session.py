@@ -7,14 +7,15 @@ first interruption and stops at once on the second, seals what is complete.
 from __future__ import annotations
 
 import asyncio
+import gc
 import platform
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from evalkit import __version__
 from evalkit.call.trace import new_id
@@ -24,6 +25,10 @@ from evalkit.score.golden import GoldenSet
 from evalkit.score.runner import RunSummary, run_plan
 from evalkit.store.views import Store, open_store
 from evalkit.wiring import PreparedRun, RunRequest, prepare_run
+
+T = TypeVar("T")
+GC_EVERY = 5_000
+"""Objects made between two looks of the garbage collector, while a run is on."""
 
 Progress = Callable[[int], AbstractContextManager[Callable[[RunSummary], None]]]
 
@@ -97,10 +102,36 @@ def run_golden_sets(
     on_start(f"run {writer.run_id}: {describe_plan(prepared)}")
     show = progress or _silent
     with writer, show(prepared.plan.size) as on_progress:
-        summary = asyncio.run(_run(prepared, writer, on_progress))
+        summary = run_async(_run(prepared, writer, on_progress))
         if summary.complete:
             writer.seal("complete", counts=dict(summary.outcomes))
     return FinishedRun(run_id=writer.run_id, store=str(opened.path), summary=summary)
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run one coroutine to its end on the fastest event loop there is.
+
+    What the imports left behind is taken out of the garbage collector's sight, and it
+    looks less often: a run makes many small objects that die by reference count.
+    """
+    gc.freeze()
+    before = gc.get_threshold()
+    gc.set_threshold(GC_EVERY, 10, 10)
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            return runner.run(work)
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's where it is installed (not on Windows), else asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 async def _run(
@@ -150,9 +181,7 @@ def _silent(planned: int) -> Iterator[Callable[[RunSummary], None]]:
 # --- the manifest ----------------------------------------------------------------
 
 
-def manifest_of(
-    prepared: PreparedRun, request: RunRequest, settings: Settings
-) -> dict[str, Any]:
+def manifest_of(prepared: PreparedRun, request: RunRequest, settings: Settings) -> dict[str, Any]:
     """What a run's manifest says from its start; the store adds status, counts and files."""
     plan = prepared.plan
     return {
@@ -209,9 +238,7 @@ def request_of(manifest: Mapping[str, Any], asked: RunRequest) -> RunRequest:
     original = RunRequest(**stored)
     return replace(
         original,
-        max_cost_usd=(
-            original.max_cost_usd if asked.max_cost_usd is None else asked.max_cost_usd
-        ),
+        max_cost_usd=(original.max_cost_usd if asked.max_cost_usd is None else asked.max_cost_usd),
         concurrency=asked.concurrency or original.concurrency,
     )
 
@@ -252,9 +279,7 @@ def refuse_edited_prompts(store: Store, prepared: PreparedRun) -> None:
             name, _, version = identity.rpartition("@")
             known.setdefault((name, version), content_hash)
     used = {
-        (pair.prompt_name, pair.prompt_version)
-        for one in prepared.plan.sets
-        for pair in one.pairs
+        (pair.prompt_name, pair.prompt_version) for one in prepared.plan.sets for pair in one.pairs
     }
     prepared.orchestrator.prompts.check_unchanged(
         {identity: known[identity] for identity in used if identity in known}

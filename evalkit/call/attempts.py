@@ -291,14 +291,15 @@ async def _attempt(
         error = CallError("breaker_open", f"{target.model.provider} is not asked for a while")
         return _Outcome((_recorded(request, target, wait_s, 0.0, None, error),), None, error)
     try:
-        tokens = estimate_tokens(request.messages) + request.max_tokens
-        async with (
-            asyncio.timeout(max(0.0, patience.deadline - started)),
-            gate.slot(tokens, deadline=patience.deadline) as slot,
-        ):
-            started = clock.monotonic()
-            reply = await _read(request, target.provider, started, patience, clock, shown)
-            slot.used_tokens = _used(reply.finish.usage)
+        async with asyncio.timeout(max(0.0, patience.deadline - started)):
+            tokens, used_tokens = _most_tokens(request, gate), None
+            await gate.enter(tokens, deadline=patience.deadline)
+            try:
+                started = clock.monotonic()
+                reply = await _read(request, target.provider, started, patience, clock, shown)
+                used_tokens = _used(reply.finish.usage)
+            finally:
+                gate.leave(tokens, used_tokens)
         error = _unusable(reply)
     except TimeoutError:
         error = CallError("timeout", f"no complete answer from {target.model.provider} in time")
@@ -352,6 +353,13 @@ def _cost_usd(model: ModelSettings, usage: Usage, error: CallError | None) -> fl
     if error is not None and error.kind in UNPAID and usage.prompt_tokens is None:
         return 0.0 if model.price is not None else None
     return None if model.price is None else model.price.cost_usd(usage)
+
+
+def _most_tokens(request: ModelRequest, gate: ProviderGate) -> int:
+    """What a request may use at most, where its provider's rate counts tokens."""
+    if not gate.counts_tokens:
+        return 0
+    return estimate_tokens(request.messages) + request.max_tokens
 
 
 def _used(usage: Usage) -> int | None:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from evalkit.call.breaker import Breaker
 from evalkit.config import ProviderSettings
@@ -104,14 +102,6 @@ class Rate:
         self._level = min(self._most, self._level + units)
 
 
-@dataclass(slots=True)
-class Slot:
-    """One request that may be sent now; says afterwards what it took."""
-
-    tokens: float
-    used_tokens: int | None = None
-
-
 class ProviderGate:
     """Everything that stands between a request and its provider."""
 
@@ -148,22 +138,30 @@ class ProviderGate:
             sleep=sleep,
         )
 
-    @asynccontextmanager
-    async def slot(self, tokens: int, *, deadline: float) -> AsyncGenerator[Slot, None]:
-        """Hold a place and a share of the rates for one request of about `tokens`.
+    @property
+    def counts_tokens(self) -> bool:
+        return self._tokens is not None
 
-        Raises CallError rate_limit when the wait would pass the deadline.
+    async def enter(self, tokens: int, *, deadline: float) -> None:
+        """Take a place and a share of the rates for one request of about `tokens`.
+
+        Every `enter` that returns is followed by `leave`. Raises CallError rate_limit
+        when the wait would pass the deadline.
         """
         await self.bulkhead.acquire()
+        if self._requests is None and self._tokens is None:
+            return
         try:
-            slot = Slot(tokens)
-            if self._requests is not None or self._tokens is not None:
-                await self._reserve(tokens, deadline)
-            yield slot
-            if self._tokens is not None and slot.used_tokens is not None:
-                self._tokens.give_back(tokens - slot.used_tokens)
-        finally:
+            await self._reserve(tokens, deadline)
+        except BaseException:
             self.bulkhead.release()
+            raise
+
+    def leave(self, tokens: int, used_tokens: int | None) -> None:
+        """Give the place back, and what was reserved and not used."""
+        if self._tokens is not None and used_tokens is not None:
+            self._tokens.give_back(tokens - used_tokens)
+        self.bulkhead.release()
 
     async def _reserve(self, tokens: int, deadline: float) -> None:
         wait_s = self._requests.take(1) if self._requests else 0.0

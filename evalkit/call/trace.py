@@ -7,8 +7,8 @@ never depends on the clock alone.
 from __future__ import annotations
 
 import os
+import random
 import time
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,15 +23,17 @@ from evalkit.records import (
     ToolCall,
 )
 
+_RANDOM = random.Random(os.urandom(32))
+os.register_at_fork(after_in_child=lambda: _RANDOM.seed(os.urandom(32)))
+
 
 def new_id() -> str:
     """A UUIDv7 as 32 hex digits: 48 bits of milliseconds, 74 random bits (RFC 9562)."""
     millis = time.time_ns() // 1_000_000 & 0xFFFF_FFFF_FFFF
-    noise = int.from_bytes(os.urandom(10), "big")
+    noise = _RANDOM.getrandbits(74)
     version, variant = 0x7 << 76, 0x2 << 62
-    high, low = (noise >> 68 & 0xFFF) << 64, noise & (1 << 62) - 1
-    value = millis << 80 | version | high | variant | low
-    return uuid.UUID(int=value).hex
+    high, low = (noise >> 62) << 64, noise & (1 << 62) - 1
+    return f"{millis << 80 | version | high | variant | low:032x}"
 
 
 class Stages:

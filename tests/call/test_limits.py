@@ -81,8 +81,8 @@ async def test_requests_a_minute_are_kept_after_the_burst() -> None:
     one, started = gate(clock, rpm=60), clock.now
 
     for _ in range(70):
-        async with one.slot(10, deadline=clock.now + 1000):
-            pass
+        await one.enter(10, deadline=clock.now + 1000)
+        one.leave(10, None)
 
     assert clock.now - started == pytest.approx(60, abs=1)
 
@@ -92,8 +92,8 @@ async def test_tokens_a_minute_are_settled_by_what_was_used() -> None:
     one, started = gate(clock, tpm=6000), clock.now
 
     for _ in range(100):
-        async with one.slot(1000, deadline=clock.now + 1000) as slot:
-            slot.used_tokens = 10
+        await one.enter(1000, deadline=clock.now + 1000)
+        one.leave(1000, 10)
 
     assert clock.now - started < 15
 
@@ -103,13 +103,12 @@ async def test_a_wait_past_the_deadline_is_a_rate_limit_and_takes_nothing() -> N
     one = gate(clock, tpm=6000)
 
     with pytest.raises(CallError) as caught:
-        async with one.slot(60_000, deadline=clock.now + 5):
-            pass
-    async with one.slot(900, deadline=clock.now + 5):
-        pass
+        await one.enter(60_000, deadline=clock.now + 5)
+    await one.enter(900, deadline=clock.now + 5)
 
     assert caught.value.kind == "rate_limit"
     assert clock.slept == []
+    assert one.bulkhead.in_flight == 1
 
 
 async def test_the_95th_percentile_needs_enough_answers() -> None:
