@@ -105,11 +105,18 @@ class RunWriter:
         """
         return read_journal(self._journal)
 
-    def seal(self, status: str = "complete", *, counts: Mapping[str, int] | None = None) -> None:
+    def seal(
+        self,
+        status: str = "complete",
+        *,
+        counts: Mapping[str, int] | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
         """Turn the journal into Parquet files, and then say so in the manifest.
 
-        Sealing a complete run again checks its files and changes nothing. A seal that
-        was killed is done again from the journal.
+        `facts` are further keys of the manifest, known only at the end. Sealing a complete run
+        again checks its files and changes nothing. A seal that was killed is done again
+        from the journal.
         """
         if self.is_complete:
             for name, file in self.manifest["files"].items():
@@ -122,9 +129,8 @@ class RunWriter:
             # Sealed as incomplete before: readers let go of those files first.
             self._change_manifest(status="running", files={}, sealed_at=None)
         files = seal_journal(self.finished(), store=self._store, run_id=self.run_id)
-        self._change_manifest(
-            status=status, counts=dict(counts or {}), files=files, sealed_at=_now()
-        )
+        ending = {"status": status, "counts": dict(counts or {}), "files": files}
+        self._change_manifest(**{**(facts or {}), **ending, "sealed_at": _now()})
         if status == "complete":
             self._close_journal()
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import date, timedelta
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,9 @@ from evalkit.store.schema import TABLES, Kind, arrow_schema, json_schema
 if TYPE_CHECKING:
     import pyarrow as pa
 
-GROUP_ROWS = 4096
+GROUP_ROWS = 16_384
 """Rows of one file held before they are written as a row group."""
-GROUP_BYTES = 1 << 21
+GROUP_BYTES = 1 << 22
 """Bytes held, over all files of a run, before they are written."""
 
 Row = Mapping[str, Any]
@@ -70,8 +71,13 @@ def write_labels(labels: Iterable[Row], *, store: Path, file_id: str) -> Path:
 
 def calls_file(ts: int, file_id: str) -> str:
     """The file of a call that started at `ts`: a folder for each day, UTC."""
-    day = datetime.fromtimestamp(ts // 1_000_000, UTC).strftime("%Y-%m-%d")
-    return f"calls/date={day}/{file_id}.parquet"
+    return f"calls/date={_date(ts // 86_400_000_000)}/{file_id}.parquet"
+
+
+@lru_cache(maxsize=64)
+def _date(day: int) -> str:
+    """ISO 8601 date of a number of days since 1970."""
+    return (date(1970, 1, 1) + timedelta(days=day)).isoformat()
 
 
 def _remove_unsealed(store: Path, run_id: str) -> None:
@@ -182,7 +188,12 @@ class Rows:
         self.schema = arrow_schema(table)
         self.n_bytes = 0
         self._table = table
-        self._kinds = [(column.name, column.kind) for column in TABLES[table]]
+        self._foreign = [
+            (column.name, column.kind)
+            for column in TABLES[table]
+            if column.kind == "json" or column.kind.endswith("map")
+        ]
+        """Columns that Arrow's JSON reader has no type for."""
         self._lines: list[bytes] = []
 
     def __len__(self) -> int:
@@ -190,12 +201,12 @@ class Rows:
 
     def add(self, row: Row) -> None:
         """Hold one row; a key that is not there is null, one that is no column is dropped."""
-        values = {
-            name: _readable(row[name], kind)
-            for name, kind in self._kinds
-            if row.get(name) is not None
-        }
-        line = dump_json(values).encode("utf-8", errors="replace")
+        readable = dict(row)
+        for name, kind in self._foreign:
+            value = readable.get(name)
+            if value is not None:
+                readable[name] = _readable(value, kind)
+        line = dump_json(readable).encode("utf-8", errors="replace")
         self._lines.append(line)
         self.n_bytes += len(line)
 
@@ -217,12 +228,10 @@ class Rows:
 
 
 def _readable(value: Any, kind: Kind) -> Any:
-    """A value as Arrow's JSON reader can take it."""
+    """A value as Arrow's JSON reader can take it: JSON as text, a map as a list of pairs."""
     if kind == "json":
         return dump_json(value)
-    if kind.endswith("map"):
-        return [{"key": key, "value": item} for key, item in value.items()]
-    return value
+    return [{"key": key, "value": item} for key, item in value.items()]
 
 
 def _read_json(data: bytes, table: str) -> pa.Table:

@@ -96,8 +96,15 @@ class Store:
         return self._sealed_files(self.manifest(run_id), "scores/")
 
     def call_files(self, run_id: str) -> list[Path]:
-        """A sealed run's files of calls, as `score_files`."""
-        return self._sealed_files(self.manifest(run_id), "calls/")
+        """A sealed run's files of calls, as `score_files`.
+
+        With those of the run whose stored outputs it scored again, where it made none.
+        """
+        run = self.manifest(run_id)
+        files = self._sealed_files(run, "calls/")
+        if run.get("rescored_from"):
+            files += self._sealed_files(self.manifest(run["rescored_from"]), "calls/")
+        return files
 
     def _sealed_files(self, run: Mapping[str, Any], folder: str) -> list[Path]:
         if not run["files"]:
