@@ -85,12 +85,17 @@ class EarlyStop:
         self.n = 0
         """Cases until the decision, or so far."""
 
-    def add(self, d: ArrayLike) -> Literal["regression", "pass"] | None:
-        """Take further cases in the order they were drawn; the decision once there is one."""
+    def add(self, d: ArrayLike, weights: ArrayLike = 1.0) -> Literal["regression", "pass"] | None:
+        """Take further cases in the order they were drawn; the decision once there is one.
+
+        Where clusters were drawn, d is a cluster's mean and its weight the cluster's size
+        over the largest.
+        """
         if self.decision is not None:
             return self.decision
         y = (np.atleast_1d(np.asarray(d, dtype=np.float64)) + 1) / 2
-        drop, safe = self._drop.add(y) >= self._bar, self._safe.add(y) >= self._bar
+        drop = self._drop.add(y, weights) >= self._bar
+        safe = self._safe.add(y, weights) >= self._bar
         decided = np.flatnonzero(drop | safe)
         if len(decided) == 0:
             self.n += len(y)
@@ -103,6 +108,11 @@ class EarlyStop:
     def p_value(self) -> float:
         """Anytime-valid p for a drop beyond the tolerance: 1 / the highest e-value."""
         return math.exp(-self._drop.log_peak)
+
+    @property
+    def p_max_drop(self) -> float:
+        """Anytime-valid p for a drop smaller than max_drop: small is good news."""
+        return math.exp(-self._safe.log_peak)
 
 
 class MeanSequence:
