@@ -6,6 +6,8 @@ written. Pages carry checksums, and each file's SHA-256 is taken as it is writte
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import date, timedelta
@@ -20,6 +22,8 @@ from evalkit.store.schema import TABLES, Kind, arrow_schema, json_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+logger = logging.getLogger(__name__)
 
 GROUP_ROWS = 16_384
 """Rows of one file held before they are written as a row group."""
@@ -217,12 +221,15 @@ class Rows:
         """
         import pyarrow as pa
 
-        data = b"\n".join(self._lines)
-        self._lines, self.n_bytes = [], 0
+        lines, self._lines, self.n_bytes = self._lines, [], 0
         try:
-            table = _read_json(data, self._table)
-        except pa.ArrowException as error:
-            raise StoreError(f"{self._table}: {error}") from None
+            table = _read_json(lines, self._table)
+        except pa.ArrowException as first:
+            try:
+                table = _read_json(map(_without_huge_numbers, lines), self._table)
+            except pa.ArrowException:
+                raise StoreError(f"{self._table}: {first}") from None
+            logger.warning("%s: %s; stored as not known", self._table, first)
         arrays = [_as_type(table[field.name].combine_chunks(), field.type) for field in self.schema]
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
@@ -234,10 +241,11 @@ def _readable(value: Any, kind: Kind) -> Any:
     return [{"key": key, "value": item} for key, item in value.items()]
 
 
-def _read_json(data: bytes, table: str) -> pa.Table:
+def _read_json(lines: Iterable[bytes], table: str) -> pa.Table:
     import pyarrow as pa
     import pyarrow.json as pj
 
+    data = b"\n".join(lines)
     return pj.read_json(
         pa.BufferReader(data),
         read_options=pj.ReadOptions(block_size=len(data) + 1, use_threads=False),
@@ -245,6 +253,19 @@ def _read_json(data: bytes, table: str) -> pa.Table:
             explicit_schema=json_schema(table), unexpected_field_behavior="ignore"
         ),
     )
+
+
+def _without_huge_numbers(line: bytes) -> bytes:
+    """A row whose whole numbers fit 64 bits; a provider may count anything."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: clean(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [clean(item) for item in value]
+        return None if isinstance(value, int) and abs(value) >= 2**63 else value
+
+    return dump_json(clean(json.loads(line))).encode()
 
 
 def _as_type(array: pa.Array, wanted: pa.DataType) -> pa.Array:

@@ -414,6 +414,20 @@ def test_a_run_sealed_as_incomplete_can_be_finished(store: Store) -> None:
     assert store.manifest("run-1")["status"] == "complete"
 
 
+def test_a_token_count_that_no_file_can_hold_is_not_known_and_the_run_is_sealed(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    with store.create_run(manifest()) as writer:
+        writer.append(line(1, prompt_tokens=10**30))
+        writer.append(line(2))
+        writer.seal()
+
+    rows = store.sql("SELECT prompt_tokens, completion_tokens FROM calls ORDER BY trace_id")
+    assert [row["prompt_tokens"] for row in rows] == [None, 120]
+    assert [row["completion_tokens"] for row in rows] == [7, 7]
+    assert "not known" in caplog.text
+
+
 def test_a_value_of_the_wrong_type_is_named_and_the_journal_stays(store: Store) -> None:
     with store.create_run(manifest()) as writer:
         writer.append(line(1, prompt_tokens="many"))
