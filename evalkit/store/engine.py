@@ -237,10 +237,12 @@ def _python_values(column: pa.ChunkedArray) -> list[Any]:
 
 
 def _unmasked(values: Any) -> Any:
+    """An array as it is, or with NaN (numbers) or None (the rest) where it is masked."""
     import numpy as np
 
     if not isinstance(values, np.ma.MaskedArray):
         return values
-    if values.dtype.kind in "iuf":
-        return values.astype(np.float64).filled(np.nan)
-    return values.astype(object).filled(None)
+    is_number = values.dtype.kind in "iuf"
+    plain = np.ma.getdata(values).astype(np.float64 if is_number else np.object_)
+    plain[np.ma.getmaskarray(values)] = np.nan if is_number else None
+    return plain
