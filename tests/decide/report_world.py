@@ -125,6 +125,66 @@ def seal(folder: Path, run_id: str, lines: Sequence[Mapping[str, Any]], **manife
     return store
 
 
+def little_store(folder: Path) -> Store:
+    """A baseline that answers two cases, and a candidate that fails one of them."""
+    seal(folder, BASELINE, [line(BASELINE, "t-001"), line(BASELINE, "t-002")])
+    bad: dict[str, Any] = {
+        "score": 0.0, "passed": False, "reason": "got other", "latency_ms": 40.0, "cost_usd": None
+    }  # fmt: skip
+    answer = {"output": '{"label": "other"}'}
+    return seal(
+        folder,
+        CANDIDATE,
+        [line(CANDIDATE, "t-001", of_call=answer, **bad), line(CANDIDATE, "t-002")],
+    )
+
+
+def hostile_world(folder: Path, text: str) -> tuple[dict[str, Any], Store]:
+    """Every place in which foreign text can stand holds `text`."""
+    named = {"golden_set": text, "model": text, "prompt_name": text}
+    metric = {"metric": text, "reason": text, "slices": {text: text}, "cluster": text}
+    error = {"metric": "other", "score": None, "passed": None, "outcome": "check_error",
+             "error_kind": text, "reason": text}  # fmt: skip
+    manifest = {
+        "git": {"commit": text, "branch": text, "dirty": True},
+        "pairs": [text],
+        "prompts": {text: text},
+        "versions": {text: text},
+        "golden_sets": {text: {"hash": text, "trials": 3, "n_cases": 3}},
+    }
+    for run_id, value in ((BASELINE, 1.0), (CANDIDATE, 0.0)):
+        of_call = {"input": {text: text}, "output": f"{text} {value}", "feature": f"judge:{text}"}
+        store = seal(
+            folder,
+            run_id,
+            [
+                line(
+                    run_id, text, of_call=of_call, prompt_version=text,
+                    metrics=({**metric, "score": value}, error), **named,
+                )
+            ],
+            **manifest,
+        )  # fmt: skip
+    sides = {
+        "baseline": side(BASELINE, text, model=text, prompt_name=text, file=text),
+        "candidate": side(CANDIDATE, text, model=text, prompt_name=text, file=text),
+    }
+    here = {"golden_set": text, "metric": text, **sides}
+    failure = {"golden_set": text, "case_id": text, "metric": text, "reason": text}
+    of = verdict(
+        comparison(**here),
+        comparison(**here | {"metric": "other", "gate": False}),
+        comparison(**here, slice=text, gate=False),
+        comparison(**here | {"metric": "x"}, verdict="unmeasurable", reason=text),
+        must_pass_failures=[failure],
+        must_pass_missing=[failure],
+        notes=[text],
+        verdict_id=text,
+        created_at=text,
+    )
+    return of, store
+
+
 class Page(HTMLParser):
     """What a browser makes of a page: its elements, their attributes, and its text."""
 
