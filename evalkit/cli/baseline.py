@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from evalkit.cli.options import common_options, print_json, say
-from evalkit.errors import EXIT_PASS, ConfigError, InputFileError
+from evalkit.errors import EXIT_PASS, ConfigError
 
 if TYPE_CHECKING:
     from evalkit.store.views import Store
@@ -34,6 +33,7 @@ def set_(
 ) -> int:
     """Compare with RUN from now on, for each golden set it has."""
     from evalkit.decide.selectors import find_run, require_complete
+    from evalkit.exchange.baseline_file import baselines_of
 
     opened = _open(store, config)
     manifest = require_complete(find_run(opened.runs(), run))
@@ -49,7 +49,7 @@ def set_(
         opened.baselines.set(name, golden_sets[name].get("feature") or "", manifest["run_id"])
         say(f"{name}: compared with run {manifest['run_id']} from now on")
     if as_json:
-        print_json(_listed(opened))
+        print_json({"baselines": baselines_of(opened)})
     return EXIT_PASS
 
 
@@ -57,13 +57,15 @@ def set_(
 @common_options
 def list_(as_json: bool, store: str | None, config: Path | None) -> int:
     """The baselines that were chosen."""
-    chosen = _listed(_open(store, config))
+    from evalkit.exchange.baseline_file import baselines_of
+
+    chosen = baselines_of(_open(store, config))
     if as_json:
-        print_json(chosen)
+        print_json({"baselines": chosen})
         return EXIT_PASS
-    for entry in chosen["baselines"]:
+    for entry in chosen:
         click.echo(f"{entry['golden_set']} ({entry['feature']}): run {entry['run_id']}")
-    if not chosen["baselines"]:
+    if not chosen:
         click.echo("none chosen: the newest complete run of the default branch is compared with")
     return EXIT_PASS
 
@@ -72,14 +74,12 @@ def list_(as_json: bool, store: str | None, config: Path | None) -> int:
 @click.argument("file", type=FILE)
 @common_options
 def export(file: Path, as_json: bool, store: str | None, config: Path | None) -> int:
-    """Write the choice to FILE (JSON), to be kept under version control."""
-    chosen = _listed(_open(store, config))
-    try:
-        file.write_text(json.dumps(chosen, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be written: {error.strerror}.") from None
+    """Write the chosen baselines, with their runs' scores, to FILE (zip)."""
+    from evalkit.exchange.baseline_file import export_baselines
+
+    chosen = export_baselines(_open(store, config), file)
     if as_json:
-        print_json(chosen)
+        print_json({"baselines": chosen})
     say(f"wrote {file}")
     return EXIT_PASS
 
@@ -88,19 +88,14 @@ def export(file: Path, as_json: bool, store: str | None, config: Path | None) ->
 @click.argument("file", type=FILE)
 @common_options
 def import_(file: Path, as_json: bool, store: str | None, config: Path | None) -> int:
-    """Take over the choice that FILE holds; its runs have to be in this store."""
-    from evalkit.decide.selectors import find_run, require_complete
+    """Take over the baselines, and the runs, that an export holds."""
+    from evalkit.exchange.baseline_file import import_baselines
 
-    opened = _open(store, config)
-    runs = opened.runs()
-    entries = _read(file)
-    for entry in entries:
-        require_complete(find_run(runs, entry["run_id"]))
-    for entry in entries:
-        opened.baselines.set(entry["golden_set"], entry["feature"], entry["run_id"])
+    chosen = import_baselines(_open(store, config), file)
+    for entry in chosen:
         say(f"{entry['golden_set']}: compared with run {entry['run_id']} from now on")
     if as_json:
-        print_json(_listed(opened))
+        print_json({"baselines": chosen})
     return EXIT_PASS
 
 
@@ -109,35 +104,3 @@ def _open(store: str | None, config: Path | None) -> Store:
     from evalkit.store.views import open_store
 
     return open_store(store or load_settings(config).store_path)
-
-
-def _listed(store: Store) -> dict[str, Any]:
-    return {
-        "baselines": [
-            {"golden_set": golden_set, "feature": feature, "run_id": run_id}
-            for (golden_set, feature), run_id in sorted(store.baselines.all().items())
-        ]
-    }
-
-
-def _read(file: Path) -> list[dict[str, str]]:
-    """The entries of an exported file. Raises InputFileError with what is wrong."""
-    from evalkit.strict import StrictError, loads_json, read_text
-
-    try:
-        value = loads_json(read_text(file, max_bytes=10_000_000), where=str(file))
-    except OSError as error:
-        raise InputFileError(f"{file}: cannot be read: {error.strerror}.") from None
-    except StrictError as error:
-        raise InputFileError(f"{file}:{error.line}: {error.message}.") from None
-    entries = value.get("baselines") if isinstance(value, dict) else None
-    names = ("golden_set", "feature", "run_id")
-    if not isinstance(entries, list) or not all(
-        isinstance(entry, dict) and all(isinstance(entry.get(name), str) for name in names)
-        for entry in entries
-    ):
-        raise InputFileError(
-            f'{file}: not an export of baselines: {{"baselines": [{{"golden_set", "feature", '
-            '"run_id"}, …]}. Write it with: evalkit baseline export FILE.'
-        )
-    return entries

@@ -6,7 +6,6 @@ trials and joins the cases, this file says what each missing one means. It never
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

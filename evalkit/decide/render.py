@@ -89,8 +89,8 @@ def _moved(c: Comparison) -> str:
     if abs(delta) < 0.0005:
         return f"quality is the same ({_level(c)} interval {_points(low)} to {_points(high)})"
     if delta > 0:
-        return f"quality rose by {_points(delta)} points ({_interval(c, low, high)})"
-    return f"quality fell by {_points(-delta)} points ({_interval(c, -high, -low)})"
+        return f"quality rose by {_counted(delta)} ({_interval(c, low, high)})"
+    return f"quality fell by {_counted(-delta)} ({_interval(c, -high, -low)})"
 
 
 def _interval(c: Comparison, low: float, high: float) -> str:
@@ -104,6 +104,11 @@ def _level(c: Comparison) -> str:
 def _points(share: float) -> str:
     text = f"{100 * share:.1f}".removesuffix(".0")
     return "0" if text == "-0" else text.replace("-", "−")
+
+
+def _counted(share: float) -> str:
+    points = _points(share)
+    return f"{points} point{'s' * (points != '1')}"
 
 
 def _p(p: float) -> str:

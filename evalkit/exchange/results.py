@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -157,11 +158,10 @@ def _plain_csv_table(path: Path, found: Sequence[str]) -> pa.Table | None:
         return None
     if table.num_rows > MAX_ROWS:
         return None
-    lines = pa.array(range(2, table.num_rows + 2), pa.int64())
+    lines = _line_array(range(2, table.num_rows + 2))
     nothing = pa.nulls(table.num_rows, pa.string())
-    return pa.table(
-        {"line": lines} | {name: table[name] if name in found else nothing for name in COLUMNS}
-    )
+    columns = [table[name] if name in found else nothing for name in COLUMNS]
+    return pa.Table.from_arrays([lines, *columns], schema=_raw_schema())
 
 
 def _is_plainly_quoted(data: bytes) -> bool:
@@ -270,7 +270,8 @@ def _cell(value: Any, name: str, where: str) -> str | None:
         return None
     if isinstance(value, (dict, list, bool)) or (numeric and isinstance(value, str)):
         kind = "a number" if numeric else "text"
-        raise InputFileError(f"{where}: {name} is {_cut(value)}, not {kind}.{_FIXES.get(name, '')}")
+        shown = _clean(json.dumps(value, ensure_ascii=False))
+        raise InputFileError(f"{where}: {name} is {shown}, not {kind}.{_FIXES.get(name, '')}")
     return value if isinstance(value, str) else repr(value)
 
 
@@ -317,16 +318,44 @@ def _text_table(found: Sequence[str], rows: Iterable[Row], path: Path) -> pa.Tab
     import pyarrow as pa
 
     at = {name: found.index(name) for name in COLUMNS if name in found}
-    schema = pa.schema([("line", pa.int64()), *((name, pa.string()) for name in COLUMNS)])
     batches = []
     for chunk in _chunks(rows, path):
         cells = list(zip(*(row for _, row in chunk), strict=True))
-        arrays = [pa.array([line for line, _ in chunk], pa.int64())]
-        for name in COLUMNS:
-            known = pa.array(cells[at[name]], pa.string()) if name in at else None
-            arrays.append(pa.nulls(len(chunk), pa.string()) if known is None else known)
-        batches.append(pa.record_batch(arrays, schema=schema))
-    return pa.Table.from_batches(batches, schema=schema)
+        texts = [
+            _text_array(cells[at[name]]) if name in at else pa.nulls(len(chunk), pa.string())
+            for name in COLUMNS
+        ]
+        lines = _line_array([line for line, _ in chunk])
+        batches.append(pa.RecordBatch.from_arrays([lines, *texts], schema=_raw_schema()))
+    return pa.Table.from_batches(batches, schema=_raw_schema())
+
+
+def _raw_schema() -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema([("line", pa.int64()), *((name, pa.string()) for name in COLUMNS)])
+
+
+# `pyarrow.array` of Python values imports pandas, a third of a second: these do not.
+
+
+def _text_array(cells: Sequence[str | None]) -> pa.Array:
+    import numpy as np
+    import pyarrow as pa
+
+    pieces = [b"" if cell is None else cell.encode() for cell in cells]
+    ends = np.cumsum([0, *map(len, pieces)], dtype=np.int32)
+    known = np.packbits([cell is not None for cell in cells], bitorder="little")
+    buffers = [pa.py_buffer(known), pa.py_buffer(ends), pa.py_buffer(b"".join(pieces))]
+    return pa.Array.from_buffers(pa.string(), len(cells), buffers)
+
+
+def _line_array(numbers: Sequence[int]) -> pa.Array:
+    import numpy as np
+    import pyarrow as pa
+
+    values = np.asarray(numbers, dtype=np.int64)
+    return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(values)])
 
 
 def _chunks(rows: Iterable[Row], path: Path) -> Iterator[list[Row]]:
@@ -413,7 +442,7 @@ def _problem(row: dict[str, Any]) -> str:
         return f"no {name}.{fix}"
     if name == "score:outcome":
         return (
-            f"outcome {row['outcome']} with a score of {_cut(value)}. "
+            f"outcome {_cut(row['outcome'])} with a score of {_cut(value)}. "
             "A row that failed has no score: leave it empty, or write outcome scored."
         )
     if name == "score:range":
@@ -476,7 +505,11 @@ def _notes(found: Sequence[str], path: Path) -> Iterator[str]:
             yield f"{path.name}: the column {_cut(name)} is not used. Is it meant to be {near[0]}?"
 
 
-def _cut(value: Any, limit: int = 60) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    text = "".join(c if c.isprintable() else "�" for c in text)
-    return f'"{text if len(text) <= limit else text[: limit - 1] + "…"}"'
+def _cut(text: str) -> str:
+    return f'"{_clean(text)}"'
+
+
+def _clean(text: str, limit: int = 60) -> str:
+    """One line of at most `limit` letters that a terminal shows as it is."""
+    line = "".join(c if c.isprintable() else "�" for c in text)
+    return line if len(line) <= limit else line[: limit - 1] + "…"

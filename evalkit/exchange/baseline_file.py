@@ -1,0 +1,157 @@
+"""Carry baselines from one store to another: the choice, its runs' manifests and scores.
+
+Beside the store, for CI whose store starts empty. The file is a zip archive; what it
+holds is checked like any foreign file: only the names its own manifests give are read,
+sizes are bounded, and every score file has to have its checksum.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from evalkit.errors import ConfigError, InputFileError
+from evalkit.store.files import is_safe_id, write_json, write_whole
+from evalkit.store.runs import run_folder
+from evalkit.store.views import Store
+from evalkit.strict import StrictError, loads_json
+
+LIST = "baselines.json"
+MAX_JSON_BYTES = 50_000_000
+MAX_SCORES_BYTES = 2_000_000_000
+MAX_RUNS = 1_000
+PIECE_BYTES = 1 << 20
+
+Entry = Mapping[str, str]
+"""golden_set, feature, run_id."""
+
+
+def baselines_of(store: Store) -> list[dict[str, str]]:
+    """The baselines that were chosen, in a fixed order."""
+    return [
+        {"golden_set": golden_set, "feature": feature, "run_id": run_id}
+        for (golden_set, feature), run_id in sorted(store.baselines.all().items())
+    ]
+
+
+def export_baselines(store: Store, path: Path) -> list[dict[str, str]]:
+    """Write the chosen baselines and their runs' scores to `path`; returns what was chosen."""
+    chosen = baselines_of(store)
+    if not chosen:
+        raise ConfigError("no baseline was chosen. Choose one with: evalkit baseline set RUN.")
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr(LIST, json.dumps({"baselines": chosen}, indent=2))
+        for run_id in sorted({entry["run_id"] for entry in chosen}):
+            _add_run(archive, store, run_id)
+    with write_whole(path.absolute(), replace=True) as whole:
+        whole.write(content.getbuffer())
+    return chosen
+
+
+def _add_run(archive: zipfile.ZipFile, store: Store, run_id: str) -> None:
+    files = store.score_files(run_id)
+    manifest = store.manifest(run_id)
+    names = {name: facts for name, facts in manifest["files"].items() if _is_scores(name)}
+    archive.writestr(_manifest_name(run_id), json.dumps({**manifest, "files": names}))
+    for file, name in zip(files, names, strict=True):
+        archive.write(file, name)
+
+
+def import_baselines(store: Store, path: Path) -> list[dict[str, str]]:
+    """Take over what `export_baselines` wrote; runs that the store has already stay as they are.
+
+    Raises InputFileError for anything that is not such a file, before a choice changes.
+    """
+    with _opened(path) as archive:
+        chosen = _chosen(_read_json(archive, LIST, path), path)
+        for run_id in sorted({entry["run_id"] for entry in chosen}):
+            if not (run_folder(store.path, run_id) / "manifest.json").exists():
+                _take_run(archive, store, run_id, path)
+    for entry in chosen:
+        store.baselines.set(entry["golden_set"], entry["feature"], entry["run_id"])
+    return chosen
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, KeyError) as error:
+        raise _not_an_export(path, str(error)) from None
+    except OSError as error:
+        raise InputFileError(f"{path}: cannot be read: {error.strerror or error}.") from None
+
+
+def _not_an_export(path: Path, why: str) -> InputFileError:
+    return InputFileError(
+        f"{path}: not an export of baselines: {why}. Write one with: evalkit baseline export FILE."
+    )
+
+
+def _read_json(archive: zipfile.ZipFile, name: str, path: Path) -> Any:
+    with archive.open(name) as file:
+        data = file.read(MAX_JSON_BYTES + 1)
+    if len(data) > MAX_JSON_BYTES:
+        raise _not_an_export(path, f"{name} is too large")
+    try:
+        return loads_json(data.decode("utf-8"), where=name)
+    except (StrictError, UnicodeDecodeError) as error:
+        raise _not_an_export(path, f"{name}: {error}") from None
+
+
+def _chosen(value: Any, path: Path) -> list[dict[str, str]]:
+    entries = value.get("baselines") if isinstance(value, dict) else None
+    names = ("golden_set", "feature", "run_id")
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and all(isinstance(entry.get(name), str) for name in names)
+        for entry in entries
+    ):
+        raise _not_an_export(path, f"{LIST} lists no baselines")
+    if len(entries) > MAX_RUNS or not all(is_safe_id(entry["run_id"]) for entry in entries):
+        raise _not_an_export(path, f"{LIST} names what cannot be a run")
+    return [{name: entry[name] for name in names} for entry in entries]
+
+
+def _take_run(archive: zipfile.ZipFile, store: Store, run_id: str, path: Path) -> None:
+    """The scores first, the manifest last: a run is there whole or not at all."""
+    manifest = _read_json(archive, _manifest_name(run_id), path)
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if (
+        not isinstance(files, dict)
+        or (manifest.get("run_id"), manifest.get("status")) != (run_id, "complete")
+        or not all(_is_scores(name) and isinstance(f, dict) for name, f in files.items())
+    ):
+        raise _not_an_export(path, f"run {run_id} has no manifest of a complete run")
+    for name, facts in files.items():
+        target = store.path / name
+        if not target.exists():
+            with archive.open(name) as file:
+                _copy(file, target, str(facts.get("sha256")), path)
+    write_json(run_folder(store.path, run_id) / "manifest.json", manifest)
+
+
+def _copy(file: IO[bytes], target: Path, sha256: str, path: Path) -> None:
+    with write_whole(target) as whole:
+        left = MAX_SCORES_BYTES
+        while left > 0 and (piece := file.read(min(PIECE_BYTES, left))):
+            left -= len(piece)
+            whole.write(piece)
+        if whole.sha256 != sha256:
+            raise _not_an_export(path, f"{target.name} is not what its manifest says")
+
+
+def _manifest_name(run_id: str) -> str:
+    return f"runs/{run_id}/manifest.json"
+
+
+def _is_scores(name: str) -> bool:
+    """Whether a manifest's file is a file of scores, directly in that folder."""
+    parts = PurePosixPath(name).parts
+    return len(parts) == 2 and parts[0] == "scores" and "\\" not in name and ".." not in parts

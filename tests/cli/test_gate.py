@@ -1,0 +1,263 @@
+"""`evalkit gate` and `evalkit baseline` from the command line: files, words, exit status."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalkit.cli.main import main
+from evalkit.store.views import Store, open_store
+from tests.decide.results import cases, changed, write_csv, write_run
+
+Gate = Callable[..., tuple[int, dict[str, Any]]]
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    (tmp_path / "evalkit.toml").write_text('store = ".evalkit"\n')
+    monkeypatch.chdir(tmp_path)
+    return open_store(tmp_path / ".evalkit")
+
+
+@pytest.fixture
+def gate(store: Store, capsys: pytest.CaptureFixture[str]) -> Gate:
+    """Run `evalkit gate … --json`; the exit status and the verdict."""
+
+    def run(*arguments: str) -> tuple[int, dict[str, Any]]:
+        status = main(["gate", *arguments, "--json"])
+        verdict: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return status, verdict
+
+    return run
+
+
+def two_files(baseline: list[Any], candidate: list[Any]) -> list[str]:
+    for name, scores in (("a.csv", baseline), ("b.csv", candidate)):
+        write_csv(Path(name), [(f"c{n}", score) for n, score in enumerate(scores)])
+    return ["--baseline", "a.csv", "--candidate", "b.csv"]
+
+
+# --- exit status ------------------------------------------------------------------------
+
+
+def test_a_pass_is_0(gate: Gate) -> None:
+    status, verdict = gate(*two_files([1] * 100, [1] * 100))
+
+    assert (status, verdict["verdict"]) == (0, "pass")
+
+
+def test_a_regression_is_1(gate: Gate) -> None:
+    status, verdict = gate(*two_files(*changed(10, 2, 88)))
+
+    assert (status, verdict["verdict"]) == (1, "regression")
+
+
+def test_a_failed_must_pass_case_is_1(gate: Gate, store: Store) -> None:
+    write_run(store, "run-1", cases([1.0] * 80))
+    write_run(store, "run-2", cases([0.0] + [1.0] * 79), must_pass_cases=["t-000"])
+
+    status, verdict = gate()
+
+    assert status == 1
+    assert [c["verdict"] for c in verdict["comparisons"] if c["gate"]] == ["pass"]
+
+
+def test_inconclusive_is_0_and_under_strict_3(gate: Gate) -> None:
+    files = two_files([1] * 20, [1] * 20)
+
+    assert gate(*files)[0] == 0
+    assert gate(*files, "--strict")[0] == 3
+
+
+def test_missing_scores_are_3(gate: Gate) -> None:
+    status, verdict = gate(*two_files([1] * 100, [1] * 70 + [""] * 30))
+
+    assert (status, verdict["verdict"]) == (3, "unmeasurable")
+
+
+def test_no_baseline_is_3_unless_allowed(gate: Gate, store: Store) -> None:
+    write_run(store, "run-1", cases([1.0] * 80))
+
+    assert gate()[0] == 3
+    assert gate("--allow-no-baseline")[0] == 0
+
+
+def test_an_empty_store_is_3_and_still_json(gate: Gate) -> None:
+    status, verdict = gate()
+
+    assert status == 3
+    assert verdict["comparisons"] == []
+    assert "no complete run" in verdict["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--candidate", "gone.csv", "--baseline", "a.csv"], "gone.csv: no such file."),
+        (["--candidate", "a.csv"], "a candidate file needs a baseline"),
+        (["--candidate", "run-9"], "'run-9' is neither a run"),
+        (["--alpha", "2"], "Invalid value for '--alpha'"),
+        (["--candidate", "bad.csv", "--baseline", "a.csv"], 'bad.csv:2: score "x" is not a number'),
+        (["--store", "s3://bucket"], "only a folder can be a store"),
+    ],
+)
+def test_what_cannot_be_meant_or_read_is_2(
+    store: Store, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    write_csv(Path("a.csv"), [("c1", 1)])
+    write_csv(Path("bad.csv"), [("c1", "x")])
+
+    status = main(["gate", *arguments])
+
+    assert status == 2
+    assert message in capsys.readouterr().err
+
+
+# --- options ----------------------------------------------------------------------------
+
+
+def test_tolerance_and_max_drop_move_the_verdict(gate: Gate) -> None:
+    files = two_files(*changed(10, 2, 188))
+
+    assert gate(*files)[0] == 1
+    tolerated = gate(*files, "--tolerance", "0.05", "--max-drop", "0.1")[1]
+    assert tolerated["verdict"] == "pass"
+    assert tolerated["comparisons"][0]["tolerance"] == 0.05
+
+
+def test_two_pairs_of_a_file_are_compared_by_name(gate: Gate) -> None:
+    rows = [
+        (f"c{n}", "label", "small", version, score)
+        for version, fallen in (("v1", 1), ("v2", 0))
+        for n, score in enumerate([fallen] * 15 + [1] * 60)
+    ]
+    write_csv(Path("both.csv"), rows, "case_id,metric,model,prompt_version,score")
+
+    status, verdict = gate(
+        "--candidate", "both.csv", "--compare", "small/classify@v2:small/classify@v1"
+    )
+
+    assert status == 1
+    assert verdict["comparisons"][0]["baseline"]["prompt_version"] == "v1"
+
+
+def test_the_verdict_has_exactly_the_promised_keys(gate: Gate) -> None:
+    _, verdict = gate(*two_files(*changed(10, 2, 88)))
+
+    assert {
+        "verdict", "alpha", "correction", "comparisons", "must_pass_failures", "budget", "notes",
+    } <= verdict.keys()  # fmt: skip
+    comparison = verdict["comparisons"][0]
+    assert {
+        "golden_set", "metric", "tier", "slice", "baseline", "candidate", "n", "n_clusters",
+        "trials", "baseline_mean", "candidate_mean", "delta", "ci", "p_value", "p_adjusted",
+        "method", "verdict", "mde", "cases_needed", "missing", "regressed_cases",
+        "improved_cases",
+    } <= comparison.keys()  # fmt: skip
+    assert {
+        "baseline", "candidate", "excluded", "unpaired", "worst_case_verdict",
+    } <= comparison["missing"].keys()  # fmt: skip
+    assert {"run_id", "model", "prompt_version"} <= comparison["candidate"].keys()
+
+
+def test_people_get_sentences_and_ci_gets_files(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = two_files(*changed(10, 2, 88))
+
+    main(["gate", *files, "--junit", "out/j.xml", "--sarif", "s.sarif", "--markdown", "m.md"])
+
+    output = capsys.readouterr()
+    assert "quality fell by 8 points" in output.out
+    assert output.out.splitlines()[-1] == "regression: quality fell"
+    assert Path("out/j.xml").read_text().startswith("<?xml")
+    assert json.loads(Path("s.sarif").read_text())["version"] == "2.1.0"
+    assert Path("m.md").read_text().startswith("### regression")
+    assert not store.path.exists()
+
+
+# --- baseline ---------------------------------------------------------------------------
+
+
+def test_a_baseline_is_set_listed_and_used(
+    gate: Gate, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in (1, 2, 3):
+        write_run(store, f"run-{number}", cases([1.0] * 80))
+
+    assert main(["baseline", "set", "run-1"]) == 0
+    assert main(["baseline", "list", "--json"]) == 0
+
+    listed = json.loads(capsys.readouterr().out)
+    assert listed["baselines"] == [
+        {"golden_set": "tickets", "feature": "classify-ticket", "run_id": "run-1"}
+    ]
+    assert gate()[1]["comparisons"][0]["baseline"]["run_id"] == "run-1"
+
+
+def test_a_baseline_is_carried_to_another_store(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(store, "run-1", cases([1.0] * 80))
+    main(["baseline", "set", "run-1"])
+
+    assert main(["baseline", "export", "baseline.zip"]) == 0
+    assert main(["baseline", "import", "baseline.zip", "--store", "other"]) == 0
+
+    other = open_store(tmp_path / "other")
+    assert other.baselines.get("tickets", "classify-ticket") == "run-1"
+    write_run(other, "run-2", cases([0.0] * 80))
+    capsys.readouterr()
+    assert main(["gate", "--store", "other", "--json"]) == 1
+    [comparison] = [
+        c for c in json.loads(capsys.readouterr().out)["comparisons"] if c["slice"] is None
+    ]
+    assert comparison["baseline"]["run_id"] == "run-1"
+
+
+def test_an_unfinished_run_is_no_baseline(store: Store) -> None:
+    write_run(store, "run-1", cases([1.0] * 80), status="incomplete")
+
+    assert main(["baseline", "set", "run-1"]) == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b'{"baselines": 1}'])
+def test_a_file_that_is_no_export_is_refused(store: Store, content: bytes) -> None:
+    Path("x.zip").write_bytes(content)
+
+    assert main(["baseline", "import", "x.zip"]) == 2
+    assert not (store.path / "baselines.json").exists()
+
+
+# --- speed ------------------------------------------------------------------------------
+
+
+def test_a_thousand_cases_are_decided_in_little_time_and_without_heavy_imports(
+    store: Store,
+) -> None:
+    files = two_files(*changed(20, 20, 960))
+    code = (
+        "import sys; from evalkit.cli.main import main; status = main(sys.argv[1:]);"
+        "heavy = {'pandas', 'scipy.stats', 'rich', 'httpx', 'jinja2'} & set(sys.modules);"
+        "print(sorted(heavy), file=sys.stderr); sys.exit(status)"
+    )
+
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code, "gate", *files, "--json"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    took_s = time.monotonic() - began
+
+    assert done.returncode == 0
+    assert done.stderr.strip() == "[]"
+    assert took_s < 15  # a bound for a loaded machine; alone it is about one second
