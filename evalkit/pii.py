@@ -1,8 +1,9 @@
-"""Find personal data and secrets that have a checkable shape.
+"""Find personal data and secrets that have a checkable shape, and write placeholders for them.
 
-Used by the tier-1 check `no_pii`. Patterns run in RE2, so time is linear whatever the
-text; what has a checksum or a range (card, IBAN, IP) must pass it. Names and addresses
-have no such shape and are not looked for.
+Used by the guard of the call path, by whatever writes records, and by the check `no_pii`.
+Patterns run in RE2, so time is linear whatever the text; what has a checksum or a range
+(card, IBAN, IP, national id) must pass it. Names and addresses have no such shape and are
+not looked for; a `Recogniser` of your own may find them.
 
 Luhn: ISO/IEC 7812-1 annex B. IBAN: ISO 13616, mod 97-10 of ISO 7064.
 """
@@ -11,17 +12,19 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
-MAX_CANDIDATES = 10_000
-"""Pattern hits looked at per kind; a text with more is full of them anyway."""
+from evalkit.national_ids import NATIONAL_IDS, digits_of, luhn, us_ssn
+from evalkit.plain_text import fold
+from evalkit.records import Json
+
+MAX_DEPTH = 100
+"""Of lists and tables in one another; what is deeper is left out of a record."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """One piece of personal data, by kind and place."""
 
     kind: str
@@ -30,26 +33,33 @@ class Finding:
     text: str
 
 
+class Recogniser(Protocol):
+    """Finds personal data in a text; `kinds` None means all it knows."""
+
+    def __call__(self, text: str, kinds: Collection[str] | None = None) -> Iterable[Finding]: ...
+
+
 def find_pii(text: str, kinds: Collection[str] | None = None) -> Iterator[Finding]:
     """Yield what is found, kind by kind in the order of `PII_KINDS`, then by place.
 
     An e-mail address inside a longer token, or digits inside a longer number, do not
-    count. Raises KeyError for a kind that is not in `PII_KINDS`.
+    count; digits and letters of other widths and scripts do. Findings of different kinds
+    may overlap. Raises KeyError for a kind that is not in `PII_KINDS`.
     """
-    text = text.encode("utf-8", "replace").decode("utf-8")  # RE2 refuses lone surrogates
-    unknown = set(kinds or ()) - PII_KINDS.keys()
+    unknown = set(kinds or ()) - set(PII_KINDS)
     if unknown:
         raise KeyError(sorted(unknown)[0])
-    for kind, (pattern, accept) in PII_KINDS.items():
+    folded = fold(text)
+    for number in _prefilter().Match(folded) or ():
+        kind, pattern, accept = _RECOGNISERS[number]
         if kinds is not None and kind not in kinds:
             continue
-        for count, match in enumerate(_compiled(pattern).finditer(text)):
-            if count == MAX_CANDIDATES:
-                break
-            found = match.group(0)
+        for match in _compiled(pattern).finditer(folded):
+            start, end = match.span(match.re.groups)
+            end = start + accept(folded[start:end])
             marks = r"[.,\- ]" if kind == "phone" else r"[.,]"
-            if accept(found) and not _inside_number(text, match.start(), match.end(), marks):
-                yield Finding(kind, match.start(), match.end(), found)
+            if end > start and not _inside_number(folded, start, end, marks):
+                yield Finding(kind, start, end, text[start:end])
 
 
 def _inside_number(text: str, start: int, end: int, marks: str) -> bool:
@@ -58,15 +68,154 @@ def _inside_number(text: str, start: int, end: int, marks: str) -> bool:
     return bool(re.match(marks + r"\d", after) or re.match(r"\d" + marks, before))
 
 
+# --- one text in place of another ---------------------------------------------------
+
+
+def non_overlapping(findings: Iterable[Finding]) -> list[Finding]:
+    """Those that stay when of two that overlap the longer is kept, by place."""
+    kept: list[Finding] = []
+    for finding in sorted(findings, key=lambda f: (f.start, -f.end)):
+        if kept and finding.start < kept[-1].end:
+            if finding.end - finding.start > kept[-1].end - kept[-1].start:
+                kept[-1] = finding
+        else:
+            kept.append(finding)
+    return kept
+
+
+PLACEHOLDER = re.compile(r"\[([A-Za-z][A-Za-z0-9]*(?:\\?_[A-Za-z0-9]+)*?)\\?_(\d{1,6})\]")
+"""[EMAIL_1], also as a model may write it: in small letters, or escaped for Markdown."""
+
+
+class Placeholders:
+    """One placeholder for each value, the same wherever the value stands.
+
+    `taken` are placeholders that the text has already; they are never given out.
+    """
+
+    def __init__(
+        self,
+        recognise: Recogniser = find_pii,
+        kinds: Collection[str] | None = None,
+        *,
+        taken: Collection[str] = (),
+    ) -> None:
+        self._recognise, self._kinds, self._taken = recognise, kinds, taken
+        self._given: dict[tuple[str, str], str] = {}
+        self._last: dict[str, int] = {}
+        self.count = 0
+        """Places where something was replaced."""
+
+    def replace(self, text: str) -> str:
+        findings = non_overlapping(self._recognise(text, self._kinds))
+        if not findings:
+            return text
+        pieces: list[str] = []
+        end = 0
+        for finding in findings:
+            pieces += text[end : finding.start], self._placeholder(finding)
+            end = finding.end
+        self.count += len(findings)
+        return "".join(pieces) + text[end:]
+
+    @property
+    def values(self) -> Mapping[str, str]:
+        """Placeholder to the value it stands for."""
+        return {placeholder: value for (_, value), placeholder in self._given.items()}
+
+    def _placeholder(self, finding: Finding) -> str:
+        known = self._given.get((finding.kind, finding.text))
+        if known is not None:
+            return known
+        name = re.sub(r"[^A-Z0-9]+", "_", finding.kind.upper()).strip("_") or "PII"
+        while True:
+            self._last[name] = number = self._last.get(name, 0) + 1
+            placeholder = f"[{name}_{number}]"
+            if placeholder not in self._taken:
+                self._given[finding.kind, finding.text] = placeholder
+                return placeholder
+
+
+def redact(
+    value: Json, *, recognise: Recogniser = find_pii, kinds: Collection[str] | None = None
+) -> tuple[Json, int]:
+    """`value` as it may be written down, and how many places were replaced in it.
+
+    Walks lists and tables, keys included; whole numbers are looked at as well. What has
+    nothing to replace comes back as it is. The values themselves are kept nowhere.
+    """
+    placeholders = Placeholders(recognise, kinds, taken=placeholders_in(value))
+    return rewrite(value, placeholders.replace), placeholders.count
+
+
+def placeholders_in(value: Json) -> set[str]:
+    """What in `value` reads like a placeholder, in capitals and unescaped."""
+    return {
+        match[0].replace("\\", "").upper()
+        for text in texts_of(value)
+        if "[" in text
+        for match in PLACEHOLDER.finditer(text)
+    }
+
+
+def texts_of(value: Json) -> list[str]:
+    """Every text in `value`: keys, values, and whole numbers long enough to be an id."""
+    found: list[str] = []
+    _gather(value, found, MAX_DEPTH)
+    return found
+
+
+def _gather(value: Json, found: list[str], depth: int) -> None:
+    if isinstance(value, str):
+        found.append(value)
+    elif isinstance(value, int):
+        if abs(value) > 9_999_999:
+            found.append(_digits(value))
+    elif isinstance(value, Mapping) and depth:
+        for key, one in value.items():
+            if isinstance(key, str):
+                found.append(key)
+            _gather(one, found, depth - 1)
+    elif isinstance(value, (list, tuple)) and depth:
+        for one in value:
+            _gather(one, found, depth - 1)
+
+
+def rewrite(value: Json, change: Callable[[str], str], depth: int = MAX_DEPTH) -> Json:
+    """`value` with `change` applied to each of its texts; a number that changes is a text then."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, int) and abs(value) > 9_999_999:
+        text = _digits(value)
+        changed = change(text)
+        return value if changed == text else changed
+    if isinstance(value, (Mapping, list, tuple)) and not depth:
+        return "[TOO DEEP]"
+    if isinstance(value, Mapping):
+        return {
+            change(key) if isinstance(key, str) else key: rewrite(one, change, depth - 1)
+            for key, one in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [rewrite(one, change, depth - 1) for one in value]
+    return value
+
+
+def _digits(value: int) -> str:
+    """A whole number in digits; one too long for that is no id."""
+    return str(value) if value.bit_length() < 256 else ""
+
+
+# --- kinds ---------------------------------------------------------------------------
+
+
+def _if(valid: Callable[[str], bool]) -> Callable[[str], int]:
+    return lambda found: len(found) if valid(found) else 0
+
+
 def _is_card(found: str) -> bool:
-    digits = re.sub(r"\D", "", found)
-    if not 13 <= len(digits) <= 19 or digits[0] not in "23456" or len(set(digits)) == 1:
-        return False
-    total = 0
-    for place, digit in enumerate(reversed(digits)):
-        value = int(digit) * (1 + place % 2)
-        total += value - 9 if value > 9 else value
-    return total % 10 == 0
+    digits = digits_of(found)
+    return 13 <= len(digits) <= 19 and 2 <= digits[0] <= 6 and len(set(digits)) > 1 and luhn(digits)
 
 
 _IBAN_LENGTHS = {
@@ -81,13 +230,16 @@ _IBAN_LENGTHS = {
 }  # fmt: skip
 
 
-def _is_iban(found: str) -> bool:
-    letters = found.replace(" ", "")
-    length = _IBAN_LENGTHS.get(letters[:2])
-    if length is None or len(letters) < length:
-        return False
-    letters = letters[:length]
-    return int("".join(str(int(char, 36)) for char in letters[4:] + letters[:4])) % 97 == 1
+def _iban_length(found: str) -> int:
+    """Characters of the IBAN that `found` begins with, spaces included."""
+    length = _IBAN_LENGTHS.get(found[:2].upper())
+    places = [place for place, char in enumerate(found) if char != " "]
+    if length is None or len(places) < length:
+        return 0
+    letters = "".join(found[place] for place in places[:length])
+    if int("".join(str(int(char, 36)) for char in letters[4:] + letters[:4])) % 97 != 1:
+        return 0
+    return places[length - 1] + 1
 
 
 def _is_address(found: str) -> bool:
@@ -101,64 +253,102 @@ def _is_address(found: str) -> bool:
     return not (address.is_loopback or address.is_unspecified or address.is_multicast)
 
 
+_DATE = re.compile(r"\d{4}[-/. ]\d{1,2}[-/. ]\d{1,2}|\d{1,2}[-/. ]\d{1,2}[-/. ](?:19|20)\d{2}")
+
+
 def _is_phone(found: str) -> bool:
-    return 8 <= len(re.sub(r"\D", "", found)) <= 15
-
-
-def _is_ssn(found: str) -> bool:
-    area, group, serial = found.split("-")
-    return area not in ("000", "666") and area < "900" and group != "00" and serial != "0000"
-
-
-def _any(found: str) -> bool:
-    return True
+    return 8 <= sum(char.isdecimal() for char in found) <= 15 and not _DATE.fullmatch(found)
 
 
 _KEY = (
-    r"\bsk-[A-Za-z0-9_\-]{16,200}"
+    r"\bsk-[A-Za-z0-9_\-]{16,}"
     r"|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"
-    r"|\bgh[opsur]_[A-Za-z0-9]{30,255}"
-    r"|\bgithub_pat_[A-Za-z0-9_]{22,255}"
-    r"|\bglpat-[A-Za-z0-9_\-]{20,100}"
-    r"|\bxox[abeprs]-[A-Za-z0-9\-]{10,200}"
+    r"|\bgh[opsur]_[A-Za-z0-9]{30,}"
+    r"|\bgithub_pat_[A-Za-z0-9_]{22,}"
+    r"|\bglpat-[A-Za-z0-9_\-]{20,}"
+    r"|\bxox[abeprs]-[A-Za-z0-9\-]{10,}"
     r"|\bAIza[0-9A-Za-z_\-]{35}"
-    r"|\bhf_[A-Za-z0-9]{30,100}"
-    r"|\b[rs]k_(?:live|test)_[A-Za-z0-9]{16,200}"
-    r"|\beyJ[A-Za-z0-9_\-]{10,500}\.eyJ[A-Za-z0-9_\-]{10,500}\."
-    r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----"
+    r"|\bya29\.[0-9A-Za-z_\-]{20,}"
+    r"|\bhf_[A-Za-z0-9]{30,}"
+    r"|\bnpm_[A-Za-z0-9]{36}\b"
+    r"|\bpypi-AgEI[A-Za-z0-9_\-]{50,}"
+    r"|\bSG\.[A-Za-z0-9_\-]{22}\.[A-Za-z0-9_\-]{43}"
+    r"|\b[rsp]k_(?:live|test)_[A-Za-z0-9]{16,}"
+    r"|\beyJ[A-Za-z0-9_\-]{10,}\.eyJ[A-Za-z0-9_\-]{10,}\.[A-Za-z0-9_\-]*"
+    r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?:[A-Za-z0-9+/=\s\\:,]*"
+    r"(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?)"
 )
+
+_KEY_IN_CONTEXT = r"(?i:\bbearer )([A-Za-z0-9._~+/\-]{20,}=*)"
+_URL_PASSWORD = r"\b[A-Za-z][A-Za-z0-9+.\-]{1,20}://[^\s/:@]*:([^\s/@]+)@"
 
 _PHONE = (
     r"\+\d{1,3}[ .\-]?(?:\(\d{1,4}\)[ .\-]?)?\d(?:[ .\-]?\d){6,13}(?: ?x\d{1,6})?\b"
-    r"|\b00[1-9]\d{0,2}[ .\-]\d(?:[ .\-]?\d){6,12}\b"
+    r"|\b00[1-9]\d{0,2}[ .\-]\d(?:[ .\-]?\d){6,12}(?: ?x\d{1,6})?\b"
     r"|(?:\(\d{3}\) ?|\b\d{3}[ .\-])\d{3}[ .\-]\d{4}(?: ?x\d{1,6})?\b"
-    r"|\b0[1-9]\d{0,3}[ /\-]\d{2,5}(?:[ \-]\d{2,5}){0,3}\b"
+    r"|\b0[1-9]\d{0,3}[ /\-](?:\d{4,10}|\d{2,5}(?:[ \-]\d{2,5}){1,3})\b"
     r"|\(0[1-9]\d{0,3}\) ?\d{2,5}(?:[ \-]?\d{2,5}){0,3}\b"
 )
+_PHONE_IN_CONTEXT = (
+    r"(?i:\b(?:tele)?(?:phone|fax)\b|\btel\b|\b(?:mobile|cell|whatsapp|telefon|handy|rufnummer"
+    r"|téléphone|teléfono|móvil|telefono|telefoon)\b|\b(?:call|ring|text|reach|phone) (?:me|us)\b)"
+    r"[^\d\n(+]{0,24}(\+?\(?\d[\d ().\-/]{5,20}\d)\b"
+)
 
-PII_KINDS: dict[str, tuple[str, Callable[[str], bool]]] = {
-    "email": (
-        r"[A-Za-z0-9._%+\-]{1,64}@(?:[A-Za-z0-9][A-Za-z0-9\-]{0,62}\.){1,6}[A-Za-z]{2,24}\b",
-        _any,
+_LETTER = r"A-Za-z\x{80}-\x{10FFFF}"
+"""Any other script counts as letters: addresses are no longer in ASCII only."""
+
+_Accept = Callable[[str], int]
+_RECOGNISERS: tuple[tuple[str, str, _Accept], ...] = (
+    (
+        "email",
+        rf"[{_LETTER}0-9._%+\-]+@(?:[{_LETTER}0-9][{_LETTER}0-9\-]*\.)+[{_LETTER}]{{2,24}}",
+        len,
     ),
-    "phone": (_PHONE, _is_phone),
-    "card": (
+    ("key", _KEY, len),
+    ("key", _KEY_IN_CONTEXT, len),
+    ("key", _URL_PASSWORD, len),
+    ("iban", r"(?i)\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b", _iban_length),
+    (
+        "card",
         r"\b(?:\d{13,19}|\d{4}[ \-]\d{4}[ \-]\d{4}[ \-]\d{1,7}|\d{4}[ \-]\d{6}[ \-]\d{5})\b",
-        _is_card,
+        _if(_is_card),
     ),
-    "iban": (r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b", _is_iban),
-    "ip": (
+    ("ssn", r"\b\d{3}-\d{2}-\d{4}\b", _if(us_ssn)),
+    *(("national_id", pattern, _if(valid)) for pattern, valid in NATIONAL_IDS),
+    (
+        "ip",
         r"\b\d{1,3}(?:\.\d{1,3}){3}\b|\b[0-9A-Fa-f]{1,4}(?::{1,2}[0-9A-Fa-f]{1,4}){2,7}\b",
-        _is_address,
+        _if(_is_address),
     ),
-    "ssn": (r"\b\d{3}-\d{2}-\d{4}\b", _is_ssn),
-    "key": (_KEY, _any),
-}
-"""Kind -> RE2 pattern of candidates, and whether a candidate is one."""
+    ("phone", _PHONE, _if(_is_phone)),
+    ("phone", _PHONE_IN_CONTEXT, _if(_is_phone)),
+)
+"""Kind, RE2 pattern of candidates, and how many characters of a candidate are one.
+
+A pattern with a group means what is in the group. Of two kinds at the same place, of the
+same length, the first counts.
+"""
+
+PII_KINDS: tuple[str, ...] = tuple(dict.fromkeys(kind for kind, _, _ in _RECOGNISERS))
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 def _compiled(pattern: str) -> Any:
     import re2
 
     return re2.compile(pattern)
+
+
+@lru_cache(maxsize=1)
+def _prefilter() -> Any:
+    """All patterns in one pass: which of them match at all. Most texts have none."""
+    import re2
+
+    options = re2.Options()
+    options.max_mem = 64 << 20
+    patterns = re2.Set.SearchSet(options)
+    for _, pattern, _ in _RECOGNISERS:
+        patterns.Add(pattern)
+    patterns.Compile()
+    return patterns

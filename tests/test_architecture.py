@@ -10,7 +10,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "evalkit"
 
 FLOORS = [
-    "errors", "records", "strict", "json_schema", "schemas", "pii", "content",
+    "errors", "records", "strict", "json_schema", "schemas", "national_ids", "plain_text", "pii",
+    "content",
     "settings", "config_checks", "config",
 ]  # fmt: skip
 """Every file may use these, each only those before it (and itself)."""
