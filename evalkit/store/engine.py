@@ -243,6 +243,7 @@ def _unmasked(values: Any) -> Any:
     if not isinstance(values, np.ma.MaskedArray):
         return values
     is_number = values.dtype.kind in "iuf"
+    null: Any = np.nan if is_number else None
     plain = np.ma.getdata(values).astype(np.float64 if is_number else np.object_)
-    plain[np.ma.getmaskarray(values)] = np.nan if is_number else None
+    plain[np.ma.getmaskarray(values)] = null
     return plain

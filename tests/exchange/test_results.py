@@ -185,8 +185,8 @@ def test_quotes_inside_cells_are_left_to_the_strict_reader(text: str) -> None:
         (
             "case_id,metric,score,outcome\na,m,1,infra_error\n",
             (
-                'r.csv:2: outcome "infra_error" with a score of "1". A row that failed has no score: '
-                "leave it empty, or write outcome scored."
+                'r.csv:2: outcome "infra_error" with a score of "1". '
+                "A row that failed has no score: leave it empty, or write outcome scored."
             ),
         ),
         (
