@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -99,31 +100,66 @@ def render(lines: Sequence[Line]) -> str:
     return "\n".join(out)
 
 
-def markdown(lines: Sequence[Line]) -> str:
-    """The table of docs/statistics.md: one row per scenario and measure, worst cell shown."""
-    rows = ["| scenario | measured | bound | cells | worst cell | value | holds |"]
-    rows.append("|---|---|---|---|---|---|---|")
+PAGE = """# Calibration of the gate
+
+Made by `python -m benchmarks.gate_calibration --markdown docs/calibration.md --others DIR`.
+Simulated golden sets with known truth, {replicates:,} replicates a cell unless the interval says
+otherwise; the worst cell of each row is shown. What the rows mean is in
+[statistics.md](statistics.md).
+
+"""
+
+OTHERS = """
+## Other published gates on the same files
+
+Share of simulated builds that each gate blocks, passes, or leaves undecided, with its own
+defaults. Cases pass or fail, their difficulty logit-normal with spread 2, mean pass rate 80 %.
+For evalkit "undecided" is inconclusive (exit 0, or 3 with `--strict`) or unmeasurable (exit 3).
+
+"""
+
+
+def page(lines: Sequence[Line], others: Sequence[Mapping[str, Any]]) -> str:
+    """docs/calibration.md: one row per scenario and bound, its worst cell shown."""
     groups: dict[tuple[str, str, str], list[Line]] = {}
     for line in lines:
         groups.setdefault((line.scenario, line.measure, line.bound), []).append(line)
+    rows = [
+        "| scenario | measured | bound | cells | worst cell | value | holds |",
+        "|---" * 7 + "|",
+    ]
     for (scenario, measure, bound), group in groups.items():
-        worst = max(group, key=lambda line: line.value) if "≤" in bound else group[0]
-        if "≥" in bound:
-            worst = min(group, key=lambda line: line.value)
-        if "±" in bound:
-            worst = max(group, key=lambda line: abs(line.value - 0.9))
-        value = f"{100 * worst.value:.2f} % ± {100 * worst.errors:.2f}"
+        worst = _worst(group, bound)
+        value = f"{100 * worst.value:.1f} % ± {100 * worst.errors:.1f}"
         holds = "yes" if all(line.holds for line in group) else "**no**"
-        cells = [scenario, measure, bound, str(len(group)), worst.cell, value, holds]
-        rows.append("| " + " | ".join(cells) + " |")
-    return "\n".join(rows) + "\n"
+        rows.append(_row(scenario, measure, bound, len(group), worst.cell, value, holds))
+    text = PAGE.format(replicates=REPLICATES) + "\n".join(rows) + "\n"
+    if not others:
+        return text
+    rows = ["| scenario | builds | gate | blocks | passes | undecided |", "|---" * 6 + "|"]
+    for row in others:
+        shares = (f"{100 * row[word]:.0f} %" for word in ("block", "pass", "undecided"))
+        rows.append(_row(row["scenario"], row["builds"], row["gate"], *shares))
+    return text + OTHERS + "\n".join(rows) + "\n"
+
+
+def _worst(group: Sequence[Line], bound: str) -> Line:
+    if bound.startswith("≤"):
+        return max(group, key=lambda line: line.value)
+    if bound.startswith("≥"):
+        return min(group, key=lambda line: line.value)
+    return max(group, key=lambda line: abs(line.value - 0.9))
+
+
+def _row(*cells: object) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.gate_calibration", description=__doc__)
     parser.add_argument("--short", action="store_true", help="few replicates, some seconds")
     parser.add_argument("--json", type=Path, help="write every line as JSON")
-    parser.add_argument("--markdown", type=Path, help="write the table of docs/statistics.md")
+    parser.add_argument("--markdown", type=Path, help="write docs/calibration.md")
     parser.add_argument("--others", type=Path, help="environment of the other gates; made if new")
     options = parser.parse_args(arguments)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -136,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     took = time.perf_counter() - started
     print(f"\n{len(lines)} bounds, {len(failed)} broken; {REPLICATES * scale:.0f} or more", end=" ")
     print(f"replicates each, {took:.0f} s")
-    others: list[dict[str, object]] = []
+    others: list[dict[str, Any]] = []
     if options.others is None:
         print("other gates: skipped; --others DIR installs and runs them beside this one")
     else:
@@ -147,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         data = {"lines": [asdict(line) for line in lines], "others": others, "seconds": took}
         options.json.write_text(json.dumps(data, indent=1), encoding="utf-8")
     if options.markdown:
-        options.markdown.write_text(markdown(lines), encoding="utf-8")
+        options.markdown.write_text(page(lines, others), encoding="utf-8")
     return 1 if failed else 0
 
 

@@ -87,10 +87,10 @@ class Cell:
 
 
 def one_comparison(
-    generator: np.random.Generator, *, world: str, n: int, k: int = 1, k_b: int | None = None
+    generator: np.random.Generator, *, world: str, n: int, k: int = 1, tolerance: float = 0.0
 ) -> Outcomes:
-    drawn = WORLDS[world](generator, n, k_b=k_b or k, k_c=k)
-    return _outcomes(generator, drawn, TRUE_DELTA.get(world, 0.0))
+    drawn = WORLDS[world](generator, n, k_b=k, k_c=k)
+    return _outcomes(generator, drawn, TRUE_DELTA.get(world, 0.0), tolerance)
 
 
 def one_clustered(
@@ -100,10 +100,12 @@ def one_clustered(
     return _outcomes(generator, drawn, 0.0)
 
 
-def _outcomes(generator: np.random.Generator, drawn: Drawn, truth: float) -> Outcomes:
+def _outcomes(
+    generator: np.random.Generator, drawn: Drawn, truth: float, tolerance: float = 0.0
+) -> Outcomes:
     d = drawn.d
     seed = int(generator.integers(2**31))
-    seen = compare(d, clusters=drawn.clusters, alpha=ALPHA, max_drop=MAX_DROP, seed=seed)
+    seen = compare(d, clusters=drawn.clusters, tolerance=tolerance, alpha=ALPHA, seed=seed)
     assert seen.p_value is not None
     assert seen.ci is not None
     blocks = seen.p_value < ALPHA
@@ -232,6 +234,7 @@ def silent_candidate(generator: np.random.Generator, *, share: float, n: int = 1
 LEVEL = Bound("blocks", at_most=ALPHA)
 COVERAGE = Bound("covers", around=(0.9, 0.015))
 COVERAGE_20 = Bound("covers", at_least=0.87)
+COVERAGE_UNEQUAL = Bound("covers", at_least=0.85)
 FALSE_PASS = Bound("passes", at_most=ALPHA)
 LIKE_T = Bound("blocks", at_least=0.97, over="paired t")
 
@@ -256,9 +259,17 @@ def _level_cells() -> list[Cell]:
                 name = f"{n_clusters} clusters, {'equal' if equal else '1 to 40 cases'}, "
                 name += "pass or fail" if binary else "graded"
                 options = {"n_clusters": n_clusters, "equal": equal, "binary": binary}
+                bounds = (LEVEL, COVERAGE if equal else COVERAGE_UNEQUAL)
                 cells.append(
-                    Cell("A/A, clusters with ICC .3", name, one_clustered, options, (LEVEL,))
+                    Cell("A/A, clusters with ICC .3", name, one_clustered, options, bounds)
                 )
+    for world in ("drop 5", "pass .98 to .93"):
+        for k in (1, 3):
+            options = {"world": world, "n": 200, "k": k, "tolerance": 0.05}
+            name = f"{world}, n = 200, k = {k}"
+            cells.append(
+                Cell("a drop equal to the tolerance", name, one_comparison, options, (LEVEL,))
+            )
     return cells
 
 
