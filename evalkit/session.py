@@ -11,11 +11,11 @@ import gc
 import platform
 import signal
 import subprocess
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from evalkit import __version__
 from evalkit.call.trace import new_id
@@ -33,6 +33,14 @@ GC_EVERY = 5_000
 Progress = Callable[[int], AbstractContextManager[Callable[[RunSummary], None]]]
 
 
+class EarlyRule(Protocol):
+    """A stop rule that can say what it has decided; `evalkit.decide.early` has the real one."""
+
+    def __call__(self, line: Mapping[str, Any], /) -> Collection[str]: ...
+
+    def as_json(self) -> dict[str, Any]: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedRun:
     """A run as it ended, complete or not."""
@@ -40,9 +48,12 @@ class FinishedRun:
     run_id: str
     store: str
     summary: RunSummary
+    stop_early: Mapping[str, Any] | None = None
+    """What was decided while it ran; None where it was not to stop early."""
 
     def as_json(self) -> dict[str, Any]:
         summary = self.summary
+        early = {} if self.stop_early is None else {"stop_early": self.stop_early}
         return {
             "run_id": self.run_id,
             "store": self.store,
@@ -72,6 +83,7 @@ class FinishedRun:
                 }
                 for (golden_set, pair, metric), totals in summary.metrics.items()
             ],
+            **early,
         }
 
 
@@ -83,8 +95,11 @@ def run_golden_sets(
     resume: str | None = None,
     progress: Progress | None = None,
     on_start: Callable[[str], None] = lambda line: None,
+    stop_rule: Callable[[PreparedRun], EarlyRule] | None = None,
 ) -> FinishedRun:
     """Run what `request` asks, or finish the run `resume`; returns how it ended.
+
+    `stop_rule` makes the rule by which a run with `stop_early` may end before its last case.
 
     Raises ConfigError, ContentError or GoldenSetError before any call, StoreError when
     the store cannot be written, NotComparable when a resumed run's golden set changed.
@@ -93,19 +108,48 @@ def run_golden_sets(
     if resume is None:
         prepared = prepare_run(settings, request, run_id=new_id())
         refuse_edited_prompts(opened, prepared)
-        writer = opened.create_run(manifest_of(prepared, request, settings))
+        rule = _early_rule(prepared, request, stop_rule)
+        manifest = manifest_of(prepared, request, settings)
+        writer = opened.create_run(manifest | early_facts(rule, RunSummary(planned=0)))
     else:
         writer = opened.open_run(resume)
         request = request_of(writer.manifest, request)
         prepared = prepare_run(settings, request, run_id=writer.run_id)
         refuse_if_changed(writer.manifest, prepared)
+        rule = _early_rule(prepared, request, stop_rule)
     on_start(f"run {writer.run_id}: {describe_plan(prepared)}")
-    show = progress or _silent
+    show = progress or silent
     with writer, show(prepared.plan.size) as on_progress:
-        summary = run_async(_run(prepared, writer, on_progress))
+        summary = run_async(_run(prepared, writer, on_progress, rule))
+        facts = early_facts(rule, summary)
         if summary.complete:
-            writer.seal("complete", counts=dict(summary.outcomes))
-    return FinishedRun(run_id=writer.run_id, store=str(opened.path), summary=summary)
+            writer.seal("complete", counts=dict(summary.outcomes), facts=facts)
+    return FinishedRun(
+        run_id=writer.run_id,
+        store=str(opened.path),
+        summary=summary,
+        stop_early=facts.get("stop_early"),
+    )
+
+
+def _early_rule(
+    prepared: PreparedRun,
+    request: RunRequest,
+    stop_rule: Callable[[PreparedRun], EarlyRule] | None,
+) -> EarlyRule | None:
+    if not request.stop_early:
+        return None
+    if stop_rule is None:
+        raise ConfigError("a run with stop_early needs a stop rule: use evalkit run --stop-early.")
+    return stop_rule(prepared)
+
+
+def early_facts(rule: EarlyRule | None, summary: RunSummary) -> dict[str, Any]:
+    """What the manifest says of a run that may stop early; nothing of any other."""
+    if rule is None:
+        return {}
+    facts = {"stopped": summary.saved > 0, "calls_saved": summary.saved, **rule.as_json()}
+    return {"stop_early": facts}
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
@@ -135,10 +179,29 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 async def _run(
-    prepared: PreparedRun, journal: Any, on_progress: Callable[[RunSummary], None]
+    prepared: PreparedRun,
+    journal: Any,
+    on_progress: Callable[[RunSummary], None],
+    rule: EarlyRule | None,
 ) -> RunSummary:
+    async with prepared.orchestrator as orchestrator:
+        return await until_interrupted(
+            lambda stop: run_plan(
+                prepared.plan,
+                orchestrator=orchestrator,
+                journal=journal,
+                on_progress=on_progress,
+                stop=stop,
+                stop_rule=rule,
+            )
+        )
+
+
+async def until_interrupted(
+    work: Callable[[asyncio.Event], Awaitable[RunSummary]],
+) -> RunSummary:
+    """Let `work` drain at the first Ctrl-C or SIGTERM (its event), and end at the second."""
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     main = asyncio.current_task()
 
     def interrupted() -> None:
@@ -146,15 +209,8 @@ async def _run(
             main.cancel()
         stop.set()
 
-    with _on_signals(loop, interrupted):
-        async with prepared.orchestrator as orchestrator:
-            return await run_plan(
-                prepared.plan,
-                orchestrator=orchestrator,
-                journal=journal,
-                on_progress=on_progress,
-                stop=stop,
-            )
+    with _on_signals(asyncio.get_running_loop(), interrupted):
+        return await work(stop)
 
 
 @contextmanager
@@ -174,7 +230,7 @@ def _on_signals(loop: asyncio.AbstractEventLoop, handler: Callable[[], None]) ->
 
 
 @contextmanager
-def _silent(planned: int) -> Iterator[Callable[[RunSummary], None]]:
+def silent(planned: int) -> Iterator[Callable[[RunSummary], None]]:
     yield lambda summary: None
 
 
@@ -194,7 +250,7 @@ def manifest_of(prepared: PreparedRun, request: RunRequest, settings: Settings) 
         "request": {**asdict(request), "golden_sets": [str(s.golden.path) for s in plan.sets]},
         "pairs": sorted({str(pair) for one in plan.sets for pair in one.pairs}),
         "prompts": prompt_hashes(prepared),
-        "golden_sets": {one.golden.name: _golden_manifest(one.golden, settings) | {
+        "golden_sets": {one.golden.name: golden_manifest(one.golden, settings) | {
             "n_cases": len(one.case_numbers),
             "trials": one.trials,
             "pairs": [str(pair) for pair in one.pairs],
@@ -202,7 +258,8 @@ def manifest_of(prepared: PreparedRun, request: RunRequest, settings: Settings) 
     }  # fmt: skip
 
 
-def _golden_manifest(golden: GoldenSet, settings: Settings) -> dict[str, Any]:
+def golden_manifest(golden: GoldenSet, settings: Settings) -> dict[str, Any]:
+    """What a manifest says of a golden set: where it is, and what its metrics are held to."""
     path = golden.path.resolve()
     root = settings.root.resolve()
     return {
@@ -227,13 +284,22 @@ def _golden_manifest(golden: GoldenSet, settings: Settings) -> dict[str, Any]:
 
 def request_of(manifest: Mapping[str, Any], asked: RunRequest) -> RunRequest:
     """What a run to be resumed was asked to do; only speed and money may change now."""
+    if manifest.get("rescored_from"):
+        raise ConfigError(
+            f"run {manifest['run_id']} scores stored outputs again. Finish it with: "
+            f"evalkit rescore --resume {manifest['run_id']}"
+        )
     stored = dict(manifest["request"])
     stored["golden_sets"] = tuple(Path(path) for path in stored["golden_sets"])
     stored["models"], stored["prompts"] = tuple(stored["models"]), tuple(stored["prompts"])
-    if asked.golden_sets or asked.models or asked.prompts or asked.trials or asked.limit:
+    changes = (
+        asked.golden_sets, asked.models, asked.prompts, asked.trials, asked.limit,
+        asked.stop_early, asked.baseline_pair,
+    )  # fmt: skip
+    if any(changes):
         raise ConfigError(
             "--resume finishes the run as it was started: leave out golden sets, --model, "
-            "--prompt, --trials and --limit, or start a new run."
+            "--prompt, --trials, --limit, --stop-early and --baseline-pair, or start a new run."
         )
     original = RunRequest(**stored)
     return replace(

@@ -52,6 +52,8 @@ class PreparedRun:
 
     plan: RunPlan
     orchestrator: Orchestrator
+    baseline_pair: str | None = None
+    """The pair the others are compared with, where the request names one."""
 
 
 def prepare_run(
@@ -80,7 +82,7 @@ def prepare_run(
         seed=request.seed,
         budget=bench.budget,
     )
-    return PreparedRun(plan=plan, orchestrator=orchestrator)
+    return PreparedRun(plan=plan, orchestrator=orchestrator, baseline_pair=request.baseline_pair)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from evalkit.cli.options import common_options, print_json, say
-from evalkit.errors import EXIT_INTERRUPTED, EXIT_PASS, EXIT_UNMEASURABLE
-
-if TYPE_CHECKING:
-    from evalkit.score.summary import MetricSummary, RunSummary
 
 
 @click.command("run")
@@ -26,6 +21,12 @@ if TYPE_CHECKING:
 @click.option("--resume", metavar="RUN", help="Finish a run that was interrupted.")
 @click.option("--concurrency", type=click.IntRange(1, 10_000), help="Cases in flight.")
 @click.option("--seed", type=int, help="For the draw of --limit, and sent to the model.")
+@click.option("--stop-early", is_flag=True, help="End as soon as every gating metric is decided.")
+@click.option(
+    "--baseline-pair",
+    metavar="MODEL/PROMPT@V",
+    help="Run this pair, too, for --stop-early to compare with; default: the first of two.",
+)
 @common_options
 def command(
     golden_sets: tuple[Path, ...],
@@ -37,6 +38,8 @@ def command(
     resume: str | None,
     concurrency: int | None,
     seed: int | None,
+    stop_early: bool,
+    baseline_pair: str | None,
     as_json: bool,
     store: str | None,
     config: Path | None,
@@ -45,7 +48,16 @@ def command(
 
     Each case goes down the same call path as production, once for every model, prompt
     version and trial. Interrupted at any point, it goes on with --resume.
+
+    With --stop-early, cases run in random order until every gating metric is decided or
+    one regression is certain. Of two prompts (or models) the first named is the
+    baseline, the last the candidate; --baseline-pair names another.
     """
+    if baseline_pair is not None and not stop_early:
+        raise click.UsageError("--baseline-pair belongs to --stop-early. Add it, or leave both.")
+    from evalkit.cli.progress import run_progress
+    from evalkit.cli.stop_early import early_lines, early_rule
+    from evalkit.cli.summary import exit_status, print_summary
     from evalkit.config import load_settings
     from evalkit.session import run_golden_sets
     from evalkit.wiring import RunRequest
@@ -60,63 +72,24 @@ def command(
         concurrency=concurrency,
         seed=seed,
         max_cost_usd=max_cost,
+        stop_early=stop_early,
+        baseline_pair=baseline_pair,
     )
-    from evalkit.cli.progress import run_progress
-
     finished = run_golden_sets(
-        settings, request, store=store, resume=resume, progress=run_progress, on_start=say
+        settings,
+        request,
+        store=store,
+        resume=resume,
+        progress=run_progress,
+        on_start=say,
+        stop_rule=early_rule(settings.gate),
     )
     if as_json:
         print_json(finished.as_json())
     else:
-        _print_table(finished.run_id, finished.summary)
-    return _exit_status(finished.summary)
-
-
-def _exit_status(summary: RunSummary) -> int:
-    if summary.stopped == "cancelled":
-        return EXIT_INTERRUPTED
-    measured = any(metric.n for metric in summary.metrics.values())
-    return EXIT_PASS if summary.complete and measured else EXIT_UNMEASURABLE
-
-
-def _print_table(run_id: str, summary: RunSummary) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(highlight=False)
-    groups: dict[tuple[str, str], dict[str, MetricSummary]] = {}
-    for (golden_set, pair, metric), totals in summary.metrics.items():
-        groups.setdefault((golden_set, pair), {})[metric] = totals
-    for (golden_set, pair), metrics in groups.items():
-        table = Table(
-            box=None, pad_edge=False, header_style="bold", title_justify="left",
-            title=Text(f"\n{golden_set}  {pair}"), title_style="bold",
-        )  # fmt: skip
-        table.add_column("  metric", overflow="fold", min_width=24)
-        for column in ("mean", "scored", "missing"):
-            table.add_column(column, justify="right", min_width=8)
-        for metric, totals in metrics.items():
-            mean = "-" if totals.mean is None else f"{totals.mean:.3f}"
-            missing = str(totals.missing or "")
-            table.add_row(Text(f"  {metric}"), mean, str(totals.n), missing)
-        console.print(table)
-    for golden_set, pair, case_id, metric in summary.must_pass_failures[:10]:
-        click.echo(f"must-pass case {case_id} failed {metric} ({golden_set}, {pair})")
-    _print_closing(run_id, summary)
-
-
-def _print_closing(run_id: str, summary: RunSummary) -> None:
-    from evalkit.cli.progress import describe
-
-    click.echo(f"\nrun {run_id}: {summary.done} of {summary.planned} cases, {describe(summary)}")
-    if summary.errors:
-        kinds = ", ".join(f"{kind} {n}" for kind, n in summary.errors.most_common())
-        click.echo(f"failed calls: {kinds}")
-    if summary.stopped:
-        why = {
-            "budget_stop": "stopped at --max-cost",
-            "cancelled": "interrupted",
-        }[summary.stopped]
-        click.echo(f"{why}; go on with: evalkit run --resume {run_id}")
+        print_summary(finished.run_id, finished.summary)
+        for line in (
+            early_lines(finished.stop_early, finished.run_id) if finished.stop_early else ()
+        ):
+            click.echo(line)
+    return exit_status(finished.summary)
