@@ -96,7 +96,7 @@ def command(
     texts = {"junit": junit, "sarif": sarif, "markdown": markdown}
     _write_texts(verdict, {kind: path for kind, path in texts.items() if path}, settings.root)
     if html:
-        _write_html(verdict, opened, html)
+        _write_html(verdict, opened, html, settings.root)
     if as_json:
         print_json(verdict)
     else:
@@ -139,10 +139,10 @@ def _write_texts(verdict: Mapping[str, Any], paths: Mapping[str, Path], root: Pa
         say(f"wrote {path}")
 
 
-def _write_html(verdict: Mapping[str, Any], store: Store, path: Path) -> None:
+def _write_html(verdict: Mapping[str, Any], store: Store, path: Path, root: Path) -> None:
     from evalkit.decide.report import write_report
 
-    write_report(verdict, store, path)
+    write_report(verdict, store, path, project=root)
     say(f"wrote {path}")
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from evalkit.errors import InputFileError
-from evalkit.exchange import results
+from evalkit.exchange import result_lines, results
 from evalkit.exchange.results import load_results
 
 
@@ -97,8 +97,8 @@ def test_a_large_plain_file_reads_as_a_small_one(
     path = csv_file(tmp_path, text)
     slowly = load_results(path).table
 
-    monkeypatch.setattr(results, "LARGE_CSV_BYTES", 0)
-    monkeypatch.setattr(results, "_text_table", None)
+    monkeypatch.setattr(result_lines, "LARGE_CSV_BYTES", 0)
+    monkeypatch.setattr(results, "text_table", None)
     at_once = load_results(path).table
 
     assert at_once.equals(slowly)
@@ -106,7 +106,7 @@ def test_a_large_plain_file_reads_as_a_small_one(
 
 @pytest.mark.parametrize("text", ['x,"say ""hi"""', 'x,"two\nlines"', 'x,",",', 'a"b,c'])
 def test_quotes_inside_cells_are_left_to_the_strict_reader(text: str) -> None:
-    plain = results._is_plainly_quoted(text.encode())
+    plain = result_lines._is_plainly_quoted(text.encode())
 
     assert plain == (text == 'x,"two\nlines"')
 
@@ -220,7 +220,7 @@ def test_lines_are_counted_through_cells_with_line_breaks(tmp_path: Path) -> Non
 def test_a_bad_row_of_a_large_file_is_named_by_its_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(results, "LARGE_CSV_BYTES", 0)
+    monkeypatch.setattr(result_lines, "LARGE_CSV_BYTES", 0)
     path = csv_file(tmp_path, "case_id,metric,score\na,m,1\n\nb,m,x\n")
 
     assert problem(path).startswith('r.csv:4: score "x"')
