@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalkit import __version__
 from evalkit.content import content_dirs, find_content
 from evalkit.decide import report_text as texts
 from evalkit.decide.report_cases import SHOWN_CASES, Expected
@@ -136,7 +136,7 @@ def _own_parts(project: Path) -> dict[str, Any]:
         f"default-src 'none'; style-src '{_hash(css)}'; script-src '{_hash(js)}'; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
-    return {"css": Markup(css), "js": Markup(js), "policy": policy, "version": __version__}
+    return {"css": Markup(css), "js": Markup(js), "policy": policy, "version": version("evalkit")}
 
 
 def _hash(text: str) -> str:
@@ -210,7 +210,7 @@ def _runs_sentence(evidence: Evidence) -> str:
     n_runs = len(evidence.runs)
     names = sorted({name for run in evidence.runs for name in run.get("golden_sets") or {}})
     over = f" of {', '.join(names)}" if names else ""
-    return f"{texts.count(n_runs, 'run')}{over}, compared with nothing."
+    return f"{texts.count(n_runs, 'run')}{over}; there is no baseline to compare with."
 
 
 def _compared(verdict: Verdict) -> list[dict[str, Any]]:

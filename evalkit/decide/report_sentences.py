@@ -16,6 +16,7 @@ Entry: TypeAlias = Mapping[str, Any]
 Verdict: TypeAlias = Mapping[str, Any]
 
 MAX_MUST_PASS = 20
+MAX_NAME_CHARS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +43,10 @@ def advisory(verdict: Verdict) -> list[Entry]:
 
 def name_of(entry: Entry) -> str:
     """`label on tickets`, and the slice where it is one."""
-    name = str(entry["metric"])
+    name = _cut(entry["metric"], MAX_NAME_CHARS)
     if entry.get("golden_set"):
-        name += f" on {entry['golden_set']}"
-    return name + (f" ({entry['slice']})" if entry.get("slice") else "")
+        name += f" on {_cut(entry['golden_set'], MAX_NAME_CHARS)}"
+    return name + (f" ({_cut(entry['slice'], MAX_NAME_CHARS)})" if entry.get("slice") else "")
 
 
 def headline(verdict: Verdict) -> str:
@@ -211,9 +212,9 @@ def _must_pass(verdict: Verdict) -> list[Why]:
     said = [
         Why(
             "regression",
-            f"must-pass case {one.get('case_id')}"
-            + (f" of {one['golden_set']}" if one.get("golden_set") else ""),
-            f"Failed {one.get('metric')}. {_cut(one.get('reason'))}".strip(),
+            f"must-pass case {_cut(one.get('case_id'), MAX_NAME_CHARS)}"
+            + (f" of {_cut(one['golden_set'], MAX_NAME_CHARS)}" if one.get("golden_set") else ""),
+            f"Failed {_cut(one.get('metric'), MAX_NAME_CHARS)}. {_cut(one.get('reason'))}".strip(),
         )
         for one in failures[:MAX_MUST_PASS]
     ]

@@ -63,7 +63,7 @@ def test_without_any_baseline_metrics_are_shown(
 
     assert status == 0
     assert json.loads(capsys.readouterr().out)["verdict"] is None
-    assert "compared with nothing" in Path("r.html").read_text("utf-8")
+    assert "no baseline to compare with" in Path("r.html").read_text("utf-8")
 
 
 def test_a_run_that_is_not_there_is_a_usage_error(

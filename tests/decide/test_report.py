@@ -174,7 +174,7 @@ def test_runs_are_told_with_commit_and_hashes(store: Store) -> None:
 def test_without_a_verdict_the_metrics_of_all_runs_stand_side_by_side(store: Store) -> None:
     shown = page(None, store, runs=[CANDIDATE, BASELINE])
 
-    assert "2 runs of tickets, compared with nothing." in shown.text
+    assert "2 runs of tickets; there is no baseline to compare with." in shown.text
     assert "label check small/classify-ticket@v2 run-old 2 1.000 100.0 % 0" in shown.text
     assert "label check small/classify-ticket@v3 run-new 2 0.500 50.0 % 0" in shown.text
     assert "1 case did not score in full on some metric." in shown.text
