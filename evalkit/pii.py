@@ -20,6 +20,8 @@ from evalkit.national_ids import NATIONAL_IDS, digits_of, luhn, us_ssn
 from evalkit.plain_text import fold
 from evalkit.records import Json
 
+SHORTEST = 6
+"""Characters of the shortest thing there is to find, an e-mail address."""
 MAX_DEPTH = 100
 """Of lists and tables in one another; what is deeper is left out of a record."""
 
@@ -49,6 +51,8 @@ def find_pii(text: str, kinds: Collection[str] | None = None) -> Iterator[Findin
     unknown = set(kinds or ()) - set(PII_KINDS)
     if unknown:
         raise KeyError(sorted(unknown)[0])
+    if len(text) < SHORTEST:
+        return
     folded = fold(text)
     for number in _prefilter().Match(folded) or ():
         kind, pattern, accept = _RECOGNISERS[number]
@@ -158,52 +162,62 @@ def placeholders_in(value: Json) -> set[str]:
     }
 
 
-def texts_of(value: Json) -> list[str]:
-    """Every text in `value`: keys, values, and whole numbers long enough to be an id."""
+def texts_of(value: Json, *, whole: bool = False) -> list[str]:
+    """Every text in `value`: keys, values, whole numbers long enough to be an id, and whatever
+    else has a text form. `whole`: raises ValueError when it is nested too deeply to see all.
+    """
     found: list[str] = []
-    _gather(value, found, MAX_DEPTH)
+    _gather(value, found, MAX_DEPTH, whole)
     return found
 
 
-def _gather(value: Json, found: list[str], depth: int) -> None:
+def _gather(value: Json, found: list[str], depth: int, whole: bool) -> None:
     if isinstance(value, str):
         found.append(value)
-    elif isinstance(value, int):
-        if abs(value) > 9_999_999:
-            found.append(_digits(value))
-    elif isinstance(value, Mapping) and depth:
-        for key, one in value.items():
-            if isinstance(key, str):
-                found.append(key)
-            _gather(one, found, depth - 1)
-    elif isinstance(value, (list, tuple)) and depth:
+    elif value is None or isinstance(value, (bool, float, bytes)):
+        return
+    elif isinstance(value, (Mapping, list, tuple)):
+        if not depth:
+            if whole:
+                raise ValueError(f"nested more than {MAX_DEPTH} deep")
+            return
+        if isinstance(value, Mapping):
+            found += [key for key in value if isinstance(key, str)]
+            value = value.values()
         for one in value:
-            _gather(one, found, depth - 1)
+            _gather(one, found, depth - 1, whole)
+    elif (text := _text_form(value)) is not None:
+        found.append(text)
 
 
 def rewrite(value: Json, change: Callable[[str], str], depth: int = MAX_DEPTH) -> Json:
-    """`value` with `change` applied to each of its texts; a number that changes is a text then."""
+    """`value` with `change` applied to each of its texts.
+
+    A number or an object that changes is a text then; what is nested too deeply is left out.
+    """
     if isinstance(value, str):
         return change(value)
-    if isinstance(value, int) and abs(value) > 9_999_999:
-        text = _digits(value)
-        changed = change(text)
-        return value if changed == text else changed
-    if isinstance(value, (Mapping, list, tuple)) and not depth:
-        return "[TOO DEEP]"
-    if isinstance(value, Mapping):
-        return {
-            change(key) if isinstance(key, str) else key: rewrite(one, change, depth - 1)
-            for key, one in value.items()
-        }
-    if isinstance(value, (list, tuple)):
+    if value is None or isinstance(value, (bool, float, bytes)):
+        return value
+    if isinstance(value, (Mapping, list, tuple)):
+        if not depth:
+            return "[TOO DEEP]"
+        if isinstance(value, Mapping):
+            return {
+                change(key) if isinstance(key, str) else key: rewrite(one, change, depth - 1)
+                for key, one in value.items()
+            }
         return [rewrite(one, change, depth - 1) for one in value]
-    return value
+    text = _text_form(value)
+    changed = text if text is None else change(text)
+    return value if changed == text else changed
 
 
-def _digits(value: int) -> str:
-    """A whole number in digits; one too long for that is no id."""
-    return str(value) if value.bit_length() < 256 else ""
+def _text_form(value: Any) -> str | None:
+    """How a prompt would show a number or an object; None for a number that is no id."""
+    if not isinstance(value, int):
+        return str(value)
+    return str(value) if 9_999_999 < abs(value) < 10**40 else None
 
 
 # --- kinds ---------------------------------------------------------------------------

@@ -201,6 +201,8 @@ class GuardSettings:
     output_leak: str = "off"
     pii_kinds: tuple[str, ...] | None = None
     """None: all kinds."""
+    recognisers: tuple[str, ...] = ()
+    """Further finders of personal data, as module:function."""
     max_input_chars: int = 1_000_000
     input_rules: tuple[str, ...] = ()
     output_rules: tuple[str, ...] = ()

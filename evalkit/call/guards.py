@@ -8,20 +8,17 @@ for, knows no provider, and writes nothing. Messages and events name kinds, neve
 
 from __future__ import annotations
 
-import base64
-import codecs
 import importlib
 import json
 import re
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from itertools import chain
 from typing import Any
 
 from evalkit.call.injection import find_injection
+from evalkit.call.leaks import find_leaks
 from evalkit.errors import CallError, ConfigError
 from evalkit.pii import (
     PII_KINDS,
@@ -41,8 +38,6 @@ from evalkit.records import CallRecord, Json
 from evalkit.schemas import nearest
 from evalkit.settings import GuardSettings
 
-LEAK_WORDS = 12
-"""So many words of the system prompt in a row are no coincidence."""
 _MEDIA = re.compile(r"data:(?:image|audio|video)/[\w.+-]{1,40};base64,[A-Za-z0-9+/=\s]*")
 
 
@@ -62,36 +57,44 @@ class Guarded:
 class Guard:
     """The guard that `[guard]` describes. Safe to share between calls.
 
-    `recognise` finds personal data in place of the built-in recognisers; `pii_kinds` may
-    then name kinds of its own. Raises ConfigError for a kind or a rule that is not there.
+    Raises ConfigError for a kind, a recogniser or a rule that is not there.
     """
 
-    def __init__(self, settings: GuardSettings, *, recognise: Recogniser | None = None) -> None:
+    def __init__(self, settings: GuardSettings) -> None:
         self.settings = settings
-        self._recognise: Recogniser = recognise or find_pii
-        if recognise is None:
+        self._recognisers: list[Recogniser] = [_function(name) for name in settings.recognisers]
+        if not self._recognisers:
             _check_kinds(settings.pii_kinds or ())
-        self._input_rules = [(name, _rule(name)) for name in settings.input_rules]
-        self._output_rules = [(name, _rule(name)) for name in settings.output_rules]
+        self._input_rules = [(name, _function(name)) for name in settings.input_rules]
+        self._output_rules = [(name, _function(name)) for name in settings.output_rules]
         self._canary = f"ref-{secrets.token_hex(8)}"
 
     # --- going out ---------------------------------------------------------------
 
     def check_input(self, input: Mapping[str, Any]) -> Guarded:
         """`input` as it may be sent. Raises CallError guard_block, naming what was found."""
-        settings, texts = self.settings, texts_of(input)
+        settings = self.settings
+        try:
+            texts = texts_of(input, whole=True)
+        except ValueError as error:
+            raise _block(f"the input is {error}") from None
         size = sum(map(len, texts))
         if size > settings.max_input_chars:
             raise _block(f"the input has {size:,} characters, {settings.max_input_chars:,} at most")
         events: list[str] = []
         if settings.injection != "off":
             events += self._injections(input)
-        guarded = Guarded(input=input)
+        placeholders: Placeholders | None = None
         if settings.pii != "off":
-            guarded = self._personal(input, texts, events)
+            input, placeholders = self._personal(input, texts, events)
         for name, rule in self._input_rules:
-            _apply(name, rule, guarded.input)
-        return replace(guarded, events=tuple(dict.fromkeys(events)))
+            _apply(name, rule, input)
+        return Guarded(
+            input=input,
+            placeholders=placeholders.values if placeholders else {},
+            events=tuple(dict.fromkeys(events)),
+            redactions=placeholders.count if placeholders else 0,
+        )
 
     def _injections(self, input: Mapping[str, Any]) -> list[str]:
         documents = input.get("documents")
@@ -108,35 +111,62 @@ class Guard:
         return [f"injection:{family}" for family in found]
 
     def _personal(
-        self, input: Mapping[str, Any], texts: Iterable[str], events: list[str]
-    ) -> Guarded:
+        self, input: Mapping[str, Any], texts: list[str], events: list[str]
+    ) -> tuple[Mapping[str, Any], Placeholders | None]:
+        """The input in normal form, with placeholders where the settings ask for them."""
         clean = [normal(text) for text in texts]
-        if clean != list(texts):
+        if clean != texts:
             events.append("normalised")
             input = rewrite(input, normal)
-        kinds = Counter(f.kind for text in clean for f in self._found(text))
-        if not kinds:
-            return Guarded(input=input)
+        found = [finding.kind for text in clean for finding in self._found(text)]
+        if not found:
+            return input, None
+        kinds = Counter(found)
         events += [f"pii:{kind}" for kind in kinds]
         if self.settings.pii == "block":
             raise _block(f"the input has personal data ({_counted(kinds)})")
         if self.settings.pii == "flag":
-            return Guarded(input=input)
+            return input, None
         placeholders = Placeholders(
-            self._recogniser, self.settings.pii_kinds, taken=placeholders_in(input)
+            self.recognise, self.settings.pii_kinds, taken=placeholders_in(input)
         )
-        replaced = rewrite(input, placeholders.replace)
-        return Guarded(
-            input=replaced, placeholders=placeholders.values, redactions=placeholders.count
-        )
+        return rewrite(input, placeholders.replace), placeholders
+
+    def recognise(self, text: str, kinds: Collection[str] | None = None) -> list[Finding]:
+        """Personal data in `text`, as the built-in recognisers and those of the settings see it."""
+        if _MEDIA.fullmatch(text):
+            return []
+        own = None if kinds is None else [kind for kind in kinds if kind in PII_KINDS]
+        found = list(find_pii(text, own))
+        for recognise in self._recognisers:
+            found += recognise(text, kinds)
+        return found
 
     def _found(self, text: str) -> list[Finding]:
-        return non_overlapping(self._recogniser(text, self.settings.pii_kinds))
-
-    def _recogniser(self, text: str, kinds: Collection[str] | None = None) -> Iterable[Finding]:
-        return () if _MEDIA.fullmatch(text) else self._recognise(text, kinds)
+        return non_overlapping(self.recognise(text, self.settings.pii_kinds))
 
     # --- coming back -------------------------------------------------------------
+
+    @staticmethod
+    def restore(text: str, guarded: Guarded) -> str:
+        """`text` with each of the call's placeholders turned back into what it stands for.
+
+        In an answer that is JSON the value is escaped as JSON asks. A placeholder that the
+        call did not give out stays as it is.
+        """
+        values = guarded.placeholders
+        if not values:
+            return text
+        if text.lstrip()[:1] in ("{", "[") and _is_json(text):
+            values = {key: json.dumps(v, ensure_ascii=False)[1:-1] for key, v in values.items()}
+        return _put_back(text, values)
+
+    @staticmethod
+    def restore_value(value: Json, guarded: Guarded) -> Json:
+        """A parsed answer with its placeholders turned back, keys included."""
+        if not guarded.placeholders:
+            return value
+        return rewrite(value, lambda text: _put_back(text, guarded.placeholders))
 
     def canary(self) -> str:
         """A word that stands in system prompts and nowhere else; the same for this guard's life.
@@ -161,56 +191,48 @@ class Guard:
         from there, from the input or from `system_text` is no news. Raises CallError
         guard_block.
         """
-        settings, events = self.settings, []
-        if settings.output_leak != "off":
-            events = [f"leak:{what}" for what in _leaks(text, guarded, canary, system_text)]
-            if events and settings.output_leak == "block":
-                raise _block("the answer has text of the system prompt")
-        if settings.output_pii != "off":
-            given = (guarded.input, list(guarded.placeholders.values()), system_text, context)
-            text, kinds = self._new_personal(text, given)
-            if kinds and settings.output_pii == "block":
-                raise _block(f"the answer has personal data that nobody gave ({_counted(kinds)})")
-            events += [f"output_pii:{kind}" for kind in kinds]
-        for name, rule in self._output_rules:
-            _apply(name, rule, text)
-        return text, tuple(events)
+        events = self.check_leak(text, guarded, canary=canary, system_text=system_text)
+        given = (guarded.input, list(guarded.placeholders.values()), system_text, context)
+        text, kinds = self.check_personal(text, given)
+        self.check_rules(text)
+        return text, (*events, *kinds)
 
-    def _new_personal(self, text: str, given: Json) -> tuple[str, Counter[str]]:
-        findings = self._found(text)
+    def check_leak(
+        self, text: str, guarded: Guarded, *, canary: str | None, system_text: str
+    ) -> tuple[str, ...]:
+        """The part of `check_output` that looks for the system prompt."""
+        if self.settings.output_leak == "off":
+            return ()
+        given = texts_of(guarded.input)
+        found = tuple(find_leaks(text, canary=canary, system_text=system_text, given=given))
+        if found and self.settings.output_leak == "block":
+            raise _block("the answer has text of the system prompt")
+        return tuple(f"leak:{what}" for what in found)
+
+    def check_personal(self, text: str, given: Json) -> tuple[str, tuple[str, ...]]:
+        """The part of `check_output` that looks for personal data that is not in `given`."""
+        how = self.settings.output_pii
+        findings = self._found(text) if how != "off" else []
         if not findings:
-            return text, Counter()
-        known = {_bare(f.text) for one in texts_of(given) for f in self._recognise(one, None)}
+            return text, ()
+        known = {_bare(f.text) for one in texts_of(given) for f in self.recognise(one)}
         new = [finding for finding in findings if _bare(finding.text) not in known]
-        if self.settings.output_pii == "replace":
+        kinds = Counter(finding.kind for finding in new)
+        if new and how == "block":
+            raise _block(f"the answer has personal data that nobody gave ({_counted(kinds)})")
+        if how == "replace":
             for finding in reversed(new):
                 hidden = f"[{finding.kind.upper()}]"
                 text = text[: finding.start] + hidden + text[finding.end :]
-        return text, Counter(finding.kind for finding in new)
+        return text, tuple(f"output_pii:{kind}" for kind in kinds)
+
+    def check_rules(self, text: str) -> None:
+        """The part of `check_output` that asks the rules of the settings."""
+        for name, rule in self._output_rules:
+            _apply(name, rule, text)
 
 
 # --- placeholders back to values -----------------------------------------------------
-
-
-def restore(text: str, guarded: Guarded) -> str:
-    """`text` with each of the call's placeholders turned back into what it stands for.
-
-    In an answer that is JSON the value is escaped as JSON asks. A placeholder that the
-    call did not give out stays as it is.
-    """
-    if not guarded.placeholders:
-        return text
-    values = guarded.placeholders
-    if text.lstrip()[:1] in ("{", "[") and _is_json(text):
-        values = {key: json.dumps(v, ensure_ascii=False)[1:-1] for key, v in values.items()}
-    return _put_back(text, values)
-
-
-def restore_value(value: Json, guarded: Guarded) -> Json:
-    """A parsed answer with its placeholders turned back, keys included."""
-    if not guarded.placeholders:
-        return value
-    return rewrite(value, lambda text: _put_back(text, guarded.placeholders))
 
 
 def _put_back(text: str, values: Mapping[str, str]) -> str:
@@ -229,7 +251,7 @@ def _is_json(text: str) -> bool:
 
 
 class Restorer:
-    """`restore` for an answer that comes in pieces, cut anywhere.
+    """`Guard.restore` for an answer that comes in pieces, cut anywhere.
 
     What `feed` gives back may be shown; the start of a placeholder waits for its end.
     """
@@ -255,7 +277,7 @@ class Restorer:
         return _put_back(text, self._values)
 
 
-def redact_record(record: CallRecord) -> CallRecord:
+def redact_record(record: CallRecord, *, recognise: Recogniser = find_pii) -> CallRecord:
     """`record` as it may be written down: what users and models said without personal data.
 
     Ids stay usable for counting: one that is personal data becomes the same pseudonym
@@ -268,7 +290,7 @@ def redact_record(record: CallRecord) -> CallRecord:
         "user_feedback": record.user_feedback,
         "tool_calls": [call.arguments for call in record.tool_calls],
     }
-    clean, count = redact(told)
+    clean, count = redact(told, recognise=recognise)
     calls = zip(record.tool_calls, clean.pop("tool_calls"), strict=True)
     return replace(
         record,
@@ -289,55 +311,6 @@ def _pseudonym(name: str | None) -> str | None:
     return "anon-" + hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:16]
 
 
-# --- leaks ---------------------------------------------------------------------------
-
-
-def _leaks(text: str, guarded: Guarded, canary: str | None, system_text: str) -> Iterator[str]:
-    if canary and _has_canary(text, canary):
-        yield "canary"
-    shared = _runs(text) & _secret_runs(system_text)
-    if shared:
-        for given in texts_of(guarded.input):
-            shared -= _runs(given)
-    if shared:
-        yield "prompt"
-
-
-def _has_canary(text: str, canary: str) -> bool:
-    """Whether the canary is in `text`: as it is, spaced out, backwards or encoded."""
-    squeezed = re.sub(r"[\W_]+", "", text).casefold()
-    plain, encoded = _disguises(canary)
-    return any(form in squeezed for form in plain) or any(form in text for form in encoded)
-
-
-@lru_cache(maxsize=16)
-def _disguises(canary: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    word = re.sub(r"[\W_]+", "", canary).casefold()
-    secret = canary.encode()
-    plain = (word, word[::-1], codecs.encode(word, "rot13"), secret.hex())
-    encoded = tuple(
-        base64.b64encode(b"\0" * shift + secret).decode()[(0, 2, 3)[shift] :].rstrip("=")[:-1]
-        for shift in range(3)
-    )
-    return plain, encoded
-
-
-_WORD = re.compile(r"\w+")
-_QUOTED = re.compile(r"\"[^\"\n]{0,1000}\"|“[^”\n]{0,1000}”|«[^»\n]{0,1000}»")
-
-
-def _runs(text: str) -> set[str]:
-    """Every run of `LEAK_WORDS` words of `text`."""
-    words = _WORD.findall(text.casefold())
-    return {" ".join(words[at : at + LEAK_WORDS]) for at in range(len(words) - LEAK_WORDS + 1)}
-
-
-@lru_cache(maxsize=64)
-def _secret_runs(system_text: str) -> frozenset[str]:
-    """Runs of the system prompt that no answer should have; what it quotes is to be said."""
-    return frozenset(chain.from_iterable(_runs(part) for part in _QUOTED.split(system_text)))
-
-
 # --- small things ----------------------------------------------------------------------
 
 
@@ -349,17 +322,17 @@ def _check_kinds(kinds: Iterable[str]) -> None:
             )
 
 
-def _rule(name: str) -> Callable[[Any], Any]:
+def _function(name: str) -> Callable[..., Any]:
     module, _, attribute = name.partition(":")
     try:
-        rule = getattr(importlib.import_module(module), attribute)
+        function = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
             f"guard: {name!r} is not an importable module:function: {error}"
         ) from None
-    if not callable(rule):
+    if not callable(function):
         raise ConfigError(f"guard: {name!r} is not a function.")
-    return rule  # type: ignore[no-any-return]
+    return function  # type: ignore[no-any-return]
 
 
 def _apply(name: str, rule: Callable[[Any], Any], value: Any) -> None:

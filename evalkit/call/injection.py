@@ -15,6 +15,9 @@ from typing import Any
 
 from evalkit.plain_text import fold, hidden_text, latin, shown
 
+SHORTEST = 6
+"""Characters of the shortest text that any pattern matches."""
+
 _WORDS = {
     "ORDERS": "(?:instructions?|prompts?|rules|guidelines|directives?|commands|constraints"
     "|programming)",
@@ -162,6 +165,8 @@ def find_injection(text: str, *, document: bool = False) -> tuple[str, ...]:
     answer. Letters that only look Latin, and characters that are not shown, are read as
     what they stand for.
     """
+    if len(text) < SHORTEST:
+        return ()
     if text.isascii():
         return _families(shown(text), document)
     hidden = hidden_text(text)
