@@ -92,7 +92,17 @@ def runs_named(runs: Sequence[Manifest], text: str) -> list[Manifest]:
 
 
 def find_run(runs: Sequence[Manifest], text: str) -> Manifest:
-    """The one run that `text` names. Raises ConfigError when none or several do."""
+    """The one run that `text` names: an id, the start of one, `latest`, `latest~1`, …
+
+    `latest` counts complete runs back. Raises ConfigError when none or several fit.
+    """
+    counted = LATEST.fullmatch(text)
+    if counted:
+        complete = [run for run in runs if run.get("status") == "complete"]
+        back = int(counted[1] or 0)
+        if back < len(complete):
+            return complete[back]
+        raise ConfigError(f"{text}: this store has {len(complete)} complete runs.")
     found = runs_named(runs, text)
     if len(found) != 1:
         what = "no run is named" if not found else f"{len(found)} runs begin with"
