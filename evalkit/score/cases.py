@@ -94,6 +94,10 @@ class CaseFile:
             for number in range(len(self)):
                 yield self._read(file, number)
 
+    def of(self, case_id: str) -> Case:
+        """Parse the case of that id; KeyError when there is none."""
+        return self[self._numbers[case_id]]
+
     def hash_at(self, number: int) -> str:
         """16 hexadecimal digits; equal for cases that can be compared."""
         return f"{self._hashes[number]:016x}"

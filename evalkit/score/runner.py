@@ -135,7 +135,8 @@ async def run_plan(
     finished = read_back(journal, summary, count)
     if plan.budget is not None:
         plan.budget.spent_usd = summary.cost_usd + summary.judge_cost_usd
-    return await work_off(
+    stop = stop or asyncio.Event()
+    await work_off(
         _units(plan, finished, settled),
         lambda unit: run_unit(unit, plan, orchestrator, plan.budget),
         summary=summary,
@@ -143,8 +144,11 @@ async def run_plan(
         count=count,
         concurrency=plan.concurrency,
         on_progress=on_progress,
-        stop=stop or asyncio.Event(),
+        stop=stop,
     )
+    if settled and not stop.is_set():
+        summary.saved = summary.planned - summary.done
+    return summary
 
 
 async def work_off(
@@ -157,7 +161,7 @@ async def work_off(
     concurrency: int,
     on_progress: Callable[[RunSummary], None],
     stop: asyncio.Event,
-) -> RunSummary:
+) -> None:
     """Do all units, so many at a time, a journal line each; None from `do` is a budget stop.
 
     The first unexpected exception (a bug, a full disk) cancels the rest and is raised;
@@ -180,11 +184,8 @@ async def work_off(
 
     workers = [asyncio.create_task(work()) for _ in range(max(1, concurrency))]
     await _until_done(workers, stop)
-    if not stop.is_set():
-        summary.saved = summary.planned - summary.done
-    elif not summary.complete and summary.stopped is None:
+    if stop.is_set() and not summary.complete and summary.stopped is None:
         summary.stopped = "cancelled"
-    return summary
 
 
 async def _until_done(workers: Sequence[asyncio.Task[None]], stop: asyncio.Event) -> None:
@@ -258,7 +259,14 @@ async def run_unit(
         "key": [golden.name, str(pair), case.id, case.case_hash, unit.trial],
         "calls": [as_json(result.record), *(as_json(call) for call in judge_calls)],
         "scores": score_rows(
-            scorers, marks, case=case, record=result.record, unit=unit, run_id=plan.run_id
+            scorers,
+            marks,
+            case=case,
+            record=result.record,
+            golden=golden,
+            pair=pair,
+            trial=unit.trial,
+            run_id=plan.run_id,
         ),
         "must_pass": must_pass_metrics(scorers, case),
     }
@@ -331,11 +339,12 @@ def score_rows(
     *,
     case: Case,
     record: CallRecord,
-    unit: Unit,
+    golden: GoldenSet,
+    pair: Pair,
+    trial: int,
     run_id: str,
 ) -> list[dict[str, Any]]:
     """The rows of `scores` that the marks of one answer are."""
-    golden = unit.planned.golden
     slices = {key: str(case.metadata[key]) for key in golden.slices if key in case.metadata}
     at = time.time_ns() // 1000
     return [
@@ -347,8 +356,8 @@ def score_rows(
                 case_id=case.id,
                 case_hash=case.case_hash,
                 cluster=case.cluster,
-                trial=unit.trial,
-                model=unit.pair.model,
+                trial=trial,
+                model=pair.model,
                 served_model=record.served_model,
                 prompt_name=record.prompt_name,
                 prompt_version=record.prompt_version,

@@ -100,10 +100,14 @@ class Store:
 
         With those of the run whose stored outputs it scored again, where it made none.
         """
-        run = self.manifest(run_id)
-        files = self._sealed_files(run, "calls/")
-        if run.get("rescored_from"):
-            files += self._sealed_files(self.manifest(run["rescored_from"]), "calls/")
+        files: list[Path] = []
+        source: str | None = run_id
+        seen: set[str] = set()
+        while source and source not in seen:
+            seen.add(source)
+            run = self.manifest(source)
+            files += self._sealed_files(run, "calls/")
+            source = run.get("rescored_from")
         return files
 
     def _sealed_files(self, run: Mapping[str, Any], folder: str) -> list[Path]:

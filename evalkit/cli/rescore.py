@@ -1,0 +1,79 @@
+"""`evalkit rescore`: a sealed run's answers, scored again by the scorers as they are now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from evalkit.cli.options import common_options, print_json, say
+
+SHOWN_LEFT_OUT = 20
+
+
+@click.command("rescore")
+@click.argument("run", required=False)
+@click.option("--judge", "judges", multiple=True, metavar="J", help="Only this judge; repeatable.")
+@click.option("--metric", "metrics", multiple=True, metavar="M", help="Only this; repeatable.")
+@click.option(
+    "--edited",
+    is_flag=True,
+    help="Also cases whose expected value or checks have changed, but not their input.",
+)
+@click.option("--max-cost", type=click.FloatRange(0), metavar="USD", help="Stop judging before.")
+@click.option("--resume", metavar="RUN", help="Finish a rescoring that was interrupted.")
+@click.option("--concurrency", type=click.IntRange(1, 10_000), help="Answers scored at once.")
+@common_options
+def command(
+    run: str | None,
+    judges: tuple[str, ...],
+    metrics: tuple[str, ...],
+    edited: bool,
+    max_cost: float | None,
+    resume: str | None,
+    concurrency: int | None,
+    as_json: bool,
+    store: str | None,
+    config: Path | None,
+) -> int:
+    """Score the stored answers of RUN again, as a new run; no model under test is called.
+
+    With --judge or --metric, the other metrics keep the scores they have. Cases that have
+    changed since, or are gone, are listed and left out. RUN stays as it is.
+    """
+    if (run is None) == (resume is None):
+        raise click.UsageError("name the run whose answers are scored again, or one to --resume.")
+    from evalkit.cli.progress import run_progress
+    from evalkit.cli.summary import exit_status, print_summary
+    from evalkit.config import load_settings
+    from evalkit.decide.selectors import find_run
+    from evalkit.rescoring import RescoreRequest, rescore_run
+    from evalkit.store.views import open_store
+
+    settings = load_settings(config)
+    runs = open_store(store or settings.store_path).runs()
+    rescored = rescore_run(
+        settings,
+        RescoreRequest(
+            run_id="" if run is None else find_run(runs, run)["run_id"],
+            judges=judges,
+            metrics=metrics,
+            edited=edited,
+            concurrency=concurrency,
+            max_cost_usd=max_cost,
+        ),
+        store=store,
+        resume=resume,
+        progress=run_progress,
+        on_start=say,
+    )
+    if as_json:
+        print_json(rescored.as_json())
+    else:
+        summary = rescored.run.summary
+        print_summary(rescored.run.run_id, summary, resume="evalkit rescore")
+        for one in rescored.left_out[:SHOWN_LEFT_OUT]:
+            click.echo(f"left out: {one.golden_set} {one.case_id}: {one.why}")
+        if len(rescored.left_out) > SHOWN_LEFT_OUT:
+            click.echo(f"… and {len(rescored.left_out) - SHOWN_LEFT_OUT} more; --json lists all")
+    return exit_status(rescored.run.summary)
