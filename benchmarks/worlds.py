@@ -57,6 +57,17 @@ def passes(
     )
 
 
+def mixed(generator: np.random.Generator, n: int, *, k: int, spread: float) -> Drawn:
+    """A change that helps some cases and hurts as many: a case's logit differs by version."""
+    ability = location(0.8) + SIGMA * generator.standard_normal((n, 1))
+
+    def side() -> Floats:
+        chance = special.expit(ability + spread * generator.standard_normal((n, 1)))
+        return (generator.random((n, k)) < chance).astype(np.float64)
+
+    return Drawn(side(), side())
+
+
 def grades(generator: np.random.Generator, n: int, *, k_b: int, k_c: int, skew: float) -> Drawn:
     """Grades 1 to 5 as 0..1, most of them 5."""
     bounds = special.ndtri([0.03, 0.08, 0.2, 0.45]) + skew

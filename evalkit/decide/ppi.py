@@ -34,7 +34,7 @@ class Powered:
     estimate: float | None
     se: float | None
     df: float | None
-    """Degrees of freedom: labels less the mean and the tuned weight."""
+    """Degrees of freedom: labels less the mean and the tuned weight; None without spread."""
     ci: tuple[float, float] | None
     """Two-sided at 1 - 2·alpha; None when unmeasurable."""
     p_value: float | None
@@ -77,25 +77,60 @@ def powered_mean(
         estimate, variance, weight, alone = _weighted(f, y, labelled, chance, judge_weight)
         pull = 1 / chance[labelled]
         effective = float(pull.sum() ** 2 / (pull**2).sum())
-    if variance < SAME**2:
-        return _unmeasurable(n, n_labelled, "the labelled cases show no spread")
-    se = math.sqrt(variance)
-    df = max(effective - (1 if judge_weight is not None else 2), 1.0)
-    reach = float(special.stdtrit(df, 1 - alpha)) * se
-    t = (estimate + tolerance) / se
     pull = np.ones(n_labelled) if chance is None else 1 / chance[labelled]
+    measured = _no_spread if variance < SAME**2 else _t
+    tails = measured(estimate, math.sqrt(variance), effective, judge_weight, alpha, tolerance)
     return Powered(
         n=n,
         n_labelled=n_labelled,
         estimate=estimate,
-        se=se,
-        df=df,
-        ci=(max(estimate - reach, -1.0), min(estimate + reach, 1.0)),
-        p_value=float(special.stdtr(df, t)),
-        p_improvement=float(special.stdtr(df, -t)),
+        se=tails.se,
+        df=tails.df,
+        ci=(max(estimate - tails.reach, -1.0), min(estimate + tails.reach, 1.0)),
+        p_value=tails.drop,
+        p_improvement=tails.improvement,
         judge_weight=weight,
         judge_bias=float(np.average((f - np.where(labelled, y, 0.0))[labelled], weights=pull)),
         label_saving=1 - variance / alone if alone > 0 else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Tails:
+    drop: float
+    improvement: float
+    reach: float
+    """Half the interval's width."""
+    se: float | None
+    df: float | None
+
+
+def _t(
+    estimate: float, se: float, labels: float, fixed: float | None, alpha: float, tolerance: float
+) -> _Tails:
+    df = max(labels - (1 if fixed is not None else 2), 1.0)
+    t = (estimate + tolerance) / se
+    return _Tails(
+        drop=float(special.stdtr(df, t)),
+        improvement=float(special.stdtr(df, -t)),
+        reach=float(special.stdtrit(df, 1 - alpha)) * se,
+        se=se,
+        df=df,
+    )
+
+
+def _no_spread(
+    estimate: float, _: float, labels: float, __: float | None, alpha: float, tolerance: float
+) -> _Tails:
+    """All labels alike, so the judge has nothing to add: the sign test and the zero-event bound."""
+    alike = 0.5 ** (labels + 1)
+    shifted = estimate + tolerance
+    return _Tails(
+        drop=alike if shifted < -SAME else 1.0,
+        improvement=alike if shifted > SAME else 1.0,
+        reach=-math.expm1(math.log(alpha) / labels),
+        se=None,
+        df=None,
     )
 
 

@@ -1,11 +1,11 @@
 """Compare a candidate with its baseline, case by case.
 
-The statistics of `decide`: tests, intervals, corrections, power. Arrays in,
-frozen results out: no I/O, no logging, no randomness but the seed passed in.
-Every function states its null hypothesis and source. The case is what was
-drawn (or the cluster, where cases share one), never the trial. scipy.stats
-takes a second to import and is not used: scipy.special has what is needed.
-Early stopping is in `sequential`, human labels are in `ppi` and `agreement`.
+The statistics of `decide`: tests, intervals, corrections. Arrays in, frozen
+results out: no I/O, no logging, no randomness but the seed passed in. Every
+function states its null hypothesis and source. The case is what was drawn (or
+the cluster, where cases share one), never the trial. scipy.stats takes a second
+to import and is not used: scipy.special has what is needed. Its neighbours are
+`signflip`, `power`, `trials`, `missing`, `ppi`, `agreement`, `sequential`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from evalkit.decide.missing import fisher_missing as fisher_missing
-from evalkit.decide.missing import worst_case as worst_case
 from evalkit.decide.power import Plan, quantile
 from evalkit.decide.signflip import (
     ENUMERATE_UP_TO,
@@ -31,7 +29,6 @@ from evalkit.decide.signflip import (
     monte_carlo_tails,
     shares_beyond,
 )
-from evalkit.decide.trials import split_variance as split_variance
 
 Floats: TypeAlias = NDArray[np.float64]
 Method = Literal[

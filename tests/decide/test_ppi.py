@@ -118,6 +118,17 @@ def test_labels_on_every_case_need_no_judge() -> None:
     assert seen.estimate == pytest.approx(human.mean())
 
 
+def test_labels_that_saw_no_change_leave_what_zero_events_leave_possible() -> None:
+    judge = np.random.default_rng(10).normal(0.1, 0.1, 200)
+    human = np.where(np.arange(200) < 50, 0.0, math.nan)
+
+    seen = powered_mean(judge, human)
+
+    bound = 1 - 0.05 ** (1 / 50)
+    assert (seen.estimate, seen.p_value, seen.judge_weight) == (0.0, 1.0, 0.0)
+    assert seen.ci == pytest.approx((-bound, bound))
+
+
 def test_few_labels_are_unmeasurable() -> None:
     judge, human = labelled_prefix(9, 100, 19)
 
