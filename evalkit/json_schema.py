@@ -127,8 +127,9 @@ def _bounded_keywords() -> dict[str, Any]:
                 yield ValidationError(f"{_short(repr(key))} is not a known property")
 
     def unique_items(validator: Any, wanted: Any, value: Any, schema: Any) -> Iterator[Any]:
-        unique = not wanted or len({_comparable(item) for item in value}) == len(value)
-        if not unique:
+        if not wanted or not validator.is_type(value, "array"):
+            return
+        if len({_comparable(item) for item in value}) != len(value):
             yield ValidationError("has items that are not unique")
 
     return {
