@@ -78,8 +78,11 @@ def powered_mean(
         pull = 1 / chance[labelled]
         effective = float(pull.sum() ** 2 / (pull**2).sum())
     pull = np.ones(n_labelled) if chance is None else 1 / chance[labelled]
-    measured = _no_spread if variance < SAME**2 else _t
-    tails = measured(estimate, math.sqrt(variance), effective, judge_weight, alpha, tolerance)
+    if variance < SAME**2:
+        tails = _no_spread(estimate, effective, alpha, tolerance)
+    else:
+        df = max(effective - (1 if judge_weight is not None else 2), 1.0)
+        tails = _t(estimate, math.sqrt(variance), df, alpha, tolerance)
     return Powered(
         n=n,
         n_labelled=n_labelled,
@@ -105,10 +108,7 @@ class _Tails:
     df: float | None
 
 
-def _t(
-    estimate: float, se: float, labels: float, fixed: float | None, alpha: float, tolerance: float
-) -> _Tails:
-    df = max(labels - (1 if fixed is not None else 2), 1.0)
+def _t(estimate: float, se: float, df: float, alpha: float, tolerance: float) -> _Tails:
     t = (estimate + tolerance) / se
     return _Tails(
         drop=float(special.stdtr(df, t)),
@@ -119,9 +119,7 @@ def _t(
     )
 
 
-def _no_spread(
-    estimate: float, _: float, labels: float, __: float | None, alpha: float, tolerance: float
-) -> _Tails:
+def _no_spread(estimate: float, labels: float, alpha: float, tolerance: float) -> _Tails:
     """All labels alike, so the judge has nothing to add: the sign test and the zero-event bound."""
     alike = 0.5 ** (labels + 1)
     shifted = estimate + tolerance
