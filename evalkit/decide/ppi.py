@@ -72,12 +72,10 @@ def powered_mean(
         return _unmeasurable(n, n_labelled, f"{n_labelled} labels; at least {LABELS_AT_LEAST}")
     if chance is None:
         estimate, variance, weight, alone = _uniform(f, y, labelled, judge_weight)
-        effective = float(n_labelled)
     else:
         estimate, variance, weight, alone = _weighted(f, y, labelled, chance, judge_weight)
-        pull = 1 / chance[labelled]
-        effective = float(pull.sum() ** 2 / (pull**2).sum())
     pull = np.ones(n_labelled) if chance is None else 1 / chance[labelled]
+    effective = float(pull.sum() ** 2 / (pull**2).sum())
     if variance < SAME**2:
         tails = _no_spread(estimate, effective, alpha, tolerance)
     else:
