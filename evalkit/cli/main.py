@@ -19,6 +19,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "gate": ("evalkit.cli.gate", "Compare a run with its baseline and decide."),
     "report": ("evalkit.cli.report", "Write the HTML report of a run or a comparison."),
     "check": ("evalkit.cli.check", "Validate configuration, prompts, golden sets and judges."),
+    "rescore": ("evalkit.cli.rescore", "Score a run's stored answers again; no model is called."),
+    "power": ("evalkit.cli.power", "Say what drop would be seen, and what it takes to see more."),
     "baseline": ("evalkit.cli.baseline", "Choose which run others are compared with."),
     "query": ("evalkit.cli.query", "Ask the store in SQL."),
 }
