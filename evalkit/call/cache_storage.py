@@ -160,7 +160,9 @@ class Health:
         self.errors += 1
         if not isinstance(error, Damaged):
             self._rests_until = self._monotonic() + REST_S
-        logger.warning("%s: %s", self._what, error)
+        # A driver's own message may quote what was kept.
+        ours = isinstance(error, Damaged | ConfigError)
+        logger.warning("%s: %s", self._what, error if ours else type(error).__name__)
         return True
 
 
@@ -266,6 +268,7 @@ class SqliteCache:
     def _read(self, key: str) -> _Row | None:
         if self._reader is None:
             self._reader = open_sqlite(self._path, SCHEMA, version=VERSION)
+            self._reader.text_factory = bytes  # damage is for the checksum to find
             self._reader.execute(f"PRAGMA busy_timeout = {int(READ_WAIT_S * 1000)}")
         found = self._reader.execute(
             "SELECT data, expires_at FROM responses WHERE key = ?", (key,)
