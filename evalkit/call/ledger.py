@@ -1,0 +1,349 @@
+"""Spending limits that many calls at once, in several processes, cannot pass together.
+
+Before a call the most it may cost is reserved, after it what it did cost is settled, each
+in one transaction on `budget.sqlite`. Amounts are whole numbers of 1e-12 US dollars, so
+that sums are exact. A cost that is not known is never 0: it is counted, and what was
+reserved for it stays spent.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from evalkit.call.durable import open_sqlite, transaction
+from evalkit.call.processes import is_gone, this_process
+from evalkit.errors import CallError
+from evalkit.settings import BudgetSettings, SpendCap
+
+log = logging.getLogger(__name__)
+
+PER_USD = 10**12
+HOLD_S = 900.0
+"""How long a hold lives whose process cannot be seen; longer than any call's deadline."""
+
+VERSION = 1
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS spent (   -- the newest day of each scope, and the month it is in
+    scope TEXT NOT NULL,             -- total | user | tenant | feature
+    name TEXT NOT NULL,              -- of the user, tenant or feature; '' for total
+    day TEXT NOT NULL,               -- UTC, as 2026-01-31
+    day_amount INTEGER NOT NULL,     -- 1e-12 USD, what is on hold included
+    day_tokens INTEGER NOT NULL,     -- what is on hold included
+    day_calls INTEGER NOT NULL,
+    day_unknown INTEGER NOT NULL,    -- calls whose cost is not known
+    month_amount INTEGER NOT NULL,
+    month_tokens INTEGER NOT NULL,
+    month_calls INTEGER NOT NULL,
+    month_unknown INTEGER NOT NULL,
+    PRIMARY KEY (scope, name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS holds (   -- calls that are under way
+    id INTEGER PRIMARY KEY,          -- random: never that of an expired one again
+    owner TEXT NOT NULL,             -- process, see processes.py
+    until REAL NOT NULL,             -- seconds since 1970
+    day TEXT NOT NULL,
+    user TEXT, tenant TEXT, feature TEXT,
+    amount INTEGER,                  -- null: price not known
+    tokens INTEGER NOT NULL
+);
+"""
+
+
+def _adding(n_scopes: int) -> str:
+    """SQL that adds ?2 to ?5 to the day ?1 and its month, in rows named by ?6, ?7 and on.
+
+    A row of an earlier day begins anew; one of a later day is left as it is, and its month
+    too if that is another: who settles after midnight changes what it had reserved.
+    """
+    changes = ["day = max(day, ?1)"]
+    for number, unit in enumerate(("amount", "tokens", "calls", "unknown"), 2):
+        for span, same in (("day", "day = ?1"), ("month", "substr(day, 1, 7) = substr(?1, 1, 7)")):
+            column = f"{span}_{unit}"
+            changes.append(
+                f"{column} = CASE WHEN {same} THEN {column} + ?{number} "
+                f"WHEN day < ?1 THEN ?{number} ELSE {column} END"
+            )
+    row = "(?{}, ?{}, ?1, ?2, ?3, ?4, ?5, ?2, ?3, ?4, ?5)"
+    rows = ", ".join(row.format(6 + 2 * i, 7 + 2 * i) for i in range(n_scopes))
+    return f"INSERT INTO spent VALUES {rows} ON CONFLICT DO UPDATE SET {', '.join(changes)}"
+
+
+_ADD = {n: _adding(n) for n in range(1, 5)}
+_ADD_AND_TELL = {
+    n: f"{sql} RETURNING scope, name, day_amount, day_tokens, day_calls, "
+    "month_amount, month_tokens, month_calls"
+    for n, sql in _ADD.items()
+}
+
+Scope = tuple[str, str]
+"""(scope, name), e.g. ("user", "alice")."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Hold:
+    """What is set aside for one call until it is settled or released."""
+
+    id: int
+    day: str
+    scopes: tuple[Scope, ...]
+    amount: int | None
+    """1e-12 USD; None when the model's price is not known."""
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What one user, tenant or feature, or all together, have spent today or this month."""
+
+    scope: str
+    name: str
+    period: str
+    """2026-01-31 or 2026-01"""
+    cost_usd: float
+    """Of the calls whose cost is known, and what is on hold."""
+    tokens: int
+    calls: int
+    unknown_calls: int
+    """Calls that cost something nobody knows."""
+
+
+def has_caps(caps: BudgetSettings) -> bool:
+    """Whether anything is limited; without, no ledger is needed."""
+    return caps != BudgetSettings()
+
+
+class Ledger:
+    """Reserve before a call, settle after it. Threads and processes may share the file."""
+
+    def __init__(
+        self, path: str | Path, caps: BudgetSettings, *, now: Callable[[], float] = time.time
+    ) -> None:
+        self._now = now
+        self._lock = threading.Lock()
+        self._day, self._day_ends = "", 0.0
+        self._general = {
+            "total": _limits(caps.total),
+            "user": _limits(caps.user),
+            "tenant": _limits(caps.tenant),
+            "feature": _limits(caps.feature),
+        }
+        named = {"user": caps.users, "tenant": caps.tenants, "feature": caps.features}
+        self._named = {
+            (scope, name): _limits(cap) for scope, own in named.items() for name, cap in own.items()
+        }
+        self._file = open_sqlite(path, SCHEMA, version=VERSION)
+        with self._lock, transaction(self._file):
+            self._expire()
+
+    def reserve(
+        self,
+        cost_usd: float | None,
+        tokens: int,
+        *,
+        user: str | None = None,
+        tenant: str | None = None,
+        feature: str | None = None,
+    ) -> Hold:
+        """Set aside the most that one call may cost, all of its attempts together.
+
+        `cost_usd` is None for a model without a price: limits in USD cannot see such a
+        call, those on tokens and calls do. Raises CallError budget naming the limit that
+        the call would pass, or when the ledger cannot be written: a limit that cannot be
+        kept stops the spending.
+        """
+        amount = None if cost_usd is None else round(cost_usd * PER_USD)
+        scopes = _scopes(user, tenant, feature)
+        try:
+            with self._lock:
+                now = self._now()
+                held = self._take(scopes, amount, tokens, now)
+                if isinstance(held, str) and self._swept():
+                    held = self._take(scopes, amount, tokens, now)
+        except sqlite3.Error as error:
+            raise CallError("budget", f"the spending ledger cannot be written: {error}") from None
+        if isinstance(held, str):
+            raise CallError("budget", held)
+        return held
+
+    def settle(self, hold: Hold, cost_usd: float | None, tokens: int | None) -> None:
+        """Replace a hold by what the call used; what is not known counts as reserved."""
+        amount = None if cost_usd is None else round(cost_usd * PER_USD)
+        self._end(hold, amount, hold.tokens if tokens is None else tokens, calls=1)
+
+    def release(self, hold: Hold) -> None:
+        """Give a hold back: no request was made."""
+        self._end(hold, 0, 0, calls=0)
+
+    def spent(self) -> list[Spent]:
+        """Today and this month, for everyone who has spent something."""
+        with self._lock:
+            today = self._today(self._now())
+            rows = self._file.execute("SELECT * FROM spent ORDER BY scope, name").fetchall()
+        found = []
+        for scope, name, day, *counts in rows:
+            for period, (amount, *others) in ((day, counts[:4]), (day[:7], counts[4:])):
+                if today.startswith(period):
+                    tokens, calls, unknown = others
+                    found.append(
+                        Spent(
+                            scope=scope,
+                            name=name,
+                            period=period,
+                            cost_usd=amount / PER_USD,
+                            tokens=tokens,
+                            calls=calls,
+                            unknown_calls=unknown,
+                        )
+                    )
+        return found
+
+    def close(self) -> None:
+        with self._lock:
+            self._file.close()
+
+    # --- inside the lock -----------------------------------------------------------
+
+    def _today(self, now: float) -> str:
+        if not self._day_ends - 86_400 <= now < self._day_ends:
+            self._day = time.strftime("%Y-%m-%d", time.gmtime(now))
+            self._day_ends = (now // 86_400 + 1) * 86_400
+        return self._day
+
+    def _take(
+        self, scopes: tuple[Scope, ...], amount: int | None, tokens: int, now: float
+    ) -> Hold | str:
+        """Count the call, unless a limit forbids it: then nothing is written, and it is named."""
+        file, day = self._file, self._today(now)
+        file.execute("BEGIN IMMEDIATE")
+        try:
+            values = [day, amount or 0, tokens, 1, 0, *chain.from_iterable(scopes)]
+            totals = file.execute(_ADD_AND_TELL[len(scopes)], values).fetchall()
+            refusal = self._refusal(totals, day, amount, tokens)
+            if refusal is not None:
+                file.execute("ROLLBACK")
+                return refusal
+            names = dict(scopes)
+            id = int.from_bytes(os.urandom(7))
+            owned = (id, this_process(), now + HOLD_S, day)
+            of = (names.get("user"), names.get("tenant"), names.get("feature"))
+            file.execute(_HOLD, (*owned, *of, amount, tokens))
+            file.execute("COMMIT")
+        except BaseException:
+            if file.in_transaction:
+                file.execute("ROLLBACK")
+            raise
+        return Hold(id=id, day=day, scopes=scopes, amount=amount, tokens=tokens)
+
+    def _add(self, hold: Hold, amount: int, tokens: int, calls: int, unknown: int) -> None:
+        values = [hold.day, amount, tokens, calls, unknown, *chain.from_iterable(hold.scopes)]
+        self._file.execute(_ADD[len(hold.scopes)], values)
+
+    def _refusal(
+        self, totals: list[tuple[Any, ...]], day: str, amount: int | None, tokens: int
+    ) -> str | None:
+        """The first limit that the call passes, in words.
+
+        A call whose price is not known passes a limit in USD until that is used up.
+        """
+        wanted = (amount, tokens, 1, amount, tokens, 1)
+        for scope, name, *sums in totals:
+            limits = self._named.get((scope, name))
+            if limits is None:
+                limits = self._general[scope]
+            for (column, most), total, more in zip(limits, sums, wanted, strict=False):
+                if most is None or total < most or more == 0:
+                    continue
+                if more is None or total > most:
+                    period = day if column.startswith("day") else day[:7]
+                    unit = column.partition("_")[2]
+                    return (
+                        f"{self._place(scope, name)}.{column} is {_shown(most, unit)}: "
+                        f"{_shown(total - (more or 0), unit)} are spent or reserved in {period}, "
+                        f"and this call may take {_shown(more, unit)}"
+                    )
+        return None
+
+    def _place(self, scope: str, name: str) -> str:
+        """Where in the configuration the limit of a scope stands."""
+        if (scope, name) in self._named and scope != "total":
+            return f"budgets.{scope}s.{name}"
+        return "budgets.total" if scope == "total" else f"budgets.{scope} (for {name})"
+
+    def _end(self, hold: Hold, amount: int | None, tokens: int, *, calls: int) -> None:
+        """Replace what `hold` counted; one that expired meanwhile has nothing to replace."""
+        known = amount if amount is not None else hold.amount or 0
+        unknown = int(amount is None)
+        try:
+            with self._lock, transaction(self._file):
+                found = self._file.execute("DELETE FROM holds WHERE id = ?", (hold.id,))
+                if found.rowcount:
+                    known -= hold.amount or 0
+                    self._add(hold, known, tokens - hold.tokens, calls - 1, unknown)
+                else:
+                    self._add(hold, known, tokens, calls - 1, unknown - 1)
+        except sqlite3.Error as error:
+            # The hold stays counted in full until it expires: the safe side of a limit.
+            log.error("the spending ledger cannot be written: %s", error)
+
+    def _swept(self) -> bool:
+        """Whether holds of others were in the way that nobody will settle."""
+        with transaction(self._file):
+            return self._expire()
+
+    def _expire(self) -> bool:
+        """Give back the holds of ended processes; their calls stay counted, cost unknown."""
+        found = [(_hold(row), row[1], row[2]) for row in self._file.execute("SELECT * FROM holds")]
+        gone = {owner for _, owner, _ in found if is_gone(owner)}
+        expired = [h for h, owner, until in found if owner in gone or until < self._now()]
+        for hold in expired:
+            self._file.execute("DELETE FROM holds WHERE id = ?", (hold.id,))
+            self._add(hold, -(hold.amount or 0), -hold.tokens, 0, 1)
+        return bool(expired)
+
+
+_HOLD = "INSERT INTO holds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_Limits: TypeAlias = tuple[tuple[str, int | None], ...]
+
+
+def _limits(cap: SpendCap) -> _Limits:
+    """(name, limit) in the order of the sums in `spent`; () when nothing is limited."""
+    if cap == SpendCap():
+        return ()
+    return (
+        ("day_usd", _amount(cap.day_usd)),
+        ("day_tokens", cap.day_tokens),
+        ("day_calls", cap.day_calls),
+        ("month_usd", _amount(cap.month_usd)),
+        ("month_tokens", cap.month_tokens),
+        ("month_calls", cap.month_calls),
+    )
+
+
+def _hold(row: tuple[Any, ...]) -> Hold:
+    id, _, _, day, user, tenant, feature, amount, tokens = row
+    scopes = _scopes(user, tenant, feature)
+    return Hold(id=id, day=day, scopes=scopes, amount=amount, tokens=tokens)
+
+
+def _scopes(user: str | None, tenant: str | None, feature: str | None) -> tuple[Scope, ...]:
+    named = (("user", user), ("tenant", tenant), ("feature", feature))
+    return (("total", ""), *((scope, name) for scope, name in named if name is not None))
+
+
+def _amount(usd: float | None) -> int | None:
+    return None if usd is None else round(usd * PER_USD)
+
+
+def _shown(value: int | None, unit: str) -> str:
+    if value is None:
+        return "an unknown amount"
+    return f"{value / PER_USD:.6g} USD" if unit == "usd" else f"{value:,} {unit}"

@@ -1,0 +1,334 @@
+"""The spending ledger: exact with many calls at once, whoever makes them and whoever dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from evalkit.call.ledger import HOLD_S, Hold, Ledger, Spent, has_caps
+from evalkit.errors import CallError, ConfigError
+from evalkit.settings import BudgetSettings, SpendCap
+
+NEW_YEARS_EVE = 1_798_761_599.0
+"""2026-12-31 23:59:59 UTC"""
+
+
+class WallClock:
+    now = NEW_YEARS_EVE - 86_400 * 10.5
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> WallClock:
+    return WallClock()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store" / "budget.sqlite"
+
+
+def of(ledger: Ledger, scope: str, name: str = "") -> Iterator[Spent]:
+    """The day's and the month's sums of one scope."""
+    return (spent for spent in ledger.spent() if (spent.scope, spent.name) == (scope, name))
+
+
+def test_call_n_plus_1_is_refused_and_names_the_limit(path: Path) -> None:
+    caps = BudgetSettings(user=SpendCap(month_usd=0.3))
+    ledger = Ledger(path, caps, now=WallClock())
+    for _ in range(3):
+        ledger.settle(ledger.reserve(0.1, 10, user="alice"), 0.1, 10)
+
+    with pytest.raises(CallError) as refused:
+        ledger.reserve(0.1, 10, user="alice")
+
+    assert refused.value.kind == "budget"
+    assert str(refused.value) == (
+        "budgets.user (for alice).month_usd is 0.3 USD: 0.3 USD are spent or reserved in 2026-12, "
+        "and this call may take 0.1 USD"
+    )
+    ledger.reserve(0.1, 10, user="bob")
+
+
+def test_what_was_reserved_and_not_used_may_be_spent(path: Path) -> None:
+    ledger = Ledger(path, BudgetSettings(total=SpendCap(day_usd=1.0)))
+
+    hold = ledger.reserve(0.9, 100)
+    ledger.settle(hold, 0.2, 20)
+    ledger.settle(ledger.reserve(0.8, 100), 0.8, 30)
+
+    day, month = of(ledger, "total")
+    assert (day.cost_usd, day.tokens, day.calls) == (1.0, 50, 2)
+    assert (month.cost_usd, month.tokens, month.calls) == (1.0, 50, 2)
+
+
+def test_a_released_hold_leaves_nothing_behind(path: Path) -> None:
+    ledger = Ledger(path, BudgetSettings(total=SpendCap(day_calls=1)))
+
+    ledger.release(ledger.reserve(0.5, 100))
+
+    day, _ = of(ledger, "total")
+    assert (day.cost_usd, day.tokens, day.calls, day.unknown_calls) == (0.0, 0, 0, 0)
+    ledger.reserve(0.5, 100)
+
+
+@pytest.mark.parametrize(
+    ("caps", "place"),
+    [
+        (BudgetSettings(total=SpendCap(day_usd=0.1)), "budgets.total.day_usd"),
+        (BudgetSettings(total=SpendCap(month_tokens=99)), "budgets.total.month_tokens"),
+        (BudgetSettings(tenant=SpendCap(day_calls=0)), "budgets.tenant (for acme).day_calls"),
+        (BudgetSettings(feature=SpendCap(day_tokens=5)), "budgets.feature (for sort).day_tokens"),
+        (BudgetSettings(users={"alice": SpendCap(month_usd=0)}), "budgets.users.alice.month_usd"),
+        (BudgetSettings(tenants={"acme": SpendCap(day_usd=0)}), "budgets.tenants.acme.day_usd"),
+        (BudgetSettings(features={"sort": SpendCap(day_usd=0)}), "budgets.features.sort.day_usd"),
+    ],
+)
+def test_every_scope_and_unit_can_be_limited(path: Path, caps: BudgetSettings, place: str) -> None:
+    ledger = Ledger(path, caps)
+
+    with pytest.raises(CallError, match="budget") as refused:
+        ledger.reserve(0.2, 100, user="alice", tenant="acme", feature="sort")
+
+    assert str(refused.value).startswith(f"{place} is ")
+    assert ledger.spent() == []
+
+
+def test_a_named_limit_replaces_the_general_one(path: Path) -> None:
+    caps = BudgetSettings(
+        user=SpendCap(day_calls=1),
+        users={"vip": SpendCap(day_calls=3), "free": SpendCap()},
+    )
+    ledger = Ledger(path, caps)
+
+    for _ in range(3):
+        ledger.reserve(0.1, 1, user="vip")
+    for _ in range(9):
+        ledger.reserve(0.1, 1, user="free")
+
+    with pytest.raises(CallError, match="users.vip"):
+        ledger.reserve(0.1, 1, user="vip")
+
+
+def test_an_unknown_price_is_counted_and_never_zero(path: Path) -> None:
+    ledger = Ledger(path, BudgetSettings(total=SpendCap(day_usd=1.0)))
+
+    ledger.settle(ledger.reserve(None, 100), None, 80)
+
+    day, _ = of(ledger, "total")
+    assert (day.cost_usd, day.tokens, day.calls, day.unknown_calls) == (0.0, 80, 1, 1)
+
+
+def test_a_used_up_limit_also_stops_calls_of_unknown_price_but_not_free_ones(path: Path) -> None:
+    ledger = Ledger(path, BudgetSettings(total=SpendCap(day_usd=1.0)))
+    ledger.settle(ledger.reserve(1.0, 10), 1.0, 10)
+
+    with pytest.raises(CallError, match="unknown amount"):
+        ledger.reserve(None, 10)
+
+    ledger.reserve(0.0, 10)
+
+
+def test_a_cost_that_nobody_counted_stays_spent_as_reserved(path: Path) -> None:
+    ledger = Ledger(path, BudgetSettings(total=SpendCap(day_usd=1.0)))
+
+    ledger.settle(ledger.reserve(0.7, 100), None, None)
+
+    day, _ = of(ledger, "total")
+    assert (day.cost_usd, day.tokens, day.unknown_calls) == (0.7, 100, 1)
+
+
+async def test_100_concurrent_calls_cannot_pass_a_limit_together(path: Path) -> None:
+    ledger = Ledger(path, BudgetSettings(tenant=SpendCap(month_usd=1.0)))
+    requests = 0
+
+    async def call() -> bool:
+        nonlocal requests
+        try:
+            hold = ledger.reserve(0.1, 10, tenant="acme")
+        except CallError:
+            return False
+        requests += 1
+        await asyncio.sleep(0)
+        ledger.settle(hold, 0.1, 10)
+        return True
+
+    allowed = await asyncio.gather(*(call() for _ in range(100)))
+
+    assert sum(allowed) == requests == 10
+    _, month = of(ledger, "tenant", "acme")
+    assert month.cost_usd == 1.0
+
+
+SPENDER = """
+import sys
+from evalkit.call.ledger import Ledger
+from evalkit.errors import CallError
+from evalkit.settings import BudgetSettings, SpendCap
+caps = BudgetSettings(total=SpendCap(day_usd=0.5), user=SpendCap(day_calls=400))
+ledger = Ledger(sys.argv[1], caps)
+done = 0
+for _ in range(300):
+    try:
+        ledger.settle(ledger.reserve(0.001, 5, user="u"), 0.001, 5)
+    except CallError:
+        continue
+    done += 1
+print(done)
+"""
+
+
+def test_processes_share_one_limit_exactly(path: Path) -> None:
+    command = [sys.executable, "-c", SPENDER, str(path)]
+    spenders = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+
+    done = [int(spender.communicate(timeout=60)[0]) for spender in spenders]
+
+    assert sum(done) == 400
+    day, _ = of(Ledger(path, BudgetSettings()), "total")
+    assert (day.cost_usd, day.calls, day.tokens) == (0.4, 400, 2000)
+
+
+HOLDER = """
+import sys, time
+from evalkit.call.ledger import Ledger
+from evalkit.settings import BudgetSettings, SpendCap
+ledger = Ledger(sys.argv[1], BudgetSettings(total=SpendCap(day_usd=1.0)))
+ledger.settle(ledger.reserve(0.25, 5), 0.25, 5)
+ledger.reserve(0.75, 5)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc to see processes in")
+def test_a_hold_of_a_killed_process_is_given_back_and_counted(path: Path) -> None:
+    ledger = Ledger(path, BudgetSettings(total=SpendCap(day_usd=1.0)))
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(CallError):
+            ledger.reserve(0.75, 5)
+
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.wait()
+        ledger.reserve(0.75, 5)
+
+    day, _ = of(ledger, "total")
+    assert (day.cost_usd, day.calls, day.unknown_calls) == (1.0, 3, 1)
+
+
+def test_a_hold_of_a_process_that_cannot_be_seen_expires(path: Path, clock: WallClock) -> None:
+    ledger = Ledger(path, BudgetSettings(total=SpendCap(day_usd=1.0)), now=clock)
+    hold = ledger.reserve(1.0, 5)
+    with sqlite3.connect(path) as file:
+        file.execute("UPDATE holds SET owner = 'elsewhere 1 2'")
+    with pytest.raises(CallError):
+        ledger.reserve(1.0, 5)
+
+    clock.now += HOLD_S + 1
+    other = ledger.reserve(1.0, 5)
+    ledger.release(other)
+    ledger.settle(hold, 0.4, 4)
+
+    day, _ = of(ledger, "total")
+    assert (day.cost_usd, day.tokens, day.calls, day.unknown_calls) == (0.4, 4, 1, 0)
+
+
+def test_days_and_months_begin_anew_in_utc(path: Path, clock: WallClock) -> None:
+    caps = BudgetSettings(total=SpendCap(day_calls=1, month_calls=2))
+    ledger = Ledger(path, caps, now=clock)
+    ledger.reserve(0.1, 1)
+
+    clock.now += 86_400
+    ledger.reserve(0.1, 1)
+    clock.now += 86_400
+    with pytest.raises(CallError, match=r"month_calls.*2026-12"):
+        ledger.reserve(0.1, 1)
+    clock.now = NEW_YEARS_EVE + 1
+    ledger.reserve(0.1, 1)
+
+    day, month = of(ledger, "total")
+    assert (day.period, day.calls) == ("2027-01-01", 1)
+    assert (month.period, month.calls) == ("2027-01", 1)
+
+
+def test_a_call_over_midnight_belongs_to_the_day_it_began(path: Path, clock: WallClock) -> None:
+    clock.now = NEW_YEARS_EVE
+    ledger = Ledger(path, BudgetSettings(), now=clock)
+    late = ledger.reserve(0.5, 10)
+    clock.now += 5
+    ledger.settle(ledger.reserve(0.2, 1), 0.2, 1)
+
+    ledger.settle(late, 0.1, 1)
+
+    day, month = of(ledger, "total")
+    assert (day.cost_usd, month.cost_usd, month.calls) == (0.2, 0.2, 1)
+
+
+def test_a_million_small_amounts_add_up_exactly(path: Path) -> None:
+    ledger = Ledger(path, BudgetSettings())
+
+    for _ in range(1000):
+        ledger.settle(ledger.reserve(0.1, 1), 0.000_000_075, 1)
+
+    day, _ = of(ledger, "total")
+    assert day.cost_usd == 0.000_075
+
+
+def test_a_ledger_that_cannot_be_written_stops_the_spending(path: Path) -> None:
+    ledger = Ledger(path, BudgetSettings(total=SpendCap(day_usd=1.0)))
+    with sqlite3.connect(path) as file:
+        file.execute("DROP TABLE holds")
+
+    with pytest.raises(CallError, match="cannot be written") as refused:
+        ledger.reserve(0.1, 1)
+
+    assert refused.value.kind == "budget"
+    assert list(of(ledger, "total")) == []
+
+
+def test_a_settlement_that_cannot_be_written_is_logged_not_raised(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = Ledger(path, BudgetSettings(total=SpendCap(day_usd=1.0)))
+    hold = ledger.reserve(0.1, 1)
+    with sqlite3.connect(path) as file:
+        file.execute("DROP TABLE holds")
+
+    ledger.settle(hold, 0.05, 1)
+
+    assert "cannot be written" in caplog.text
+
+
+def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "budget.sqlite"
+    path.write_text("not a database, just a text of some length " * 50, encoding="utf-8")
+
+    with pytest.raises(ConfigError, match=r"budget\.sqlite"):
+        Ledger(path, BudgetSettings())
+
+
+def test_caps_are_there_or_not() -> None:
+    assert not has_caps(BudgetSettings())
+    assert has_caps(BudgetSettings(users={"a": SpendCap(day_usd=1)}))
+
+
+def test_a_hold_knows_what_it_holds(path: Path) -> None:
+    hold = Ledger(path, BudgetSettings()).reserve(0.5, 7, user="a", feature="f")
+
+    assert isinstance(hold, Hold)
+    assert (hold.amount, hold.tokens) == (500_000_000_000, 7)
+    assert hold.scopes == (("total", ""), ("user", "a"), ("feature", "f"))
