@@ -117,10 +117,10 @@ def share(hits: int, of: int) -> str:
 def cost() -> None:
     guard = Guard(GuardSettings(pii="replace", injection="block"))
     texts = {
-        "English, nothing found": "Hello, I ordered shoes on 2024-05-12 and the parcel 48213 is late. ",
-        "German, nothing found": "Guten Tag, die am 12.05. bestellten Schuhe sind noch nicht da. Grüße. ",
+        "English, nothing found": "I ordered shoes on 2024-05-12 and the parcel 48213 is late. ",
+        "German, nothing found": "Die am 12.05. bestellten Schuhe sind nicht da. Grüße. ",
         "Russian, nothing found": "Здравствуйте, я заказал обувь и до сих пор не получил посылку. ",
-        "English, nine addresses": "Please write to anna.example@example.com about the late parcel. ",
+        "English, nine addresses": "Write to anna.example@example.com about the late parcel. ",
     }
     print("## What `check_input` costs on 500 characters\n\n| text | µs |\n|---|---|")
     for name, sentence in texts.items():

@@ -54,7 +54,8 @@ def find_pii(text: str, kinds: Collection[str] | None = None) -> Iterator[Findin
     if len(text) < SHORTEST:
         return
     folded = fold(text)
-    for number in _prefilter().Match(folded) or ():
+    of_kind: dict[str, list[Finding]] = {}
+    for number in sorted(_prefilter().Match(folded) or ()):
         kind, pattern, accept = _RECOGNISERS[number]
         if kinds is not None and kind not in kinds:
             continue
@@ -63,7 +64,9 @@ def find_pii(text: str, kinds: Collection[str] | None = None) -> Iterator[Findin
             end = start + accept(folded[start:end])
             marks = r"[.,\- ]" if kind == "phone" else r"[.,]"
             if end > start and not _inside_number(folded, start, end, marks):
-                yield Finding(kind, start, end, text[start:end])
+                of_kind.setdefault(kind, []).append(Finding(kind, start, end, text[start:end]))
+    for findings in of_kind.values():
+        yield from non_overlapping(findings)
 
 
 def _inside_number(text: str, start: int, end: int, marks: str) -> bool:
@@ -271,7 +274,8 @@ _DATE = re.compile(r"\d{4}[-/. ]\d{1,2}[-/. ]\d{1,2}|\d{1,2}[-/. ]\d{1,2}[-/. ](
 
 
 def _is_phone(found: str) -> bool:
-    return 8 <= sum(char.isdecimal() for char in found) <= 15 and not _DATE.fullmatch(found)
+    number = found.partition("x")[0]
+    return 8 <= len(digits_of(number)) <= 15 and not _DATE.fullmatch(found)
 
 
 _KEY = (

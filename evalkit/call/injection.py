@@ -15,7 +15,7 @@ from typing import Any
 
 from evalkit.plain_text import fold, hidden_text, latin, shown
 
-SHORTEST = 6
+SHORTEST = 4
 """Characters of the shortest text that any pattern matches."""
 
 _WORDS = {
