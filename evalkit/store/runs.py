@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from evalkit.errors import DamagedStore, StoreError
 from evalkit.store.files import (
@@ -26,6 +27,7 @@ from evalkit.store.files import (
     verify_sha256,
     write_json,
 )
+from evalkit.store.rows import decode_row, encode_row
 from evalkit.store.schema import SCHEMA_VERSION
 
 _CRC_TAIL = len(b',"crc":"01234567"}\n')
@@ -128,7 +130,7 @@ class RunWriter:
         if self.manifest["files"]:
             # Sealed as incomplete before: readers let go of those files first.
             self._change_manifest(status="running", files={}, sealed_at=None)
-        files = seal_journal(self.finished(), store=self._store, run_id=self.run_id)
+        files = seal_journal(split_journal(self._journal), store=self._store, run_id=self.run_id)
         ending = {"status": status, "counts": dict(counts or {}), "files": files}
         self._change_manifest(**{**(facts or {}), **ending, "sealed_at": _now()})
         if status == "complete":
@@ -222,30 +224,73 @@ def _now() -> str:
 
 # --- journal lines -----------------------------------------------------------------
 
+T = TypeVar("T")
+ROWS_OF_A_LINE = ("calls", "scores")
+
+
+@dataclass(frozen=True, slots=True)
+class SplitLine:
+    """One finished case: its key, and its rows as encoded."""
+
+    key: list[Any]
+    calls: list[bytes]
+    scores: list[bytes]
+
 
 def encode_line(line: Mapping[str, Any]) -> bytes:
     """A journal line as bytes: JSON whose last member is the CRC-32 of what is before it.
 
-    A lone surrogate, which no UTF-8 file can hold, becomes a question mark.
+    `sizes`, its first member, says how long each call and each score is: sealing takes
+    them out as they are, without reading them.
     """
     try:
-        text = dump_json(line)
-    except (ValueError, TypeError, RecursionError) as error:
+        rows = [[encode_row(row, table) for row in line[table]] for table in ROWS_OF_A_LINE]
+        rest = {name: value for name, value in line.items() if name not in ROWS_OF_A_LINE}
+        head = dump_json({"sizes": [[len(row) for row in each] for each in rows], **rest})
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise StoreError(f"journal line {line.get('key')}: {error}; it was not written.") from None
-    body = text[:-1].encode("utf-8", errors="replace")
+    calls, scores = (b",".join(each) for each in rows)
+    body = b'%b,"calls":[%b],"scores":[%b]' % (head[:-1].encode("utf-8", "replace"), calls, scores)
     return b'%b,"crc":"%08x"}\n' % (body, zlib.crc32(body))
 
 
 def decode_line(data: bytes) -> dict[str, Any] | None:
     """What `encode_line` was given; None when `data` is damaged or not whole."""
-    body, tail = data[:-_CRC_TAIL], data[-_CRC_TAIL:]
-    if tail != b',"crc":"%08x"}\n' % zlib.crc32(body):
+    if not _is_whole(data):
         return None
     try:
-        line = json.loads(body + b"}")
-    except (ValueError, RecursionError):
+        line = json.loads(data[:-_CRC_TAIL] + b"}")
+        del line["sizes"]
+        for table in ROWS_OF_A_LINE:
+            line[table] = [decode_row(row, table) for row in line[table]]
+    except (ValueError, RecursionError, TypeError, LookupError):
         return None
-    return line if isinstance(line, dict) else None
+    return line  # type: ignore[no-any-return]
+
+
+def split_line(data: bytes) -> SplitLine:
+    """A whole journal line in its parts, the rows as they were encoded."""
+    calls_at = data.index(b',"calls":[')
+    head = json.loads(data[:calls_at] + b"}")
+    call_sizes, score_sizes = head["sizes"]
+    at = calls_at + len(b',"calls":[')
+    calls, at = _slices(data, at, call_sizes)
+    at += len(b'],"scores":[')
+    scores, _ = _slices(data, at, score_sizes)
+    return SplitLine(key=head["key"], calls=calls, scores=scores)
+
+
+def _slices(data: bytes, at: int, sizes: Sequence[int]) -> tuple[list[bytes], int]:
+    """Rows that stand one after another from `at`, commas between them; and where they end."""
+    rows = []
+    for size in sizes:
+        rows.append(data[at : at + size])
+        at += size + 1
+    return rows, at - bool(sizes)
+
+
+def _is_whole(data: bytes) -> bool:
+    return data[-_CRC_TAIL:] == b',"crc":"%08x"}\n' % zlib.crc32(data[:-_CRC_TAIL])
 
 
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:
@@ -253,11 +298,20 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
 
     Raises DamagedStore, naming file and line, when any other is damaged.
     """
+    return _read_lines(path, decode_line)
+
+
+def split_journal(path: Path) -> Iterator[SplitLine]:
+    """The same lines in their parts."""
+    return _read_lines(path, lambda data: split_line(data) if _is_whole(data) else None)
+
+
+def _read_lines(path: Path, read: Callable[[bytes], T | None]) -> Iterator[T]:
     if not path.exists():
         return
     with explain_os_errors(path), path.open("rb") as file:
         for number, data in enumerate(file, start=1):
-            line = decode_line(data)
+            line = read(data)
             if line is not None:
                 yield line
             elif file.read(1):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from datetime import date, timedelta
 from functools import lru_cache
@@ -18,10 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import StoreError
 from evalkit.store.files import dump_json, write_whole
-from evalkit.store.schema import TABLES, Kind, arrow_schema, json_schema
+from evalkit.store.rows import Row, encode_row
+from evalkit.store.schema import arrow_schema, json_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from evalkit.store.runs import SplitLine
 
 logger = logging.getLogger(__name__)
 
@@ -30,11 +34,9 @@ GROUP_ROWS = 16_384
 GROUP_BYTES = 1 << 22
 """Bytes held, over all files of a run, before they are written."""
 
-Row = Mapping[str, Any]
-
 
 def seal_journal(
-    lines: Iterable[Mapping[str, Any]], *, store: Path, run_id: str
+    lines: Iterable[SplitLine], *, store: Path, run_id: str
 ) -> dict[str, dict[str, Any]]:
     """Write a run's scores and calls; returns file (relative to the store) -> its facts.
 
@@ -46,9 +48,9 @@ def seal_journal(
     with _Sinks(store) as sinks:
         sinks.open(scores, "scores")
         for line in _first_of_each_key(lines):
-            for call in line["calls"]:
-                sinks.open(calls_file(call["ts"], run_id), "calls").add(call)
-            for score in line["scores"]:
+            for call in line.calls:
+                sinks.open(calls_file(_ts(call), run_id), "calls").add(call)
+            for score in line.scores:
                 sinks.open(scores, "scores").add(score)
             sinks.bound_memory()
     return sinks.facts
@@ -58,7 +60,8 @@ def write_calls(calls: Iterable[Row], *, store: Path, file_id: str) -> list[Path
     """Write calls that belong to no run, a file for each day; all of them or none."""
     with _Sinks(store) as sinks:
         for call in calls:
-            sinks.open(calls_file(call["ts"], file_id), "calls").add(call)
+            row = encode_row(call, "calls")
+            sinks.open(calls_file(call["ts"], file_id), "calls").add(row)
             sinks.bound_memory()
     return [store / name for name in sinks.facts]
 
@@ -68,7 +71,7 @@ def write_labels(labels: Iterable[Row], *, store: Path, file_id: str) -> Path:
     name = f"labels/{file_id}.parquet"
     with _Sinks(store) as sinks:
         for label in labels:
-            sinks.open(name, "labels").add(label)
+            sinks.open(name, "labels").add(encode_row(label, "labels"))
             sinks.bound_memory()
     return store / name
 
@@ -92,11 +95,19 @@ def _remove_unsealed(store: Path, run_id: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def _first_of_each_key(lines: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+_TS = re.compile(rb'"ts":(-?\d+)')
+
+
+def _ts(call: bytes) -> int:
+    """When an encoded call started: `ts` is its first number, only ids stand before it."""
+    return int(_TS.search(call)[1])  # type: ignore[index]
+
+
+def _first_of_each_key(lines: Iterable[SplitLine]) -> Iterator[SplitLine]:
     seen: set[bytes] = set()
     for line in lines:
         # 16 bytes for each key, however long the ids are.
-        key = blake2b(dump_json(line["key"]).encode(), digest_size=16).digest()
+        key = blake2b(dump_json(line.key).encode(), digest_size=16).digest()
         if key not in seen:
             seen.add(key)
             yield line
@@ -156,7 +167,7 @@ class _Sink:
     def held_bytes(self) -> int:
         return self._rows.n_bytes
 
-    def add(self, row: Row) -> None:
+    def add(self, row: bytes) -> None:
         self._rows.add(row)
         if len(self._rows) >= GROUP_ROWS:
             self.flush()
@@ -192,27 +203,15 @@ class Rows:
         self.schema = arrow_schema(table)
         self.n_bytes = 0
         self._table = table
-        self._foreign = [
-            (column.name, column.kind)
-            for column in TABLES[table]
-            if column.kind == "json" or column.kind.endswith("map")
-        ]
-        """Columns that Arrow's JSON reader has no type for."""
         self._lines: list[bytes] = []
 
     def __len__(self) -> int:
         return len(self._lines)
 
-    def add(self, row: Row) -> None:
-        """Hold one row; a key that is not there is null, one that is no column is dropped."""
-        readable = dict(row)
-        for name, kind in self._foreign:
-            value = readable.get(name)
-            if value is not None:
-                readable[name] = _readable(value, kind)
-        line = dump_json(readable).encode("utf-8", errors="replace")
-        self._lines.append(line)
-        self.n_bytes += len(line)
+    def add(self, row: bytes) -> None:
+        """Hold one encoded row; what it lacks is null, what is no column is dropped."""
+        self._lines.append(row)
+        self.n_bytes += len(row)
 
     def take(self) -> pa.RecordBatch:
         """What is held (at least a row), as an Arrow record batch; then nothing is.
@@ -232,13 +231,6 @@ class Rows:
             logger.warning("%s: %s; stored as not known", self._table, first)
         arrays = [_as_type(table[field.name].combine_chunks(), field.type) for field in self.schema]
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
-
-
-def _readable(value: Any, kind: Kind) -> Any:
-    """A value as Arrow's JSON reader can take it: JSON as text, a map as a list of pairs."""
-    if kind == "json":
-        return dump_json(value)
-    return [{"key": key, "value": item} for key, item in value.items()]
 
 
 def _read_json(lines: Iterable[bytes], table: str) -> pa.Table:

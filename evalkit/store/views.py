@@ -24,6 +24,7 @@ from evalkit.store.files import (
     write_json,
     write_whole,
 )
+from evalkit.store.rows import encode_row
 from evalkit.store.runs import RunWriter, read_manifest, run_folder
 from evalkit.store.schema import TABLES, arrow_schema
 
@@ -219,7 +220,7 @@ class Store:
             try:
                 rows = Rows(view)
                 for row in rows_of(document):
-                    rows.add(row)
+                    rows.add(encode_row(row, view))
                 batches.append(rows.take())
             except (StoreError, ValueError, TypeError, AttributeError) as error:
                 self._problem(f"{view}: {document.get(view[:-1] + '_id', '?')}: {error}")
