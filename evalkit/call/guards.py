@@ -62,7 +62,7 @@ class Guard:
 
     def __init__(self, settings: GuardSettings) -> None:
         self.settings = settings
-        self._recognisers: list[Recogniser] = [_function(name) for name in settings.recognisers]
+        self._recognisers = [(name, _function(name)) for name in settings.recognisers]
         if not self._recognisers:
             _check_kinds(settings.pii_kinds or ())
         self._input_rules = [(name, _function(name)) for name in settings.input_rules]
@@ -133,13 +133,21 @@ class Guard:
         return rewrite(input, placeholders.replace), placeholders
 
     def recognise(self, text: str, kinds: Collection[str] | None = None) -> list[Finding]:
-        """Personal data in `text`, as the built-in recognisers and those of the settings see it."""
+        """Personal data in `text`, as the built-in recognisers and those of the settings see it.
+
+        One that fails blocks: what it would have found must not leave.
+        """
         if _MEDIA.fullmatch(text):
             return []
         own = None if kinds is None else [kind for kind in kinds if kind in PII_KINDS]
         found = list(find_pii(text, own))
-        for recognise in self._recognisers:
-            found += recognise(text, kinds)
+        for name, recognise in self._recognisers:
+            try:
+                found += recognise(text, kinds)
+            except ConfigError:
+                raise
+            except Exception as error:
+                raise _block(f"{name} failed with {type(error).__name__}") from error
         return found
 
     def _found(self, text: str) -> list[Finding]:

@@ -175,6 +175,13 @@ def test_recogniser_of_the_settings_joins_the_built_in_ones() -> None:
     assert guarded.input == {"text": "[PERSON_1] <[EMAIL_1]>"}
 
 
+def test_recogniser_that_fails_blocks() -> None:
+    one = guard(pii="replace", recognisers=(f"{__name__}:broken",))
+
+    with pytest.raises(CallError, match="broken failed with TypeError"):
+        one.check_input({"text": "Hello there"})
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
