@@ -115,7 +115,8 @@ def _print(name: str, design: Design, prospects: Sequence[Prospect], drop: float
         click.echo(f"  {one.metric}")
         click.echo(f"    drop seen with 80 % power: {seen}")
         click.echo(
-            f"    to see {100 * drop:g} points: {cases} cases, or {trials} trials a side at {design.n} cases"
+            f"    to see {100 * drop:g} points: {cases} cases, "
+            f"or {trials} trials a side at {design.n} cases"
         )
         click.echo(f"    soonest: {one.soonest}")
         within = "not known" if one.within is None else f"{one.within:.4f}"

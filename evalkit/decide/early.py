@@ -9,6 +9,7 @@ Source: Waudby-Smith & Ramdas 2024, by way of `sequential`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -75,8 +76,9 @@ class _Bets:
     """The evidence on one contest so far, as seen and in the worst case."""
 
     seen: EarlyStop
-    worst: EarlyStop
-    """The same with every missing score as bad for the candidate as it can be."""
+    worst: EarlyStop | None = None
+    """The same with every missing score as bad for the candidate as it can be; None while
+    none is missing."""
     d: list[float] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     cases: int = 0
@@ -86,12 +88,15 @@ class _Bets:
         """Take the next drawn case, or cluster: its baseline and candidate tallies."""
         if self.decision is not None:
             return
+        if self.worst is None and any(t.scored < t.trials for side in sides for t in side):
+            self.worst = deepcopy(self.seen)
+        if self.worst is not None:
+            worst = [c.mean_if(0.0) - b.mean_if(1.0) for b, c in sides]
+            self.worst.add(sum(worst) / len(worst), len(worst) / largest)
         pairs = [(b.mean(), c.mean()) for b, c in sides]
         d = [c - b for b, c in pairs if b is not None and c is not None]
-        worst = [c.mean_if(0.0) - b.mean_if(1.0) for b, c in sides]
         self.cases += len(d)
         self.missing += len(sides) - len(d)
-        self.worst.add(sum(worst) / len(worst), len(worst) / largest)
         if d:
             self.d.append(sum(d) / len(d))
             self.weights.append(len(d) / largest)
@@ -100,8 +105,8 @@ class _Bets:
     @property
     def decision(self) -> Decision | None:
         """A pass has to hold in the worst case, too; a regression is one as seen."""
-        if self.seen.decision == "regression":
-            return "regression"
+        if self.seen.decision == "regression" or self.worst is None:
+            return self.seen.decision
         return "pass" if self.seen.decision == self.worst.decision == "pass" else None
 
     def as_json(self, *, alpha: float) -> dict[str, Any]:
@@ -120,7 +125,7 @@ class _Bets:
             "delta": delta,
             "ci": ci,
             "p_value": self.seen.p_value,
-            "p_max_drop": max(self.seen.p_max_drop, self.worst.p_max_drop),
+            "p_max_drop": max(self.seen.p_max_drop, (self.worst or self.seen).p_max_drop),
         }
 
 
@@ -144,19 +149,16 @@ class EarlyRule:
         """(golden set, case id) -> what is known of it, until it is bet on."""
         self._bets = {
             contest: _Bets(
-                seen=self._stop(contest, len(contests)), worst=self._stop(contest, len(contests))
+                seen=EarlyStop(
+                    alpha=alpha,
+                    comparisons=len(contests),
+                    tolerance=contest.tolerance,
+                    max_drop=contest.max_drop,
+                )
             )
             for contest in contests
         }
         self._metrics = {(contest.golden_set, contest.metric) for contest in contests}
-
-    def _stop(self, contest: Contest, comparisons: int) -> EarlyStop:
-        return EarlyStop(
-            alpha=self.alpha,
-            comparisons=comparisons,
-            tolerance=contest.tolerance,
-            max_drop=contest.max_drop,
-        )
 
     def __call__(self, line: Mapping[str, Any]) -> set[str]:
         golden_set, pair, case_id, _, _ = line["key"]
