@@ -92,17 +92,16 @@ def report(title: str, items: list[Item]) -> None:
     print(f"## {title}\n\n| texts | read as | found | share (95 % interval) |\n|---|---|---|---|")
     for (benign, source), group in sorted(groups.items()):
         hits, kind = sum(map(found, group)), "benign" if benign else "attack"
-        role = "document" if group[0].document else "user"
+        roles = sorted({"document" if item.document else "user" for item in group})
         print(
-            f"| {source} ({kind}) | {role} | {hits} of {len(group)} | {share(hits, len(group))} |"
+            f"| {source} ({kind}) | {', '.join(roles)} | {hits} of {len(group)} "
+            f"| {share(hits, len(group))} |"
         )
     attacks = [item for item in items if item.attack]
     caught, wrong = count(attacks), count(item for item in items if not item.attack)
-    print(
-        f"\nRecall {share(caught, len(attacks))}, precision {share(caught, caught + wrong)}, ",
-        end="",
-    )
-    print(f"false alarms {share(wrong, len(items) - len(attacks))}.\n")
+    print(f"\n- Recall: {share(caught, len(attacks))}")
+    print(f"- Precision: {share(caught, caught + wrong)}")
+    print(f"- False alarms: {share(wrong, len(items) - len(attacks))}\n")
 
 
 def count(items: Iterable[Item]) -> int:

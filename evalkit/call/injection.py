@@ -9,8 +9,11 @@ without a finding is not thereby safe.
 
 from __future__ import annotations
 
+import binascii
 import re
+from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from evalkit.plain_text import fold, hidden_text, latin, shown
@@ -167,27 +170,54 @@ def find_injection(text: str, *, document: bool = False) -> tuple[str, ...]:
     """
     if len(text) < SHORTEST:
         return ()
-    if text.isascii():
-        return _families(shown(text), document)
-    hidden = hidden_text(text)
-    plain = fold(shown(text) + "\n" + hidden if hidden else shown(text))
-    found = _families(latin(plain), document) or _families(plain, document)
+    hidden, seen = hidden_text(text), shown(text)
+    plain = fold(f"{seen}\n{hidden}" if hidden else seen)
+    found = _families(latin(plain), document)
+    if not found and not text.isascii():
+        found = _families(plain, document)
     return (*found, "hidden") if hidden else found
 
 
 def _families(text: str, document: bool) -> tuple[str, ...]:
-    hits = _patterns().Match(text)
-    if hits is None:
-        return ()
-    found = {PATTERNS[number][0] for number in hits}
+    hits = _patterns().Match(text) or ()
+    found = {PATTERNS[number][0] for number in hits if number < len(PATTERNS)}
+    if len(PATTERNS) in hits and any(_orders_in(piece) for piece in _decoded(text)):
+        found.add("encoded")
     if not document:
         found.discard("addressed")
     return tuple(family for family in FAMILIES if family in found)
 
 
+def _orders_in(piece: str) -> bool:
+    hits = _patterns().Match(piece) or ()
+    return any(number < len(PATTERNS) and PATTERNS[number][0] != "addressed" for number in hits)
+
+
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{20,}")
+_HEX = re.compile(r"\b(?:[0-9A-Fa-f]{2}[ :]?){12,}")
+MAX_DECODED = 50
+"""Pieces of one text that are decoded; one level deep."""
+
+
+def _decoded(text: str) -> Iterator[str]:
+    """What base64 and hexadecimal pieces of `text` say."""
+    for match in islice(_BASE64.finditer(text), MAX_DECODED):
+        piece = match[0].replace("-", "+").replace("_", "/")
+        yield from _readable(binascii.a2b_base64, piece[: len(piece) // 4 * 4])
+    for match in islice(_HEX.finditer(text), MAX_DECODED):
+        yield from _readable(bytes.fromhex, match[0].replace(":", " "))
+
+
+def _readable(decode: Callable[[str], bytes], piece: str) -> Iterator[str]:
+    try:
+        yield decode(piece).decode("utf-8", "replace")
+    except ValueError:
+        return
+
+
 @lru_cache(maxsize=1)
 def _patterns() -> Any:
-    """All patterns in one pass; most texts match none."""
+    """All patterns in one pass, and one more for encoded pieces; most texts match none."""
     import re2
 
     options = re2.Options()
@@ -196,5 +226,6 @@ def _patterns() -> Any:
     patterns = re2.Set.SearchSet(options)
     for _, pattern in PATTERNS:
         patterns.Add(pattern)
+    patterns.Add(r"[a-z0-9+/_\-]{20,}|(?:[0-9a-f]{2}[ :]?){12,}")
     patterns.Compile()
     return patterns
