@@ -116,7 +116,7 @@ def test_a_named_limit_replaces_the_general_one(path: Path) -> None:
     for _ in range(9):
         ledger.reserve(0.1, 1, user="free")
 
-    with pytest.raises(CallError, match="users.vip"):
+    with pytest.raises(CallError, match=r"users\.vip"):
         ledger.reserve(0.1, 1, user="vip")
 
 
