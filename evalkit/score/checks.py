@@ -19,7 +19,7 @@ from typing import Any
 
 from evalkit.pii import PII_KINDS
 from evalkit.records import Answer, Mark
-from evalkit.score import check_call, check_json, check_own, check_text
+from evalkit.score import check_call, check_json, check_own, check_retrieval, check_text
 from evalkit.score.check_reading import (
     AMOUNT,
     ANY,
@@ -105,6 +105,21 @@ def _graded(
     )
 
 
+def _retrieved(rate: check_retrieval.Rate, threshold: float) -> CheckType:
+    return CheckType(
+        compile=check_retrieval.compile_rate(rate),
+        params={
+            **_EXPECTED,
+            "values": TEXTS,
+            "k": POSITIVE,
+            "by": choice("chunk", "document"),
+            "threshold": SHARE,
+        },
+        needs_expected=True,
+        threshold=threshold,
+    )
+
+
 CHECKS: dict[str, CheckType] = {
     # What the answer says.
     "equals": _text(check_text.equals, params={**_CASE, "unordered": FLAG}),
@@ -165,6 +180,10 @@ CHECKS: dict[str, CheckType] = {
     "bleu": _graded(check_text.bleu, 0.5, {"n": POSITIVE}),
     "token_f1": _graded(check_text.token_f1, 0.5),
     "similar": _graded(check_text.similar, 0.75),
+    # What was retrieved for it, 0 to 1.
+    "recall_at_k": _retrieved(check_retrieval.recall_at_k, 1.0),
+    "mrr": _retrieved(check_retrieval.reciprocal_rank, 0.5),
+    "ndcg": _retrieved(check_retrieval.ndcg, 0.5),
     # What it does.
     "citations": CheckType(
         compile=check_call.citations,
