@@ -54,6 +54,7 @@ __all__ = [
     "Settings",
     "SpendCap",
     "load_settings",
+    "read_flag",
 ]
 
 
@@ -149,7 +150,7 @@ def _settings(table: Mapping[str, Any], path: Path) -> Settings:
         guard=GuardSettings(**_tuples(table.get("guard", {}))),
         retention=RetentionSettings(**table.get("retention", {})),
         alerts=AlertSettings(**table.get("alerts", {})),
-        flags={k: _flag(k, value) for k, value in flags.items()},
+        flags={k: read_flag(k, value) for k, value in flags.items()},
         flags_file=root / flags_file if flags_file else None,
     )
 
@@ -190,7 +191,8 @@ def _budgets(table: Mapping[str, Any]) -> BudgetSettings:
     return BudgetSettings(**values)
 
 
-def _flag(name: str, value: bool | Mapping[str, Any]) -> FlagSettings:
+def read_flag(name: str, value: bool | Mapping[str, Any]) -> FlagSettings:
+    """A flag as `[flags]`, or a file of flags, writes it."""
     return FlagSettings(name=name, **({"enabled": value} if isinstance(value, bool) else value))
 
 

@@ -64,6 +64,7 @@ FAILURES: dict[str, Strategy] = {
     "unsupported":         Strategy(0,    True,  False, False, "product_failure", _NO_ANSWER),
     "over_latency_budget": Strategy(0,    False, False, False, "product_failure", _BUSY),
     "budget":              Strategy(0,    False, False, False, "budget_stop",     _SPENT),
+    "policy":              Strategy(0,    False, False, False, "product_failure", _NO_ANSWER),
     "killed":              Strategy(0,    False, False, False, "cancelled",       _DOWN),
     "cancelled":           Strategy(0,    False, False, False, "cancelled",       _DOWN),
 }
