@@ -143,6 +143,8 @@ class Attempt:
     cached_prompt_tokens: int | None
     cost_usd: float | None
     max_tokens: int
+    reply: str | None = None
+    """Text of a complete reply; in a record None for the one that `output` holds."""
 
 
 # --- what one call left behind ---------------------------------------------------

@@ -27,6 +27,7 @@ from evalkit.pii import (
     Placeholders,
     Recogniser,
     find_pii,
+    is_media,
     non_overlapping,
     placeholders_in,
     redact,
@@ -37,8 +38,6 @@ from evalkit.plain_text import normal
 from evalkit.records import CallRecord, Json
 from evalkit.schemas import nearest
 from evalkit.settings import GuardSettings
-
-_MEDIA = re.compile(r"data:(?:image|audio|video)/[\w.+-]{1,40};base64,[A-Za-z0-9+/=\s]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +102,7 @@ class Guard:
             family
             for value, foreign in ((own, False), (documents, True))
             for text in texts_of(value)
-            if not _MEDIA.fullmatch(text)
+            if not is_media(text)
             for family in find_injection(text, document=foreign)
         ]
         if found and self.settings.injection == "block":
@@ -137,7 +136,7 @@ class Guard:
 
         One that fails blocks: what it would have found must not leave.
         """
-        if _MEDIA.fullmatch(text):
+        if is_media(text):
             return []
         own = None if kinds is None else [kind for kind in kinds if kind in PII_KINDS]
         found = list(find_pii(text, own))
@@ -297,13 +296,18 @@ def redact_record(record: CallRecord, *, recognise: Recogniser = find_pii) -> Ca
         "route_reason": record.route_reason,
         "user_feedback": record.user_feedback,
         "tool_calls": [call.arguments for call in record.tool_calls],
+        "replies": [attempt.reply for attempt in record.attempts],
     }
     clean, count = redact(told, recognise=recognise)
+    replies = zip(record.attempts, clean.pop("replies"), strict=True)
     calls = zip(record.tool_calls, clean.pop("tool_calls"), strict=True)
     return replace(
         record,
         **clean,
         tool_calls=tuple(replace(call, arguments=text) for call, text in calls),
+        attempts=tuple(
+            attempt if text is None else replace(attempt, reply=text) for attempt, text in replies
+        ),
         user_id=_pseudonym(record.user_id),
         tenant=_pseudonym(record.tenant),
         session_id=_pseudonym(record.session_id),

@@ -10,7 +10,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evalkit.config import FeatureSettings, ModelSettings
@@ -139,7 +139,7 @@ class Call:
             cache_kind=None,
             tool_calls=self.tool_calls,
             user_feedback=None,
-            attempts=tuple(attempts),
+            attempts=tuple(self._without_the_answer(attempt) for attempt in attempts),
             retries=max(0, len(attempts) - 1),
             resumed=self.resumed,
             escalated=False,
@@ -155,6 +155,12 @@ class Call:
             input=self.input,
             output=self.output,
         )
+
+    def _without_the_answer(self, attempt: Attempt) -> Attempt:
+        """An attempt as it is recorded: a text that `output` holds is not kept twice."""
+        if attempt.reply is None or attempt.reply != self.output:
+            return attempt
+        return replace(attempt, reply=None)
 
     def _served(self, last: Attempt | None) -> str | None:
         """The configured model that answered, with the provider's own name where it differs."""

@@ -223,6 +223,7 @@ STRUCTS: dict[str, tuple[tuple[str, Kind], ...]] = {
         ("cached_prompt_tokens", "int"),
         ("cost_usd", "float"),
         ("max_tokens", "int"),
+        ("reply", "text"),
     ),
     "tool calls": (("id", "text"), ("name", "text"), ("arguments", "text")),
 }
