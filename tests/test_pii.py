@@ -197,6 +197,15 @@ def test_objects_are_read_as_a_prompt_would_show_them() -> None:
     assert redact({"n": 10**5000}) == ({"n": 10**5000}, 0)
 
 
+def test_pictures_are_not_searched() -> None:
+    picture = "data:image/png;base64,AAAA+4111111111111111+AAAA=="
+
+    assert redact({"url": picture, "alt": "4111111111111111"}) == (
+        {"url": picture, "alt": "[CARD_1]"},
+        1,
+    )
+
+
 def test_placeholder_that_is_in_the_text_already_is_not_given_out() -> None:
     assert redact({"a": "a@b.example", "b": r"[email_1] [EMAIL\_2]"})[0]["a"] == "[EMAIL_3]"
 
