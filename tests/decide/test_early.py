@@ -160,6 +160,7 @@ def test_one_certain_regression_ends_all() -> None:
     assert settled == {"tickets", "other"}
 
 
+@pytest.mark.slow
 def test_without_a_drop_a_regression_is_called_in_at_most_alpha_of_the_runs() -> None:
     # 150 runs of 60 cases, two metrics each: at most 7.5 expected by the bound; three
     # standard errors of a count at 5 % are sqrt(150 x .05 x .95) x 3 = 8.0.
