@@ -19,7 +19,7 @@ NAME = "queue.sqlite"
 VERSION = 1
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS reviews (
-    id TEXT PRIMARY KEY,             -- time-ordered
+    id TEXT PRIMARY KEY,
     key TEXT NOT NULL UNIQUE,        -- idempotency key
     fingerprint TEXT NOT NULL,       -- of feature, action and input: what the key is for
     state TEXT NOT NULL,             -- pending rejected approved running done failed unknown
@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS reviews (
     result TEXT,                     -- what the action returned, JSON
     error TEXT
 );
-CREATE INDEX IF NOT EXISTS reviews_by_state ON reviews (state, id);
+CREATE INDEX IF NOT EXISTS reviews_by_state ON reviews (state);
 CREATE TABLE IF NOT EXISTS review_events (
     review TEXT NOT NULL,
     at INTEGER NOT NULL,

@@ -136,7 +136,7 @@ class ReviewQueue:
         with self._lock:
             self._find_unknown()
             rows = self._file.execute(
-                f"SELECT * FROM reviews {where} ORDER BY id LIMIT ?", values
+                f"SELECT * FROM reviews {where} ORDER BY rowid LIMIT ?", values
             ).fetchall()
         return [_review(row) for row in rows]
 
