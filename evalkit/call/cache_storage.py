@@ -19,12 +19,16 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from evalkit.call.cache import Cached, ResponseCache
+from evalkit.call.cache import Cached
 from evalkit.call.durable import open_sqlite, transaction
 from evalkit.config import Settings
 from evalkit.errors import ConfigError
 from evalkit.records import Finish, Pair, ToolCall, Usage
+
+if TYPE_CHECKING:
+    from evalkit.call.redis_cache import RedisCache
 
 logger = logging.getLogger(__name__)
 
@@ -50,13 +54,31 @@ CREATE INDEX IF NOT EXISTS responses_by_end ON responses (expires_at);
 DELETED_AT_ONCE = 32
 
 
-def open_cache(settings: Settings) -> ResponseCache:
+def open_cache(settings: Settings) -> SqliteCache | RedisCache:
     """The cache of a project: a file in its store, or the Redis that EVALKIT_CACHE_URL names."""
     if url := os.environ.get(URL_ENV):
         from evalkit.call.redis_cache import RedisCache
 
         return RedisCache(url)
     return SqliteCache(cache_path(settings))
+
+
+def clear_cache(settings: Settings, feature: str | None = None) -> int:
+    """Delete the kept answers of a feature, or all; returns how many.
+
+    Raises ConfigError when the storage cannot be used.
+    """
+    cache = open_cache(settings)
+    if isinstance(cache, SqliteCache):
+        return cache.clear(feature) if cache_path(settings).exists() else 0
+
+    async def clear() -> int:
+        try:
+            return await cache.clear(feature)
+        finally:
+            await cache.aclose()
+
+    return asyncio.run(clear())
 
 
 def cache_path(settings: Settings) -> Path:

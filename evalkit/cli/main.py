@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "power": ("evalkit.cli.power", "Say what drop would be seen, and what it takes to see more."),
     "baseline": ("evalkit.cli.baseline", "Choose which run others are compared with."),
     "query": ("evalkit.cli.query", "Ask the store in SQL."),
+    "cache": ("evalkit.cli.cache", "Measure and empty the response caches."),
     "review": ("evalkit.cli.review", "Decide on answers that wait for a person."),
 }
 """Command -> (module with a `command`, what it does), in the order of the work."""

@@ -49,6 +49,10 @@ class MiniLMBackend:
     def index(self, groups: Sequence[Sequence[str]]) -> MiniLMIndex:
         return MiniLMIndex(groups, self._encoder)
 
+    def vector(self, text: str) -> Row:
+        """One vector of length one for the whole text, shape (384,)."""
+        return self._encoder.row(text)
+
 
 class MiniLMIndex:
     """Groups as the vectors of their sentences; the words themselves count as well."""
