@@ -258,6 +258,7 @@ def judge_execute(
             ),
             response_schema=response_schema,
             seed=trial,
+            pinned=True,
             budget=budget,
         )
 
@@ -297,5 +298,6 @@ def _with_judge_features(settings: Settings, judges: Mapping[str, JudgeSpec]) ->
             max_latency_ms=JUDGE_LATENCY_MS,
             retries=2,
             temperature=0.0,
+            guard=False,
         )
     return replace(settings, features=features)

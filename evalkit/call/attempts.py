@@ -67,6 +67,8 @@ class Patience:
     hedge_after_s: float | Literal["p95"] | None = None
     """Silence after which the same is asked a second time; the first answer wins."""
     idle_s: float = IDLE_S
+    also_fail_over: frozenset[str] = frozenset()
+    """Kinds that go on to the next model although the failure table says not to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +121,8 @@ async def attempt_until_answered(
         reply, error = await _try_target(ask, target, done, patience, clock, shown)
         if error is None or (shown is not None and shown.is_final(error)):
             break
-        if not FAILURES[error.kind].fail_over or clock.monotonic() >= patience.deadline:
+        goes_on = FAILURES[error.kind].fail_over or error.kind in patience.also_fail_over
+        if not goes_on or clock.monotonic() >= patience.deadline:
             break
     return Tried(
         reply=reply,

@@ -63,6 +63,7 @@ FAILURES: dict[str, Strategy] = {
     "invalid_output":      Strategy(0,    True,  False, False, "product_failure", _NO_ANSWER),
     "unsupported":         Strategy(0,    True,  False, False, "product_failure", _NO_ANSWER),
     "over_latency_budget": Strategy(0,    False, False, False, "product_failure", _BUSY),
+    "guard_block":         Strategy(0,    False, False, False, "product_failure", _NO_ANSWER),
     "budget":              Strategy(0,    False, False, False, "budget_stop",     _SPENT),
     "policy":              Strategy(0,    False, False, False, "product_failure", _NO_ANSWER),
     "killed":              Strategy(0,    False, False, False, "cancelled",       _DOWN),

@@ -1,9 +1,9 @@
 """`execute()`: one call to one feature, the same for production and for evaluation.
 
-It reads top to bottom like the whiteboard: flag, prompt, budget, route, attempt,
-validate, log. Settings and the sink of call records are handed in; nothing here
-knows of scores, stores or gates. It never raises for what a model or a provider
-did: the result says so.
+It reads top to bottom like the whiteboard: flag, guard, prompt, count, cache, budget,
+route, attempt, validate, review, log. Settings and the sink of call records are handed
+in; nothing here knows of scores, stores or gates. It never raises for what a model or
+a provider did: the result says so.
 """
 
 from __future__ import annotations
@@ -12,40 +12,45 @@ import asyncio
 import importlib
 import inspect
 import json
+import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
-from evalkit.call.attempts import Clock, Patience, Target, Tried, attempt_until_answered
+from evalkit.call.answering import Answer, Demands, Emit, Rule, find_answer
+from evalkit.call.attempts import Clock, Target
 from evalkit.call.budget import Budget
+from evalkit.call.cache import Cached, ResponseCache, cache_key, to_keep
+from evalkit.call.cache_storage import open_cache
+from evalkit.call.context import trim
 from evalkit.call.failures import FAILURES
+from evalkit.call.guards import Guard, redact_record
+from evalkit.call.ledger import Hold, Ledger, has_caps
 from evalkit.call.limits import ProviderGate
 from evalkit.call.prompts import PromptRegistry
 from evalkit.call.providers import LazyProviders
 from evalkit.call.providers.base import Provider
-from evalkit.call.shown import Shown
+from evalkit.call.review import ReviewQueue, review_wanted
+from evalkit.call.single_flight import SingleFlight
 from evalkit.call.tokens import estimate_tokens
 from evalkit.call.trace import Call, Rendered, Stages, new_id, sum_or_none
-from evalkit.call.validation import Validated, ask_again, validate_output
 from evalkit.config import FeatureSettings, ModelSettings, Settings, load_settings
 from evalkit.errors import CallError, ConfigError
 from evalkit.json_schema import Validate, compile_schema
-from evalkit.records import (
-    CallRecord,
-    CallResult,
-    Json,
-    ModelRequest,
-    TextDelta,
-)
+from evalkit.records import CallRecord, CallResult, Json, ModelRequest, TextDelta
+
+log = logging.getLogger(__name__)
 
 Sink = Callable[[CallRecord], None]
-Emit = Callable[[str], Awaitable[None]]
 CHANGED_FEATURES_KEPT = 256
 STREAM_PIECES_AHEAD = 64
 """Pieces of a stream that wait for a slow reader before the provider has to."""
+CANARY_LINE = "\n\n[{canary}] This mark is private: never write it."
 
 
 class Orchestrator:
@@ -59,15 +64,20 @@ class Orchestrator:
         self,
         settings: Settings,
         *,
-        providers: Mapping[str, Provider],
+        providers: Mapping[str, Provider] | None = None,
         sink: Sink | None = None,
         clock: Clock | None = None,
+        cache: ResponseCache | None = None,
     ) -> None:
         self.settings = settings
-        self._providers = providers
+        self.prompts = PromptRegistry(settings.root)
+        self.log_failures = 0
+        """Records that the sink did not take."""
+        self._providers = LazyProviders(settings.providers) if providers is None else providers
         self._sink = sink
         self._clock = clock or Clock()
-        self.prompts = PromptRegistry(settings.root)
+        self._given_cache = cache
+        self._flights: SingleFlight[Cached | None] = SingleFlight()
         self._gates: dict[str, ProviderGate] = {}
         self._changed: dict[tuple[Any, ...], FeatureSettings] = {}
         self._schemas: dict[Path, tuple[Mapping[str, Any], Validate]] = {}
@@ -84,13 +94,9 @@ class Orchestrator:
 
         Raises ConfigError naming every problem of the file.
         """
-        settings = (
-            config
-            if isinstance(config, Settings)
-            else load_settings(Path(config) if config is not None else None)
-        )
-        providers = LazyProviders(settings.providers)
-        return cls(settings, providers=providers, sink=sink, clock=clock)
+        if not isinstance(config, Settings):
+            config = load_settings(Path(config) if config is not None else None)
+        return cls(config, sink=sink, clock=clock)
 
     async def execute(
         self,
@@ -110,18 +116,25 @@ class Orchestrator:
         user_id: str | None = None,
         tenant: str | None = None,
         session_id: str | None = None,
+        action: str | None = None,
+        idempotency_key: str | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+        pinned: bool = False,
         budget: Budget | None = None,
         rendered: Rendered | None = None,
         response_schema: Mapping[str, Any] | None = None,
         emit: Emit | None = None,
     ) -> CallResult:
-        """Answer `input` with `feature`; each keyword overrides the feature's setting once.
+        """Answer `input` with `feature`; each of the first keywords overrides its setting once.
 
-        `prompt` is `NAME@VERSION`. `rendered` replaces the prompt by ready messages, and
-        `response_schema` is sent in place of the feature's own and left to the caller to
-        read (a judge does). `emit` gets the text as it comes (see `stream`). Raises
-        ConfigError for an unknown feature, model or prompt; whatever goes wrong with the
-        model comes back as a result with a status.
+        `prompt` is `NAME@VERSION`. `action` (module:function) runs once a person has approved
+        an answer that waits for review; `idempotency_key` keeps it from running twice.
+        `pinned` has the named model and prompt serve and nobody else, as an evaluation must:
+        no fallback, cascade, flag, cache, cap, degradation or review. `rendered` replaces the
+        prompt by ready messages, and `response_schema` is sent in place of the feature's own
+        and left to the caller to read (a judge does). `emit` gets the text as it comes (see
+        `stream`). Raises ConfigError for an unknown feature, model or prompt; whatever goes
+        wrong with the model comes back as a result with a status.
         """
         overrides = {
             "model": model,
@@ -134,9 +147,8 @@ class Orchestrator:
             "temperature": temperature,
             "seed": seed,
         }
-        settings = self._feature(feature, overrides, prompt)
         call = Call(
-            feature=settings,
+            feature=self._feature(feature, overrides, prompt, pinned),
             input={"text": input} if isinstance(input, str) else input,
             trace_id=new_id(),
             ts=time.time_ns() // 1000,
@@ -145,26 +157,25 @@ class Orchestrator:
             user_id=user_id,
             tenant=tenant,
             session_id=session_id,
+            pinned=pinned,
         )
-        reserved_usd = 0.0
         try:
             with call.stages("flag"):
                 self._check_flag(call)
+            with call.stages("guard_in"):
+                self._guard_input(call)
             with call.stages("prompt"):
                 call.rendered = rendered or self._render(call)
-                schema, validate = self._output_schema(settings, response_schema)
-                request = self._request(call, schema)
-            with call.stages("budget"):
-                reserved_usd = self._reserve(call, request, budget)
-            with call.stages("route"):
-                targets = self._targets(settings)
-            await self._answer(call, request, targets, validate, emit)
+                schema, validate = self._output_schema(call.feature, response_schema)
+                request = self._request(call, schema, tools)
+            with call.stages("count"):
+                request = self._made_to_fit(call, request)
+            answer = self._fresh_answer(call, request, validate, budget, emit)
+            await self._cached_or(call, request, answer, emit)
+            with call.stages("review"):
+                self._hold_for_review(call, action, idempotency_key)
         except CallError as error:
             self._fail(call, error)
-        finally:
-            if budget is not None and reserved_usd:
-                budget.settle(reserved_usd, sum_or_none(a.cost_usd for a in call.attempts))
-        if call.error_kind is not None:
             with call.stages("degrade"):
                 await self._degrade(call)
         return self._finish(call)
@@ -213,7 +224,7 @@ class Orchestrator:
         return asyncio.run(once())
 
     async def aclose(self) -> None:
-        """Close the providers' connections."""
+        """Close connections and files; what is needed again is opened again."""
         opened = (
             self._providers.opened()
             if isinstance(self._providers, LazyProviders)
@@ -221,6 +232,11 @@ class Orchestrator:
         )
         for provider in opened:
             await provider.aclose()
+        if "_cache" in self.__dict__:
+            await self._cache.aclose()
+        for name in ("_ledger", "_reviews"):
+            if (file := self.__dict__.pop(name, None)) is not None:
+                file.close()
 
     async def __aenter__(self) -> Orchestrator:
         return self
@@ -233,34 +249,44 @@ class Orchestrator:
     ) -> None:
         await self.aclose()
 
+    # --- files behind the stages, opened when first needed --------------------------
+
+    @cached_property
+    def _guard(self) -> Guard:
+        return Guard(self.settings.guard)
+
+    @cached_property
+    def _cache(self) -> ResponseCache:
+        return self._given_cache or open_cache(self.settings)
+
+    @cached_property
+    def _ledger(self) -> Ledger:
+        return Ledger(Path(self.settings.store_path) / "budget.sqlite", self.settings.budgets)
+
+    @cached_property
+    def _reviews(self) -> ReviewQueue:
+        return ReviewQueue(Path(self.settings.store_path) / "queue.sqlite")
+
     # --- the stages, in their order -----------------------------------------------
 
     def _feature(
-        self, name: str, overrides: Mapping[str, Any], prompt: str | None
+        self, name: str, overrides: Mapping[str, Any], prompt: str | None, pinned: bool
     ) -> FeatureSettings:
         feature = self.settings.features.get(name)
         if feature is None:
             known = ", ".join(sorted(self.settings.features)) or "none"
             raise ConfigError(f"no feature {name!r} in the configuration. There are: {known}.")
         changes = {key: value for key, value in overrides.items() if value is not None}
-        if not changes and prompt is None:
+        if not changes and prompt is None and not pinned:
             return feature
-        key = (name, prompt, *changes.items())
+        key = (name, prompt, pinned, *changes.items())
         if key not in self._changed:
             if len(self._changed) >= CHANGED_FEATURES_KEPT:
                 self._changed.clear()
-            self._changed[key] = self._with_changes(feature, changes, prompt)
+            if pinned:
+                feature = replace(feature, **PINNED)
+            self._changed[key] = _with_changes(feature, changes, prompt)
         return self._changed[key]
-
-    def _with_changes(
-        self, feature: FeatureSettings, changes: dict[str, Any], prompt: str | None
-    ) -> FeatureSettings:
-        if prompt is not None:
-            prompt_name, at, version = prompt.rpartition("@")
-            if not (at and prompt_name and version):
-                raise ConfigError(f"{prompt!r} is not NAME@VERSION, e.g. classify-ticket@v2.")
-            changes |= {"prompt_name": prompt_name, "prompt_version": version}
-        return replace(feature, **changes)
 
     def _check_flag(self, call: Call) -> None:
         flag = call.feature.flag
@@ -271,16 +297,36 @@ class Orchestrator:
         if not enabled:
             raise CallError("killed", f"flag {flag} is off")
 
+    def _guard_input(self, call: Call) -> None:
+        """Replace or refuse what may not leave; from here on only the guarded input is used."""
+        if not call.feature.guard:
+            return
+        call.guarded = self._guard.check_input(call.input)
+        call.guard_events += call.guarded.events
+        call.redactions += call.guarded.redactions
+
     def _render(self, call: Call) -> Rendered:
-        feature = call.feature
+        feature, input = call.feature, call.guarded.input
         prompt = self.prompts.get(feature.prompt_name, feature.prompt_version)
-        documents = call.input.get("documents")
+        messages = prompt.render(input, documents=input.get("documents"))
         return Rendered(
             name=prompt.name,
             version=prompt.version,
             hash=prompt.hash,
-            messages=prompt.render(call.input, documents=documents),
+            messages=messages,
         )
+
+    def _with_canary(self, call: Call, request: ModelRequest) -> ModelRequest:
+        """Plant the word in the system prompt by which a leak of it is known."""
+        guard, messages = self.settings.guard, request.messages
+        if not call.feature.guard or guard.output_leak == "off" or not messages:
+            return request
+        first, *others = messages
+        if first["role"] != "system":
+            return request
+        call.canary, call.system_text = self._guard.canary(), str(first["content"])
+        marked = {**first, "content": first["content"] + CANARY_LINE.format(canary=call.canary)}
+        return replace(request, messages=(marked, *others))
 
     def _output_schema(
         self, feature: FeatureSettings, override: Mapping[str, Any] | None
@@ -300,7 +346,9 @@ class Orchestrator:
                 ) from None
         return self._schemas[path]
 
-    def _request(self, call: Call, schema: Mapping[str, Any] | None) -> ModelRequest:
+    def _request(
+        self, call: Call, schema: Mapping[str, Any] | None, tools: Sequence[Mapping[str, Any]]
+    ) -> ModelRequest:
         feature, rendered = call.feature, call.rendered
         assert rendered is not None
         sampling = {"temperature": feature.temperature, "seed": feature.seed}
@@ -313,99 +361,197 @@ class Orchestrator:
             temperature=feature.temperature,
             seed=feature.seed,
             response_schema=schema,
+            tools=tuple(tools),
             stream=feature.stream,
             task=feature.task,
-            input=call.input,
+            input=call.guarded.input,
         )
 
-    def _reserve(self, call: Call, request: ModelRequest, budget: Budget | None) -> float:
-        """Set aside what one attempt may cost at most; an unpriced model cannot be budgeted."""
-        if budget is None:
-            return 0.0
+    def _made_to_fit(self, call: Call, request: ModelRequest) -> ModelRequest:
+        """Refuse what is over the feature's own limit; trim what the model cannot take."""
+        feature = call.feature
+        context = self._model(feature.model, feature).context
+        if feature.max_input_tokens is None and context is None:
+            return request
+        tokens = estimate_tokens(request.messages)
+        if feature.max_input_tokens is not None and tokens > feature.max_input_tokens:
+            limit = feature.max_input_tokens
+            raise CallError("context_length", f"about {tokens} tokens, over the limit of {limit}")
+        cut = []
+        while context is not None and tokens + feature.max_tokens > context:
+            trimmed = trim(request.messages)
+            if trimmed is None:
+                break
+            cut.append(trimmed.cut)
+            request = replace(request, messages=trimmed.messages)
+            tokens = estimate_tokens(request.messages)
+        if cut:
+            call.route_reason = f"left out: {', '.join(cut)}"
+        return request
+
+    async def _cached_or(
+        self,
+        call: Call,
+        request: ModelRequest,
+        fresh: Callable[[], Awaitable[None]],
+        emit: Emit | None,
+    ) -> None:
+        """An answer kept earlier, or a fresh one; of equal calls at once, one is made."""
+        feature = call.feature
+        if feature.cache_ttl <= 0 or request.tools:
+            await fresh()
+            return
+        with call.stages("cache"):
+            key = self._cache_key(call, request)
+            kept = await self._cache.get(key)
+        if kept is None:
+
+            async def make() -> Cached | None:
+                await fresh()
+                made = to_keep(call)
+                if made is not None:
+                    await self._cache.put(key, made, feature.cache_ttl)
+                return made
+
+            kept = await self._flights.do(key, make)
+            if call.attempts:
+                return
+            if kept is None:
+                await fresh()
+                return
+        self._take_cached(call, kept)
+        if emit is not None:
+            await emit(self._restored(call))
+
+    def _cache_key(self, call: Call, request: ModelRequest) -> str:
+        feature = call.feature
+        model = self._model(feature.model, feature)
+        pair = f"{feature.model}/{feature.prompt_name}@{feature.prompt_version}"
+        return cache_key(
+            messages=request.messages,
+            model_id=model.id,
+            params={**model.params, **call.params},
+            schema=request.response_schema,
+            tenant=call.tenant,
+            namespace=f"{feature.name}/{pair}",
+        )
+
+    def _take_cached(self, call: Call, kept: Cached) -> None:
+        feature = call.feature
+        call.cache_kind = "exact"
+        call.answered_by = self.settings.models.get(kept.model)
+        call.output, call.finish_reason = kept.output, kept.finish.finish_reason
+        call.confidence = kept.finish.confidence
+        if feature.output_schema is not None:
+            with suppress(ValueError):
+                call.value, call.schema_ok = json.loads(kept.output), True
+
+    def _fresh_answer(
+        self,
+        call: Call,
+        request: ModelRequest,
+        validate: Validate | None,
+        budget: Budget | None,
+        emit: Emit | None,
+    ) -> Callable[[], Awaitable[None]]:
+        """The rest of the way, for when no kept answer will do: budget, route, attempt."""
+
+        async def answer() -> None:
+            feature = call.feature
+            with call.stages("budget"):
+                spend = self._reserve(call, request, budget)
+            try:
+                with call.stages("route"):
+                    targets = self._targets(feature)
+                demands = Demands(
+                    validate=validate,
+                    rules=[self._rule(name) for name in feature.rules],
+                    guard=self._guard if feature.guard else None,
+                )
+                asked = self._with_canary(call, request)
+                found = await find_answer(
+                    call, asked, targets, demands, clock=self._clock, emit=emit
+                )
+            finally:
+                spend(sum_or_none(a.cost_usd for a in call.attempts))
+            self._take(call, found)
+            if emit is not None and demands.read_whole and found.error is None:
+                await emit(self._restored(call))
+
+        return answer
+
+    def _reserve(
+        self, call: Call, request: ModelRequest, budget: Budget | None
+    ) -> Callable[[float | None], None]:
+        """Set aside what the call may cost at most; returns how it is settled.
+
+        A run's own budget needs a price; caps of users and features count tokens and calls
+        of a model without one.
+        """
         model = self._model(call.feature.model, call.feature)
-        if model.price is None:
-            raise ConfigError(
-                f"a spending limit needs the price of model {model.name}. "
-                f"Add price = {{ input = …, output = … }} under [models.{model.name}]."
+        capped = not call.pinned and has_caps(self.settings.budgets)
+        if budget is None and not capped:
+            return lambda cost_usd: None
+        tokens = estimate_tokens(request.messages)
+        most_usd = _most_usd(model, tokens, request.max_tokens)
+        if budget is not None:
+            _reserve_in_run(budget, model, most_usd)
+        hold: Hold | None = None
+        if capped:
+            hold = self._ledger.reserve(
+                most_usd,
+                tokens + request.max_tokens,
+                user=call.user_id,
+                tenant=call.tenant,
+                feature=call.feature.name,
             )
-        most_usd = (
-            estimate_tokens(request.messages) * model.price.input
-            + request.max_tokens * model.price.output
-        ) / 1_000_000
-        if not budget.reserve(most_usd):
-            raise CallError("budget", f"{most_usd:.4f} USD more would pass the spending limit")
-        return most_usd
+
+        def settle(cost_usd: float | None) -> None:
+            if budget is not None:
+                budget.settle(most_usd or 0.0, cost_usd)
+            if hold is not None and call.attempts:
+                self._ledger.settle(hold, cost_usd, call.total_tokens)
+            elif hold is not None:
+                self._ledger.release(hold)
+
+        return settle
 
     def _targets(self, feature: FeatureSettings) -> list[Target]:
         return [
             self._target(self._model(name, feature)) for name in (feature.model, *feature.fallbacks)
         ]
 
-    async def _answer(
-        self,
-        call: Call,
-        request: ModelRequest,
-        targets: Sequence[Target],
-        validate: Validate | None,
-        emit: Emit | None,
-    ) -> None:
-        """Attempts until one answer is valid; a re-ask carries the validation error alone."""
-        feature = call.feature
-        patience = Patience(
-            retries=feature.retries,
-            deadline=call.started + feature.max_latency_ms / 1000,
-            ttft_s=feature.ttft_ms / 1000 if feature.ttft_ms is not None else None,
-            hedge_after_s=_hedge_after_s(feature),
-        )
-        shown = Shown(emit, resume=feature.resume_stream) if emit and validate is None else None
-        ask, reasks = replace(request, stream=True) if shown else request, 0
-        while True:
-            with call.stages("attempt"):
-                tried = await attempt_until_answered(
-                    ask, targets, patience=patience, clock=self._clock, shown=shown
-                )
-            self._take(call, tried, shown)
-            if tried.error is not None:
-                raise tried.error
-            if validate is None:
-                return
-            with call.stages("validate"):
-                read = self._validate(call, validate)
-            if read.error is None:
-                if emit is not None and call.output is not None:
-                    await emit(call.output)
-                return
-            if reasks >= feature.retries or self._clock.monotonic() >= patience.deadline:
-                raise CallError("invalid_output", read.error)
-            reasks += 1
-            assert call.output is not None
-            ask = replace(request, messages=request.messages + ask_again(call.output, read.error))
+    def _rule(self, name: str) -> Rule:
+        return call_by_name(name)  # type: ignore[return-value]
 
-    def _take(self, call: Call, tried: Tried, shown: Shown | None) -> None:
-        call.attempts.extend(tried.attempts)
-        if tried.cut:
-            call.route_reason = f"left out: {', '.join(tried.cut)}"
-        if shown is not None:
-            call.resumed, call.output = shown.resumed, shown.text or None
-            if tried.error is not None and shown.text:
-                raise CallError(
-                    "incomplete", f"cut after {len(shown.text)} characters: {tried.error}"
-                )
-        if tried.reply is None:
+    def _take(self, call: Call, answer: Answer) -> None:
+        """The answer that was found, into the call; raises what is wrong with it."""
+        call.output, call.value = answer.text, answer.value
+        call.repaired, call.schema_ok = answer.repaired, answer.schema_ok
+        if answer.reply is not None:
+            call.answered_by = answer.target.model
+            call.finish_reason = answer.reply.finish.finish_reason
+            call.tool_calls = answer.reply.finish.tool_calls
+            call.confidence = answer.confidence
+        if answer.error is not None:
+            raise answer.error
+
+    def _hold_for_review(self, call: Call, action: str | None, key: str | None) -> None:
+        policy = call.feature.review
+        if policy == "never":
             return
-        call.answered_by = tried.target.model
-        call.output = tried.reply.text
-        call.finish_reason = tried.reply.finish.finish_reason
-        call.tool_calls = tried.reply.finish.tool_calls
-        call.confidence = tried.reply.finish.confidence
-
-    def _validate(self, call: Call, validate: Validate) -> Validated:
-        if call.tool_calls and not (call.output or "").strip():
-            return Validated(value=None, repaired=False, error=None)
-        read = validate_output(call.output or "", validate)
-        call.value, call.repaired = read.value, call.repaired or read.repaired
-        call.schema_ok = read.error is None
-        return read
+        facts = {
+            "feature": call.feature.name,
+            "input": call.input,
+            "output": call.output,
+            "value": call.value,
+            "confidence": call.confidence,
+            "user_id": call.user_id,
+        }
+        if review_wanted(policy, facts, call_by_name):
+            call.status = "pending_review"
+            call.message = "This answer waits for a person."
+            self._reviews.hold(self._record(call), action, key)
 
     async def _degrade(self, call: Call) -> None:
         """Answer without a model where the feature says how; else leave the failure as it is."""
@@ -425,20 +571,42 @@ class Orchestrator:
         call.error_kind = error.kind
         call.message = FAILURES[error.kind].message
         call.route_reason = str(error)[:500]
-        call.status = "refused" if error.kind in {"budget", "killed", "refusal"} else "error"
+        call.status = "refused" if error.kind in REFUSED else "error"
+
+    def _restored(self, call: Call) -> str:
+        return self._guard.restore(call.output or "", call.guarded)
 
     def _finish(self, call: Call) -> CallResult:
-        record = call.record(self._clock.monotonic())
+        record = self._record(call)
         if self._sink is not None:
-            self._sink(record)
+            try:
+                self._sink(record)
+            except Exception:
+                self.log_failures += 1
+                log.exception("the record of call %s was not taken", call.trace_id)
+        waits = call.status == "pending_review"
+        output: str | None
+        output, value = call.output, call.value
+        if call.guarded.placeholders and output is not None:
+            output = self._restored(call)
+            value = self._guard.restore_value(value, call.guarded)
         return CallResult(
             status=call.status,
-            output=call.output,
-            value=call.value,
+            output=None if waits else output,
+            value=None if waits else value,
             error_kind=call.error_kind,
             message=call.message,
             record=record,
         )
+
+    def _record(self, call: Call) -> CallRecord:
+        """The record as it may be written: an evaluation's as it was, for it is scored again."""
+        record = call.record(self._clock.monotonic())
+        if call.pinned:
+            if call.guarded.placeholders:
+                return replace(record, output=self._restored(call))
+            return record
+        return redact_record(record) if self.settings.retention.redact else record
 
     def _model(self, name: str, feature: FeatureSettings) -> ModelSettings:
         model = self.settings.models.get(name)
@@ -458,9 +626,50 @@ class Orchestrator:
         return Target(model=model, provider=self._providers[model.provider], gate=gate)
 
 
-def _hedge_after_s(feature: FeatureSettings) -> float | Literal["p95"] | None:
-    after = feature.hedge_after_ms
-    return after / 1000 if isinstance(after, (int, float)) else after
+PINNED: Mapping[str, Any] = {
+    "fallbacks": (),
+    "escalate_below": None,
+    "routes": {},
+    "tagger": None,
+    "cache_ttl": 0,
+    "semantic_cache": None,
+    "on_failure": "error",
+    "on_refusal": "refuse",
+    "review": "never",
+    "flag": None,
+}
+"""What a pinned call leaves out: whatever could have somebody else answer."""
+
+REFUSED = frozenset({"budget", "killed", "refusal", "guard_block", "policy"})
+"""Kinds of failure in which nothing broke: the answer is no."""
+
+
+def _with_changes(
+    feature: FeatureSettings, changes: dict[str, Any], prompt: str | None
+) -> FeatureSettings:
+    if prompt is not None:
+        prompt_name, at, version = prompt.rpartition("@")
+        if not (at and prompt_name and version):
+            raise ConfigError(f"{prompt!r} is not NAME@VERSION, e.g. classify-ticket@v2.")
+        changes = changes | {"prompt_name": prompt_name, "prompt_version": version}
+    return replace(feature, **changes)
+
+
+def _most_usd(model: ModelSettings, tokens: int, max_tokens: int) -> float | None:
+    """What one attempt may cost at most; None when the model has no price."""
+    if model.price is None:
+        return None
+    return (tokens * model.price.input + max_tokens * model.price.output) / 1_000_000
+
+
+def _reserve_in_run(budget: Budget, model: ModelSettings, most_usd: float | None) -> None:
+    if most_usd is None:
+        raise ConfigError(
+            f"a spending limit needs the price of model {model.name}. "
+            f"Add price = {{ input = …, output = … }} under [models.{model.name}]."
+        )
+    if not budget.reserve(most_usd):
+        raise CallError("budget", f"{most_usd:.4f} USD more would pass the spending limit")
 
 
 def call_by_name(name: str) -> Callable[..., Json | Awaitable[Json]]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from evalkit.call.guards import Guarded
 from evalkit.config import FeatureSettings, ModelSettings
 from evalkit.records import (
     Attempt,
@@ -81,6 +82,11 @@ class Call:
     user_id: str | None
     tenant: str | None
     session_id: str | None
+    pinned: bool = False
+    guarded: Guarded = field(init=False)
+    """The input as it may be sent; as it came, until the guard has seen it."""
+    canary: str | None = None
+    system_text: str = ""
     rendered: Rendered | None = None
     params: dict[str, Any] = field(default_factory=dict)
     attempts: list[Attempt] = field(default_factory=list)
@@ -98,6 +104,20 @@ class Call:
     schema_ok: bool | None = None
     flag_variant: str | None = None
     route_reason: str | None = None
+    escalated: bool = False
+    cache_kind: str | None = None
+    guard_events: tuple[str, ...] = ()
+    redactions: int = 0
+
+    def __post_init__(self) -> None:
+        self.guarded = Guarded(input=self.input)
+
+    @property
+    def total_tokens(self) -> int | None:
+        """Of all attempts that were counted."""
+        return _sum_known(
+            count for a in self.attempts for count in (a.prompt_tokens, a.completion_tokens)
+        )
 
     def record(self, now: float) -> CallRecord:
         """The call as one row of `calls`; `now` is a reading of the call path's clock."""
@@ -134,25 +154,25 @@ class Call:
             cached_prompt_tokens=last.cached_prompt_tokens if last else None,
             latency_ms=round((now - self.started) * 1000, 3),
             ttft_ms=last.ttft_ms if last else None,
-            cost_usd=sum_or_none(a.cost_usd for a in attempts),
-            cache_hit=False,
-            cache_kind=None,
+            cost_usd=sum_or_none(a.cost_usd for a in attempts) if attempts else 0.0,
+            cache_hit=self.cache_kind is not None,
+            cache_kind=self.cache_kind,
             tool_calls=self.tool_calls,
             user_feedback=None,
             attempts=tuple(self._without_the_answer(attempt) for attempt in attempts),
             retries=max(0, len(attempts) - 1),
             resumed=self.resumed,
-            escalated=False,
+            escalated=self.escalated,
             confidence=self.confidence,
             repaired=self.repaired,
             schema_ok=self.schema_ok,
-            guard_events=(),
+            guard_events=self.guard_events,
             retrieved_ids=document_ids(self.input),
             route_reason=self.route_reason,
             stage_ms=self.stages.ms,
             quality={},
-            redactions=0,
-            input=self.input,
+            redactions=self.redactions,
+            input=self.input if self.pinned else self.guarded.input,
             output=self.output,
         )
 
@@ -164,9 +184,9 @@ class Call:
 
     def _served(self, last: Attempt | None) -> str | None:
         """The configured model that answered, with the provider's own name where it differs."""
-        if self.answered_by is None or last is None:
+        if self.answered_by is None:
             return None
-        model, named = self.answered_by, last.served_model
+        model, named = self.answered_by, last.served_model if last else None
         if named is None or named == model.id or named.startswith(model.id + "-"):
             return model.name
         return f"{model.name}({named})"

@@ -25,12 +25,12 @@ class Validated:
     error: str | None
 
 
-def validate_output(text: str, validate: Validate) -> Validated:
-    """Parse `text` as JSON and check it; a fence or prose around one JSON value is removed."""
+def validate_output(text: str, validate: Validate, *, repair: bool = True) -> Validated:
+    """Parse `text` as JSON and check it; with `repair`, a fence or prose around it is removed."""
     try:
         value, repaired = loads_json(text, where="the answer"), False
     except StrictError as error:
-        inner = _unwrap(text)
+        inner = _unwrap(text) if repair else None
         if inner is None:
             return Validated(value=None, repaired=False, error=f"not valid JSON: {error}")
         try:

@@ -243,8 +243,7 @@ async def run_unit(
         case.input,
         model=pair.model,
         prompt=f"{pair.prompt_name}@{pair.prompt_version}",
-        fallbacks=(),
-        on_failure="error",
+        pinned=True,
         seed=None if plan.seed is None else plan.seed + unit.trial,
         budget=budget,
     )

@@ -73,18 +73,24 @@ class HashedIndex:
     """Words and n-grams of each group."""
 
     def __init__(self, texts: Sequence[str]) -> None:
-        self._words = _Postings(texts, word_features)
-        self._ngrams = _Postings(texts, ngram_features)
+        self._words = Postings(texts, word_features)
+        self._ngrams = Postings(texts, ngram_features)
 
     def similarities(self, text: str) -> Vector:
         by_word = self._words.similarities(text)
         return by_word + NGRAM_WEIGHT * self._ngrams.similarities(text)
 
 
-class _Postings:
-    """For each feature, the groups that have it and how much it says for them."""
+class Postings:
+    """For each feature, the texts that have it and how much it says for them (Okapi BM25)."""
 
-    def __init__(self, texts: Sequence[str], features: Callable[[str], Features]) -> None:
+    def __init__(
+        self,
+        texts: Sequence[str],
+        features: Callable[[str], Features],
+        *,
+        length_share: float = LENGTH_SHARE,
+    ) -> None:
         self._features = features
         self._n = len(texts)
         counted = [features(text) for text in texts]
@@ -94,7 +100,7 @@ class _Postings:
         mean_length = sum(sum(c.values()) for c in counted) / max(self._n, 1) or 1.0
         found: dict[str, list[tuple[int, float]]] = {}
         for group, counts in enumerate(counted):
-            longer = 1 - LENGTH_SHARE + LENGTH_SHARE * sum(counts.values()) / mean_length
+            longer = 1 - length_share + length_share * sum(counts.values()) / mean_length
             for feature, count in counts.items():
                 says = count * (SATURATION + 1) / (count + SATURATION * longer)
                 weight = says * self._rarity[feature] * _weight(feature)
@@ -113,6 +119,16 @@ class _Postings:
                 groups, weights = self._weights[feature]
                 scores[groups] += weights * math.sqrt(min(count, 2.0))
         return scores / math.sqrt(norm) if norm else scores
+
+    def coverage(self, text: str) -> Vector:
+        """Per text, the share of what `text` says, by rarity, that stands in it, 0..1."""
+        found, asked = np.zeros(self._n), 0.0
+        for feature in self._features(text):
+            says = (self._rarity.get(feature, self._unseen) * _weight(feature)) ** 2
+            asked += says
+            if feature in self._weights:
+                found[self._weights[feature][0]] += says
+        return found / asked if asked else found
 
 
 def _weight(feature: str) -> float:

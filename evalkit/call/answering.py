@@ -1,0 +1,245 @@
+"""From a request to an answer that can be used: attempts, output guard, validation.
+
+The middle of one call. What is wrong with an answer goes back to the model (the error
+alone), then to the next model; one that is not sure of itself may be asked again of a
+better model. Attempts are added to the call as they are made, failed ones too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from evalkit.call.attempts import Clock, Patience, Target, Tried, attempt_until_answered
+from evalkit.call.guard_stream import StreamGuard
+from evalkit.call.guards import Guard
+from evalkit.call.shown import Shown
+from evalkit.call.trace import Call
+from evalkit.call.validation import Validated, ask_again, validate_output
+from evalkit.config import FeatureSettings
+from evalkit.errors import CallError
+from evalkit.json_schema import Validate
+from evalkit.records import Json, ModelRequest, Reply
+
+Emit = Callable[[str], Awaitable[None]]
+Rule = Callable[[Json], str | None]
+"""A business rule: None, or what is wrong with the parsed answer."""
+
+REFUSALS = frozenset({"refusal", "content_filter"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demands:
+    """What an answer has to be like."""
+
+    validate: Validate | None = None
+    rules: Sequence[Rule] = ()
+    guard: Guard | None = None
+    allow_tool: Callable[[str], None] | None = None
+    """Raises CallError for a tool that the feature may not use."""
+
+    @property
+    def read_whole(self) -> bool:
+        """Whether an answer must be there whole before any of it may be shown."""
+        return self.validate is not None or bool(self.rules)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a target said, read; `error` is None when it can be used."""
+
+    target: Target
+    reply: Reply | None
+    text: str | None
+    """As it may be written down: guarded, placeholders in place."""
+    value: Json = None
+    repaired: bool = False
+    schema_ok: bool | None = None
+    error: CallError | None = None
+
+    @property
+    def confidence(self) -> float | None:
+        return self.reply.finish.confidence if self.reply is not None else None
+
+
+async def find_answer(
+    call: Call,
+    request: ModelRequest,
+    targets: Sequence[Target],
+    demands: Demands,
+    *,
+    clock: Clock,
+    emit: Emit | None = None,
+) -> Answer:
+    """The best answer that `targets`, asked in their order, give within the deadline.
+
+    `emit` gets the text as it comes, unless it has to be read whole first. An answer
+    whose confidence is below the feature's `escalate_below` stands when the models after
+    it fail.
+    """
+    asking = _Asking(call, demands, clock, emit)
+    best: Answer | None = None
+    rest = list(targets)
+    while True:
+        answer = await asking.of(request, rest)
+        rest = rest[rest.index(answer.target) + 1 :]
+        may_go_on = bool(rest) and not asking.has_shown and not asking.is_late
+        if answer.error is None:
+            best = answer
+            if not may_go_on or not _is_unsure(answer, call.feature):
+                return best
+            call.escalated = True
+        elif best is not None:
+            return best
+        elif not may_go_on or answer.error.kind != "invalid_output":
+            return answer
+
+
+def _is_unsure(answer: Answer, feature: FeatureSettings) -> bool:
+    bar = feature.escalate_below
+    return bar is not None and answer.confidence is not None and answer.confidence < bar
+
+
+class _Asking:
+    """One call's way of asking: its deadline, its demands, and what has been shown."""
+
+    def __init__(self, call: Call, demands: Demands, clock: Clock, emit: Emit | None) -> None:
+        self._call = call
+        self._demands = demands
+        self._clock = clock
+        self._patience = _patience(call)
+        self._shown: Shown | None = None
+        self._screen: StreamGuard | None = None
+        if emit is not None and not demands.read_whole:
+            self._show_as_it_comes(emit)
+
+    def _show_as_it_comes(self, emit: Emit) -> None:
+        call, guard = self._call, self._demands.guard
+        show = emit
+        if guard is not None:
+            screen = self._screen = StreamGuard(
+                guard, call.guarded, canary=call.canary, system_text=call.system_text
+            )
+
+            async def show(text: str) -> None:
+                if safe := screen.feed(text):
+                    await emit(safe)
+
+        self._emit = emit
+        self._shown = Shown(show, resume=call.feature.resume_stream)
+
+    @property
+    def has_shown(self) -> bool:
+        return self._shown is not None and bool(self._shown.text)
+
+    @property
+    def is_late(self) -> bool:
+        return self._clock.monotonic() >= self._patience.deadline
+
+    async def of(self, request: ModelRequest, targets: Sequence[Target]) -> Answer:
+        """Ask until an answer is valid; a re-ask goes to who answered, with the error alone."""
+        ask, reasks = replace(request, stream=True) if self._shown else request, 0
+        while True:
+            with self._call.stages("attempt"):
+                tried = await attempt_until_answered(
+                    ask, targets, patience=self._patience, clock=self._clock, shown=self._shown
+                )
+            answer = await self._read(tried)
+            if answer.error is None or answer.error.kind != "invalid_output":
+                return answer
+            if reasks >= self._call.feature.retries or self.is_late or answer.text is None:
+                return answer
+            reasks += 1
+            targets = targets[targets.index(answer.target) :]
+            again = ask_again(answer.text, str(answer.error))
+            ask = replace(request, messages=request.messages + again)
+
+    async def _read(self, tried: Tried) -> Answer:
+        """What was tried, taken into the call, guarded and validated."""
+        call = self._call
+        call.attempts.extend(tried.attempts)
+        if tried.cut:
+            call.route_reason = f"left out: {', '.join(tried.cut)}"
+        text = tried.reply.text if tried.reply is not None else None
+        if self._shown is not None:
+            call.resumed, text = self._shown.resumed, self._shown.text or None
+        answer = Answer(target=tried.target, reply=tried.reply, text=text, error=tried.error)
+        if tried.error is not None:
+            return replace(answer, error=self._incomplete(tried.error))
+        try:
+            answer = replace(answer, text=await self._guarded(answer))
+            with call.stages("validate"):
+                return self._validated(answer)
+        except CallError as error:
+            blocked = error.kind == "guard_block"
+            return replace(answer, text=None if blocked else answer.text, error=error)
+
+    def _incomplete(self, error: CallError) -> CallError:
+        if not self.has_shown or error.kind == "guard_block":
+            return error
+        assert self._shown is not None
+        seen = len(self._shown.text)
+        return CallError("incomplete", f"cut after {seen} characters: {error}")
+
+    async def _guarded(self, answer: Answer) -> str:
+        """The text as it may be shown and kept. Raises CallError guard_block."""
+        call, guard, text = self._call, self._demands.guard, answer.text or ""
+        if guard is None:
+            return text
+        with call.stages("guard_out"):
+            if self._screen is not None:
+                if last := self._screen.flush():
+                    await self._emit(last)
+                return self._screen.text
+            text, events = guard.check_output(
+                text, call.guarded, canary=call.canary, system_text=call.system_text
+            )
+        call.guard_events += events
+        return text
+
+    def _validated(self, answer: Answer) -> Answer:
+        """The answer read by its schema, its rules and the tools it may use."""
+        assert answer.reply is not None
+        tools = answer.reply.finish.tool_calls
+        if self._demands.allow_tool is not None:
+            for tool in tools:
+                self._demands.allow_tool(tool.name)
+        if not self._demands.read_whole or (tools and not (answer.text or "").strip()):
+            return answer
+        read = self._checked(answer.text or "")
+        return replace(
+            answer,
+            value=read.value,
+            repaired=read.repaired,
+            schema_ok=read.error is None,
+            error=None if read.error is None else CallError("invalid_output", read.error),
+        )
+
+    def _checked(self, text: str) -> Validated:
+        validate = self._demands.validate
+        if validate is None:
+            read = Validated(value=text, repaired=False, error=None)
+        else:
+            read = validate_output(text, validate, repair=self._call.feature.repair)
+        for rule in self._demands.rules if read.error is None else ():
+            problem = rule(read.value)
+            if isinstance(problem, str) and problem:
+                return replace(read, error=problem)
+        return read
+
+
+def _patience(call: Call) -> Patience:
+    feature = call.feature
+    return Patience(
+        retries=feature.retries,
+        deadline=call.started + feature.max_latency_ms / 1000,
+        ttft_s=feature.ttft_ms / 1000 if feature.ttft_ms is not None else None,
+        hedge_after_s=_hedge_after_s(feature),
+        also_fail_over=REFUSALS if feature.on_refusal == "fallback" else frozenset(),
+    )
+
+
+def _hedge_after_s(feature: FeatureSettings) -> float | Literal["p95"] | None:
+    after = feature.hedge_after_ms
+    return after / 1000 if isinstance(after, (int, float)) else after
