@@ -285,7 +285,7 @@ def _adjusted_interval(delta: float, deltas: Floats, alpha: float, df: float) ->
     At 95 % that is one of each, the interval of Bonett & Price (2012) for binary cases;
     matched to the level it covers closer to what it promises. An imagined graded case is as
     large as those that differ (root mean square), and takes t's quantile: where few cases
-    differ, the plain t interval of 20 cases covers 84 % for 90 (benchmarks.gate_calibration).
+    differ, the plain t interval of 20 cases covers 81 % for 90 (benchmarks.gate_calibration).
     """
     n, added = len(deltas), float(special.ndtri(1 - alpha)) ** 2 / 2
     square = math.fsum(deltas**2)
