@@ -149,7 +149,6 @@ class EvalSession:
         loop = asyncio.new_event_loop()
         thread = threading.Thread(target=loop.run_forever, name="evalkit", daemon=True)
         thread.start()
-        limit = self.request.max_cost_usd
         self._running = _Running(
             prepared=prepared,
             store=store,
@@ -157,7 +156,7 @@ class EvalSession:
             loop=loop,
             thread=thread,
             slots=asyncio.Semaphore(prepared.plan.concurrency),
-            budget=None if limit is None else Budget(limit_usd=limit),
+            budget=prepared.plan.budget,
             summary=RunSummary(planned=units),
         )
         return self._running
@@ -272,7 +271,6 @@ class GoldenFile(pytest.File):
             yield GateItem.from_parent(
                 self, name=f"gate[{pair}]", golden=golden, pair=pair, plugin=self.plugin
             )
-
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         if isinstance(excinfo.value, EvalkitError):

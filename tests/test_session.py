@@ -12,11 +12,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from evalkit.store.views import open_store
 
 from evalkit.config import load_settings
 from evalkit.errors import ContentError, StoreError
 from evalkit.session import FinishedRun, run_golden_sets
+from evalkit.store.views import open_store
 from evalkit.wiring import RunRequest
 from tests.loopback import Loopback
 from tests.project import case, write_project

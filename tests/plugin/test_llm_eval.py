@@ -6,8 +6,8 @@ import json
 from xml.etree import ElementTree
 
 import pytest
-from evalkit.store.views import open_store
 
+from evalkit.store.views import open_store
 from tests.project import case
 
 SLOW_START = 60
