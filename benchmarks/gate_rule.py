@@ -10,7 +10,8 @@ from benchmarks.worlds import Floats
 from evalkit.decide.comparison import Comparison, Planned, Policy, Rule, Side
 from evalkit.decide.gate import decide
 from evalkit.decide.measure import adjust, measure
-from evalkit.decide.pairing import Cases, Source
+from evalkit.decide.pairing import Cases
+from evalkit.decide.rows import Source
 from evalkit.records import Pair
 
 PAIR = Pair(model="simulated", prompt_name="p", prompt_version="v1")

@@ -14,7 +14,7 @@ from evalkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from evalkit.config import GateSettings
-    from evalkit.decide.pairing import FileRows
+    from evalkit.decide.rows import FileRows
     from evalkit.store.views import Store
 
 SHARE = click.FloatRange(0, 1)
@@ -29,8 +29,8 @@ FILE = click.Path(path_type=Path, dir_okay=False, writable=True)
 )
 @click.option(
     "--baseline",
-    metavar="RUN|FILE|branch:NAME",
-    help="Default: as set by `evalkit baseline`, else the default branch's newest complete run.",
+    metavar="RUN|FILE|branch:NAME|pooled",
+    help="Default: as set by `evalkit baseline`, else pooled: the default branch's complete runs.",
 )
 @click.option(
     "--compare",
@@ -115,7 +115,7 @@ def _side(text: str | None) -> str | FileRows | None:
 
     if text is None or not is_results_file(text):
         return text
-    from evalkit.decide.pairing import FileRows
+    from evalkit.decide.rows import FileRows
 
     results = load_results(Path(text))
     return FileRows(name=text, table=results.table, notes=results.notes)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from evalkit.decide.pairing import Cases, Group, Source
+from evalkit.decide.pairing import Cases
+from evalkit.decide.rows import Group, Source
 from evalkit.decide.stats import Paired
 from evalkit.decide.trials import Split
 from evalkit.records import Pair
@@ -44,6 +45,8 @@ class Side:
 
     source: Source
     pair: Pair
+    pool: tuple[Source, ...] = ()
+    """Further runs of the pair that serve as one baseline with `source`, its newest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

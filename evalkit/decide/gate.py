@@ -14,11 +14,14 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
-from evalkit.decide import pairing
+from evalkit.decide import pairing, rows
 from evalkit.decide.comparison import WORST_FIRST, Comparison, Planned, Policy, Verdict
 from evalkit.decide.measure import adjust, measure, measure_slices
-from evalkit.decide.pairing import FileRows, Meeting, Source
-from evalkit.decide.sides import Groups, Request, Sides, plan_comparisons
+from evalkit.decide.pairing import Meeting
+from evalkit.decide.plans import Groups, plan_comparisons
+from evalkit.decide.pooling import pool_baselines
+from evalkit.decide.rows import FileRows, Source
+from evalkit.decide.sides import Request, Sides
 from evalkit.decide.verdict import budget_as_json, comparison_as_json, must_pass_as_json
 from evalkit.errors import (
     EXIT_PASS,
@@ -163,6 +166,8 @@ class _Gate:
     policy: Policy
     project: Path
     notes: list[str] = field(default_factory=list)
+    whole_views: set[str] = field(default_factory=set)
+    """Sources that have every case they were asked for: runs, unlike files."""
 
     def verdict(self) -> dict[str, Any]:
         plans = self._plans()
@@ -184,24 +189,32 @@ class _Gate:
         """Every comparison to be made, each once, and the notes of those that bring the rows."""
         sides, engine = self.sides, self.sides.engine
         matches = sides.matches()
+        self.whole_views = {source.view for source in sides.sources.values() if source.is_run}
         self.notes += [note for source in sides.sources.values() for note in source.notes]
         self.notes += [] if sides.store is None else sides.store.problems
-        pairing.gather_rows(engine, list(sides.sources.values()))
-        groups = Groups(pairing.groups_of(engine))
+        rows.gather_rows(engine, list(sides.sources.values()))
+        groups = Groups(rows.groups_of(engine))
         plans = (
             plan
             for match in matches
             for plan in plan_comparisons(match, groups, sides.request, sides.settings)
         )
-        return list({plan.key: plan for plan in plans}.values())
+        found = list({plan.key: plan for plan in plans}.values())
+        pooled, pools, notes = pool_baselines(
+            engine, found, groups, self.policy, project=self.project
+        )
+        self.whole_views |= {pool.view for pool in pools}
+        self.notes += [*sides.problems, *notes]
+        return pooled
 
     def _compared(self, plans: Sequence[Planned]) -> list[Comparison]:
         """All comparisons, measured and corrected: the gating ones, the advisory, the slices."""
         plans = [plan for plan in plans if not self._excused(plan)]
         meetings = meetings_of(plans)
         engine = self.sides.engine
-        runs = {source.view for source in self.sides.sources.values() if source.is_run}
-        cases = pairing.pair_cases(engine, list(meetings.values()), runs, project=self.project)
+        cases = pairing.pair_cases(
+            engine, list(meetings.values()), self.whole_views, project=self.project
+        )
         versions = pairing.differing_versions(engine, list(meetings.values()))
         at = {key: number for number, key in enumerate(meetings)}
         family_size = sum(plan.rule.gate for plan in plans)

@@ -18,6 +18,9 @@ Manifest: TypeAlias = Mapping[str, Any]
 
 PAIR = re.compile(r"[^/@]+/[^/@:]+@[^/@:]+")
 BRANCH = "branch:"
+POOLED = "pooled"
+MAX_POOLED = 20
+"""Runs that serve as one baseline, the newest ones."""
 SHORTEST_ID = 6
 """Letters of a run id that are enough to name it."""
 LATEST = re.compile(r"latest(?:~(\d{1,4}))?")
@@ -126,24 +129,63 @@ def newest_complete(
     return None
 
 
-def default_baseline(
-    runs: Sequence[Manifest], *, candidate: Manifest | None, golden_set: str, default_branch: str
-) -> Manifest | None:
-    """What a golden set is compared with when nobody says: the default branch's newest run.
+def baseline_runs(
+    runs: Sequence[Manifest], *, candidate: Manifest, golden_set: str, default_branch: str
+) -> list[Manifest]:
+    """What a golden set may be compared with when nobody says, newest first.
 
-    Only runs from before the candidate, never the candidate itself. Where the candidate
-    was not run in a repository at all, earlier runs without one stand for the branch.
+    The default branch's complete runs from before the candidate, never the candidate itself.
+    Where the candidate was not run in a repository at all, earlier runs without one stand
+    for the branch. A run that stopped early comes last: it has the cases that decided it.
     """
-    earlier: Sequence[Manifest] = runs
-    if candidate is not None:
-        ids = [run["run_id"] for run in runs]
-        at = ids.index(candidate["run_id"]) + 1 if candidate["run_id"] in ids else 0
-        earlier = runs[at:]
-    found = newest_complete(earlier, branch=default_branch, golden_set=golden_set)
-    if found is None and candidate is not None and branch_of(candidate) is None:
-        without = [run for run in earlier if branch_of(run) is None]
-        found = newest_complete(without, golden_set=golden_set)
-    return found
+    ids = [run["run_id"] for run in runs]
+    earlier = runs[ids.index(candidate["run_id"]) + 1 :]
+    complete = [
+        run
+        for run in earlier
+        if run.get("status") == "complete" and golden_set in (run.get("golden_sets") or {})
+    ]
+    found = [run for run in complete if branch_of(run) == default_branch]
+    if not found and branch_of(candidate) is None:
+        found = [run for run in complete if branch_of(run) is None]
+    return sorted(found, key=stopped_early)
+
+
+def pool_with(
+    base: Manifest, runs: Sequence[Manifest], *, candidate: Manifest, golden_set: str
+) -> list[Manifest]:
+    """The runs of `runs` that may serve as one baseline together with `base`.
+
+    Runs of a pair that `base` has. Scoring the same answers again makes no new trials, so
+    of a run and those that rescored it only one counts, and none of the candidate's.
+    """
+    by_id = {str(run["run_id"]): run for run in runs}
+    counted = {_answered_in(candidate, by_id), _answered_in(base, by_id)}
+    pairs = set(base["golden_sets"][golden_set].get("pairs", ()))
+    found: list[Manifest] = []
+    for run in runs:
+        answered = _answered_in(run, by_id)
+        shares = not pairs.isdisjoint(run["golden_sets"][golden_set].get("pairs", ()))
+        if shares and answered not in counted and not stopped_early(run):
+            counted.add(answered)
+            found.append(run)
+    return found[: MAX_POOLED - 1]
+
+
+def _answered_in(run: Manifest, by_id: Mapping[str, Manifest]) -> str:
+    """The run whose calls gave the answers that `run` scored."""
+    run_id = str(run["run_id"])
+    for _ in range(len(by_id) + 1):
+        source = run.get("rescored_from")
+        if not source:
+            break
+        run_id = str(source)
+        run = by_id.get(run_id, {})
+    return run_id
+
+
+def stopped_early(run: Manifest) -> bool:
+    return bool((run.get("stop_early") or {}).get("stopped"))
 
 
 def branch_of(run: Manifest) -> str | None:

@@ -1,33 +1,31 @@
-"""Bring in the two sides and say which comparisons are to be made.
+"""Bring in the two sides: the runs and files that a user named, or the defaults.
 
-Between the names a user gives and `pairing`: opens runs of the store, applies the pair
-rules of `selectors` and each golden set's metric rules. What cannot be compared is kept
-as a comparison with its reason, so that it is never silently left out.
+Between the names a user gives and `pairing`: opens what is needed of the store by the
+rules of `selectors`, each run once. It reads no row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from evalkit.decide.comparison import Planned, Rule, Side
-from evalkit.decide.pairing import Group, Source
+from evalkit.decide.rows import Source
 from evalkit.decide.selectors import (
     BRANCH,
     LATEST,
+    POOLED,
     Manifest,
     Selector,
-    counterpart,
-    default_baseline,
+    baseline_runs,
     find_run,
     newest_complete,
     parse_compare,
     parse_selector,
+    pool_with,
     require_complete,
     runs_named,
 )
-from evalkit.errors import ConfigError, NotComparable
+from evalkit.errors import ConfigError, DamagedStore, NotComparable, StoreError
 from evalkit.records import Pair
 
 if TYPE_CHECKING:
@@ -42,7 +40,7 @@ class Request:
     candidate: str | Source | None = None
     """Run, RUN:PAIR, or the rows of a results file."""
     baseline: str | Source | None = None
-    """The same, or branch:NAME."""
+    """The same, or branch:NAME, or pooled."""
     compare: tuple[str, ...] = ()
     """CANDIDATE:BASELINE each; only these are compared."""
     tolerance: float | None = None
@@ -60,6 +58,8 @@ class Match:
     baseline_pair: Pair | None
     golden_set: str | None = None
     """Only this one; None: every golden set of the candidate."""
+    pool: tuple[Source, ...] = ()
+    """Further runs that may serve as one baseline with `baseline`."""
 
 
 @dataclass(slots=True)
@@ -72,6 +72,7 @@ class Sides:
     settings: GateSettings
     sources: dict[str, Source] = field(default_factory=dict)
     """By run id, files by their view."""
+    problems: list[str] = field(default_factory=list)
     _runs: list[Manifest] | None = None
 
     @property
@@ -85,8 +86,10 @@ class Sides:
         """Who meets whom, as asked or by the defaults; opens what is needed."""
         candidate, pair = self._candidate()
         if self.request.compare:
-            return [self._explicit(text, candidate) for text in self.request.compare]
-        if self.request.baseline is not None:
+            return [
+                match for text in self.request.compare for match in self._explicit(text, candidate)
+            ]
+        if self.request.baseline not in (None, POOLED):
             given = self._baseline(self.request.baseline)
             return [
                 Match(
@@ -96,18 +99,26 @@ class Sides:
                     baseline_pair=given[1],
                 )
             ]
+        return self._defaults(candidate, pair)
+
+    def _defaults(self, candidate: Source, pair: Pair | None) -> list[Match]:
+        """Each golden set against its own baseline, pooled where it may be."""
         if not candidate.is_run:
             raise ConfigError("a candidate file needs a baseline: --baseline RUN or FILE.")
-        return [
-            Match(
-                candidate=candidate,
-                candidate_pair=pair,
-                baseline=self._default(candidate, golden_set),
-                baseline_pair=None,
-                golden_set=golden_set,
+        found = []
+        for golden_set in candidate.golden_sets:
+            baseline, pool = self._default(candidate, golden_set)
+            found.append(
+                Match(
+                    candidate=candidate,
+                    candidate_pair=pair,
+                    baseline=baseline,
+                    baseline_pair=None,
+                    golden_set=golden_set,
+                    pool=pool,
+                )
             )
-            for golden_set in candidate.golden_sets
-        ]
+        return found
 
     def _candidate(self) -> tuple[Source, Pair | None]:
         asked = self.request.candidate
@@ -140,31 +151,47 @@ class Sides:
             return self._candidate()[0], selector.pair
         return self._open(find_run(self.runs, selector.run)), selector.pair
 
-    def _default(self, candidate: Source, golden_set: str) -> Source | None:
-        """The baseline that was set for this golden set, else the default branch's newest."""
+    def _default(
+        self, candidate: Source, golden_set: str
+    ) -> tuple[Source | None, tuple[Source, ...]]:
+        """The baseline that was set for this golden set, else the default branch's newest.
+
+        With the runs that may be pooled with it, unless one run was chosen.
+        """
         assert self.store is not None
-        fixed = self.store.baselines.get(
-            golden_set, candidate.golden_sets[golden_set].get("feature", "")
-        )
-        if fixed is not None and fixed != candidate.run_id:
-            return self._open(find_run(self.runs, fixed))
-        run = default_baseline(
+        manifest = next(run for run in self.runs if run["run_id"] == candidate.run_id)
+        earlier = baseline_runs(
             self.runs,
-            candidate=next((r for r in self.runs if r["run_id"] == candidate.run_id), None),
+            candidate=manifest,
             golden_set=golden_set,
             default_branch=self.settings.default_branch,
         )
-        return None if run is None else self._open(run)
+        feature = candidate.golden_sets[golden_set].get("feature", "")
+        fixed = self.store.baselines.get(golden_set, feature)
+        if fixed is not None and fixed != candidate.run_id:
+            base: Manifest | None = find_run(self.runs, fixed)
+        else:
+            fixed, base = None, next(iter(earlier), None)
+        if base is None:
+            return None, ()
+        if fixed is not None and self.request.baseline != POOLED:
+            return self._open(base), ()
+        others = pool_with(base, earlier, candidate=manifest, golden_set=golden_set)
+        return self._open(base), tuple(filter(None, map(self._open_if_whole, others)))
 
-    def _explicit(self, text: str, candidate: Source) -> Match:
+    def _explicit(self, text: str, candidate: Source) -> list[Match]:
         left, right = parse_compare(text, is_run=self._is_run)
         source = candidate if left.run is None else self._open(find_run(self.runs, left.run))
-        return Match(
+        if right.run is None and self.request.baseline == POOLED:
+            defaults = self._defaults(source, left.pair)
+            return [replace(match, baseline_pair=right.pair) for match in defaults]
+        match = Match(
             candidate=source,
             candidate_pair=left.pair,
             baseline=self._explicit_baseline(right, source),
             baseline_pair=right.pair,
         )
+        return [match]
 
     def _explicit_baseline(self, selector: Selector, candidate: Source) -> Source | None:
         """A pair alone is looked for in the baseline given, else in the candidate's own run."""
@@ -176,7 +203,7 @@ class Sides:
             str(selector.pair) in entry.get("pairs", ()) for entry in candidate.golden_sets.values()
         ):
             return candidate
-        defaults = [self._default(candidate, name) for name in candidate.golden_sets]
+        defaults = [self._default(candidate, name)[0] for name in candidate.golden_sets]
         return next((source for source in defaults if source is not None), None)
 
     def _is_run(self, text: str) -> bool:
@@ -199,171 +226,13 @@ class Sides:
             )
         return self.sources[run_id]
 
+    def _open_if_whole(self, run: Manifest) -> Source | None:
+        """A run that would only be of use; one that is damaged is named and left out."""
+        try:
+            return self._open(run)
+        except (DamagedStore, NotComparable, StoreError) as error:
+            self.problems.append(f"{error} The run is left out of the pooled baseline.")
+            return None
+
     def _add(self, source: Source) -> Source:
         return self.sources.setdefault(source.view, source)
-
-
-# --- comparisons ----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Groups:
-    """What is in the engine, looked up by source, golden set, pair and metric."""
-
-    all: Sequence[Group]
-
-    def golden_sets(self, source: Source) -> list[str]:
-        return list(dict.fromkeys(g.golden_set for g in self.all if g.source == source.view))
-
-    def pairs(self, source: Source, golden_set: str) -> list[Pair]:
-        return list(
-            dict.fromkeys(
-                g.pair for g in self.all if g.source == source.view and g.golden_set == golden_set
-            )
-        )
-
-    def metrics(self, source: Source, golden_set: str, pair: Pair) -> dict[str, Group]:
-        return {
-            g.metric: g
-            for g in self.all
-            if (g.source, g.golden_set, g.pair) == (source.view, golden_set, pair)
-        }
-
-    def counterpart_set(self, golden_set: str, baseline: Source) -> str | None:
-        """The baseline's golden set of that name; a file that names none has the only one."""
-        there = self.golden_sets(baseline)
-        if golden_set in there:
-            return golden_set
-        nameless = golden_set == "" or there == [""]
-        return there[0] if nameless and len(there) == 1 else None
-
-
-def plan_comparisons(
-    match: Match, groups: Groups, request: Request, settings: GateSettings
-) -> Iterator[Planned]:
-    """Every metric of a match, gating ones even where a side has no rows of it."""
-    wanted = match.candidate_pair
-    for golden_set in groups.golden_sets(match.candidate):
-        if match.golden_set not in (None, golden_set):
-            continue
-        for pair in groups.pairs(match.candidate, golden_set):
-            if wanted is None or _is_same(wanted, pair):
-                yield from _plan_pair(match, golden_set, pair, groups, request, settings)
-
-
-def _is_same(wanted: Pair, pair: Pair) -> bool:
-    """Whether `pair` is the one named; a file need not say the prompt's name."""
-    return wanted == pair or (
-        not pair.prompt_name
-        and (wanted.model, wanted.prompt_version) == (pair.model, pair.prompt_version)
-    )
-
-
-def _plan_pair(
-    match: Match,
-    golden_set: str,
-    pair: Pair,
-    groups: Groups,
-    request: Request,
-    settings: GateSettings,
-) -> Iterator[Planned]:
-    opposite = _opposite(match, golden_set, pair, groups)
-    here, there = groups.metrics(match.candidate, golden_set, pair), opposite.metrics
-    rules = _rules(match.candidate, golden_set, here, there, request, settings)
-    for metric, rule in rules.items():
-        mine, other = here.get(metric), there.get(metric)
-        reason, no_baseline = opposite.reason, opposite.no_baseline
-        if mine is None:
-            if not rule.gate:
-                continue
-            reason = reason or "the candidate has no rows of this metric"
-        elif other is None and reason is None:
-            reason = "the baseline has no rows of this metric"
-            no_baseline = match.candidate.is_run
-        one = mine or other
-        yield Planned(
-            golden_set=golden_set or opposite.golden_set or None,
-            metric=metric,
-            tier=one.tier if one else 0,
-            rule=rule,
-            candidate=Side(source=match.candidate, pair=pair),
-            candidate_group=mine,
-            baseline=opposite.side,
-            baseline_group=other,
-            reason=reason,
-            no_baseline=no_baseline,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Opposite:
-    """What a candidate's pair is compared with in one golden set, or why with nothing."""
-
-    side: Side | None = None
-    golden_set: str | None = None
-    """As the baseline calls it."""
-    metrics: Mapping[str, Group] = field(default_factory=dict)
-    reason: str | None = None
-    no_baseline: bool = False
-
-
-def _opposite(match: Match, golden_set: str, pair: Pair, groups: Groups) -> _Opposite:
-    source, named = match.baseline, match.baseline_pair
-    there = None if source is None else groups.counterpart_set(golden_set, source)
-    if source is None or there is None:
-        what = "no earlier complete run" if source is None else f"{source.name} has no rows"
-        return _Opposite(reason=f"no baseline: {what} of this golden set", no_baseline=True)
-    pairs = groups.pairs(source, there)
-    if named is None:
-        found = counterpart(pair, pairs)
-        reason = (
-            f"the baseline {source.name} has several pairs ({', '.join(map(str, pairs))}): "
-            f"name one with --compare {pair}:PAIR"
-        )
-    else:
-        found = next((other for other in pairs if _is_same(named, other)), None)
-        reason = f"the baseline {source.name} has no rows of {named}"
-    if found is None:
-        return _Opposite(reason=reason)
-    if (source, found) == (match.candidate, pair):
-        reason = "no baseline: the candidate would be compared with itself"
-        return _Opposite(reason=reason, no_baseline=True)
-    return _Opposite(
-        side=Side(source=source, pair=found),
-        golden_set=there,
-        metrics=groups.metrics(source, there, found),
-    )
-
-
-def _rules(
-    candidate: Source,
-    golden_set: str,
-    here: Mapping[str, Group],
-    there: Mapping[str, Group],
-    request: Request,
-    settings: GateSettings,
-) -> dict[str, Rule]:
-    """Rules by metric: the golden set's own; for a file, every metric gates with the defaults.
-
-    A metric of the rows that the golden set does not list is a case's own check: shown.
-    """
-
-    def rule(gate: bool, tolerance: float, max_drop: float) -> Rule:
-        return Rule(
-            gate=gate,
-            tolerance=tolerance if request.tolerance is None else request.tolerance,
-            max_drop=max_drop if request.max_drop is None else request.max_drop,
-        )
-
-    default = (settings.tolerance, settings.max_drop)
-    if not candidate.is_run:
-        return {metric: rule(True, *default) for metric in {**here, **there}}
-    rules = {
-        entry["name"]: rule(
-            bool(entry["gate"]),
-            default[0] if entry.get("tolerance") is None else entry["tolerance"],
-            default[1] if entry.get("max_drop") is None else entry["max_drop"],
-        )
-        for entry in candidate.golden_sets.get(golden_set, {}).get("metrics", ())
-    }
-    return rules | {metric: rule(False, *default) for metric in here if metric not in rules}

@@ -14,7 +14,8 @@ import numpy as np
 
 from evalkit.decide.comparison import Comparison, Planned, Policy, Side, Verdict
 from evalkit.decide.missing import fisher_missing
-from evalkit.decide.pairing import EXCLUDED, Cases
+from evalkit.decide.pairing import Cases
+from evalkit.decide.rows import EXCLUDED
 from evalkit.decide.trials import flaky_cases, pass_hat_k
 
 LISTED_CASES = 1_000
@@ -38,7 +39,7 @@ def comparison_as_json(
         "metric": planned.metric,
         "tier": planned.tier or None,
         "slice": comparison.slice,
-        "baseline": None if planned.baseline is None else _side(planned.baseline),
+        "baseline": None if planned.baseline is None else _baseline(planned.baseline),
         "candidate": _side(planned.candidate),
         "n": paired.n if paired else 0,
         "n_clusters": paired.n_clusters if paired else None,
@@ -81,6 +82,12 @@ def _side(side: Side) -> dict[str, Any]:
         "prompt_name": side.pair.prompt_name or None,
         "prompt_version": side.pair.prompt_version or None,
     }
+
+
+def _baseline(side: Side) -> dict[str, Any]:
+    """The baseline's side; `run_id` is the newest of the runs that were pooled."""
+    sources = (side.source, *side.pool)
+    return {**_side(side), "run_ids": [one.run_id for one in sources if one.run_id is not None]}
 
 
 def _mean(scores: np.typing.NDArray[np.float64]) -> float:

@@ -40,7 +40,7 @@ class Results:
 
     path: Path
     table: pa.Table
-    """The columns of `decide.pairing`'s rows."""
+    """The columns of `decide.rows`."""
     notes: tuple[str, ...]
     """What the reader of a verdict should know, e.g. a column that looks misspelt."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from evalkit.config import GateSettings
 from evalkit.decide.gate import run_gate
-from evalkit.decide.pairing import FileRows
+from evalkit.decide.rows import FileRows
 from evalkit.exchange.results import load_results
 from evalkit.score.runner import as_json
 from evalkit.store.views import Store
@@ -105,6 +105,7 @@ def add_run(
     branch: str | None = "main",
     metrics: Sequence[Mapping[str, Any]] = (LABEL,),
     must_pass_cases: Sequence[str] = (),
+    **facts: Any,
 ) -> Any:
     golden = {
         "hash": "aaaa",
@@ -122,6 +123,7 @@ def add_run(
             "git": {"commit": "abc", "branch": branch, "dirty": False},
             "pairs": list(pairs),
             "golden_sets": {"tickets": golden},
+            **facts,
         }
     )
 

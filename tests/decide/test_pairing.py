@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalkit.decide import pairing
-from evalkit.decide.pairing import Cases, Meeting, Source
+from evalkit.decide.pairing import Cases, Meeting
+from evalkit.decide.rows import Source, gather_rows, groups_of
 from evalkit.decide.selectors import (
     Selector,
     counterpart,
@@ -125,8 +126,8 @@ def paired(folder: Path, baseline: list[Any], candidate: list[Any], header: str)
         for view, rows in (("baseline_file", baseline), ("candidate_file", candidate)):
             engine.add_table(view, file_rows(write_csv(folder / f"{view}.csv", rows, header)).table)
             sources.append(Source(name=view, run_id=None, view=view))
-        pairing.gather_rows(engine, sources)
-        one, other = pairing.groups_of(engine)
+        gather_rows(engine, sources)
+        one, other = groups_of(engine)
         meeting = Meeting(candidate=other, baseline=one, number=0)
         [cases] = pairing.pair_cases(engine, [meeting], (), project=folder)
     return cases
@@ -180,10 +181,8 @@ def test_hashes_that_only_one_side_knows_are_not_compared(tmp_path: Path) -> Non
         unknown = file_rows(write_csv(tmp_path / "b.csv", [("a", 0)]))
         engine.add_table("one", known.table)
         engine.add_table("two", unknown.table)
-        pairing.gather_rows(
-            engine, [Source(name=name, run_id=None, view=name) for name in ("one", "two")]
-        )
-        first, second = pairing.groups_of(engine)
+        gather_rows(engine, [Source(name=name, run_id=None, view=name) for name in ("one", "two")])
+        first, second = groups_of(engine)
         meeting = Meeting(candidate=second, baseline=first, number=0)
 
         [cases] = pairing.pair_cases(engine, [meeting], (), project=tmp_path)

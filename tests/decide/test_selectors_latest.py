@@ -15,7 +15,9 @@ RUNS = [
 ]
 
 
-@pytest.mark.parametrize(("text", "run_id"), [("latest", "c"), ("latest~0", "c"), ("latest~1", "a")])
+@pytest.mark.parametrize(
+    ("text", "run_id"), [("latest", "c"), ("latest~0", "c"), ("latest~1", "a")]
+)
 def test_only_complete_runs_are_counted(text: str, run_id: str) -> None:
     assert find_run(RUNS, text)["run_id"] == run_id
 
