@@ -236,30 +236,22 @@ class SqliteCache:
         return None
 
     async def put(self, key: str, cached: Cached, ttl_s: float) -> None:
-        now = self._clock()
-        data = encode(replace(cached, stored_at=now))
-        too_large = len(data) > self._max_bytes // 8
-        if ttl_s <= 0 or too_large or self._health.resting:
+        if ttl_s <= 0 or self._health.resting:
             return
-        with self._lock:
-            if len(self._unwritten) >= MAX_UNWRITTEN:
-                return
-            self._unwritten[key] = _Row(data, now + ttl_s)
-            if self._writing is None:
-                self._thread = self._thread or ThreadPoolExecutor(1, "evalkit-cache")
-                self._writing = self._thread.submit(self._write_all)
+        with self._health:
+            now = self._clock()
+            data = encode(replace(cached, stored_at=now))
+            if len(data) <= self._max_bytes // 8:
+                self._hand_over(key, _Row(data, now + ttl_s))
 
     async def aclose(self) -> None:
-        with self._lock:
-            writing, thread, self._thread = self._writing, self._thread, None
-        if writing is not None:
+        while (writing := self._writing) is not None:
             await asyncio.wrap_future(writing)
-        if thread is not None:
-            thread.shutdown(wait=False)
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
         for connection in (self._reader, self._writer):
-            if connection is not None:
-                connection.close()
-        self._reader = self._writer = None
+            _close(connection)
+        self._thread = self._reader = self._writer = None
 
     def clear(self, namespace: str | None = None, *, stored_before: float | None = None) -> int:
         """Delete the answers of a namespace (a feature), or of all; returns how many.
@@ -288,14 +280,28 @@ class SqliteCache:
     # --- on the caller's thread -------------------------------------------------------
 
     def _read(self, key: str) -> _Row | None:
-        if self._reader is None:
-            self._reader = open_sqlite(self._path, SCHEMA, version=VERSION)
-            self._reader.text_factory = bytes  # damage is for the checksum to find
-            self._reader.execute(f"PRAGMA busy_timeout = {int(READ_WAIT_S * 1000)}")
-        found = self._reader.execute(
-            "SELECT data, expires_at FROM responses WHERE key = ?", (key,)
-        ).fetchone()
+        try:
+            if self._reader is None:
+                self._reader = open_sqlite(self._path, SCHEMA, version=VERSION)
+                self._reader.execute(f"PRAGMA busy_timeout = {int(READ_WAIT_S * 1000)}")
+                self._reader.text_factory = bytes  # damage is for the checksum to find
+            found = self._reader.execute(
+                "SELECT data, expires_at FROM responses WHERE key = ?", (key,)
+            ).fetchone()
+        except sqlite3.Error:
+            _close(self._reader)
+            self._reader = None  # the file may be another one after the rest
+            raise
         return None if found is None else _Row(*found)
+
+    def _hand_over(self, key: str, row: _Row) -> None:
+        with self._lock:
+            if len(self._unwritten) >= MAX_UNWRITTEN:
+                return
+            self._unwritten[key] = row
+            if self._writing is None:
+                self._thread = self._thread or ThreadPoolExecutor(1, "evalkit-cache")
+                self._writing = self._thread.submit(self._write_all)
 
     # --- on the writing thread --------------------------------------------------------
 
@@ -314,21 +320,31 @@ class SqliteCache:
                         del self._unwritten[key]
 
     def _write(self, rows: Mapping[str, _Row]) -> None:
-        if self._writer is None:
-            self._writer = open_sqlite(self._path, SCHEMA, version=VERSION)
         now = self._clock()
-        with transaction(self._writer):
-            self._writer.executemany(
-                "INSERT OR REPLACE INTO responses VALUES (?, ?, ?, ?)",
-                [(key, row.data, now, row.expires_at) for key, row in rows.items()],
-            )
-            self._make_room(self._writer, now)
+        try:
+            if self._writer is None:
+                self._writer = open_sqlite(self._path, SCHEMA, version=VERSION)
+            with transaction(self._writer):
+                self._writer.executemany(
+                    "INSERT OR REPLACE INTO responses VALUES (?, ?, ?, ?)",
+                    [(key, row.data, now, row.expires_at) for key, row in rows.items()],
+                )
+                self._make_room(self._writer, now)
+        except sqlite3.Error:
+            _close(self._writer)
+            self._writer = None
+            raise
 
     def _make_room(self, connection: sqlite3.Connection, now: float) -> None:
         _delete_soonest(connection, now)
         gone = 1
         while gone and _used_bytes(connection) > self._max_bytes:
             gone = _delete_soonest(connection, float("inf"))
+
+
+def _close(connection: sqlite3.Connection | None) -> None:
+    if connection is not None:
+        connection.close()
 
 
 def _used_bytes(connection: sqlite3.Connection) -> int:

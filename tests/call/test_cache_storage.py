@@ -302,6 +302,47 @@ async def test_a_cache_that_was_repaired_is_used_again(
     assert await cache.get("f:1") is not None
 
 
+async def test_a_file_that_breaks_under_it_can_be_moved_away(
+    cache: SqliteCache, tmp_path: Path, now: Now
+) -> None:
+    for number in range(200):
+        await cache.put(f"f:{number:03}", replace(ANSWER, output="x" * 3_000), 60)
+    await cache.aclose()
+    assert await cache.get("f:000") is not None
+    size = path_of(tmp_path).stat().st_size
+    with path_of(tmp_path).open("r+b") as file:
+        file.seek(4096)
+        file.write(b"rubbish." * (size // 8 - 512))
+
+    broken = await cache.get("f:199")
+    for file_path in path_of(tmp_path).parent.iterdir():
+        file_path.unlink()
+    now.s += REST_S
+    await cache.put("f:3", ANSWER, 60)
+    await cache.aclose()
+
+    assert broken is None
+    assert cache.errors == 1
+    assert kept_keys(path_of(tmp_path)) == ["f:3"]
+
+
+async def test_many_tasks_that_put_and_get_while_it_closes_lose_no_call(
+    cache: SqliteCache, tmp_path: Path
+) -> None:
+    async def call(number: int) -> bool:
+        await cache.put(f"f:{number}", ANSWER, 60)
+        if number % 10 == 0:
+            await cache.aclose()
+        return await cache.get(f"f:{number}") is not None
+
+    found = await asyncio.gather(*(call(number) for number in range(200)))
+    await cache.aclose()
+
+    assert all(found)
+    assert cache.errors == 0
+    assert len(kept_keys(path_of(tmp_path))) == 200
+
+
 async def test_a_file_of_a_newer_version_is_left_alone(cache: SqliteCache, tmp_path: Path) -> None:
     open_sqlite(path_of(tmp_path), "CREATE TABLE later (a);", version=99).close()
 
