@@ -185,7 +185,7 @@ def _sections(text: str, start: int, where: str) -> tuple[Section, ...]:
     headings = list(_HEADING.finditer(text, start))
     problems = _shape_problems(text, start, headings)
     sections = []
-    ends = [heading.start() for heading in headings[1:]] + [len(text)]
+    ends = [*(heading.start() for heading in headings[1:]), len(text)][: len(headings)]
     for heading, end in zip(headings, ends, strict=True):
         source, line = text[heading.end() + 1 : end], _line(text, heading.end()) + 1
         if not source.strip():

@@ -485,3 +485,17 @@ def test_rendering_leaves_the_input_alone() -> None:
     TICKET.render(given_input, documents=given_input["documents"])
 
     assert given_input == {"text": "a", "documents": [{"id": "d1", "text": "x"}]}
+
+
+def test_a_file_without_any_section_says_what_it_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "prompts" / "p" / "v1.md"
+    path.parent.mkdir(parents=True)
+    path.write_text("Just a thought", encoding="utf-8")
+
+    with pytest.raises(ContentError) as error:
+        PromptRegistry(tmp_path).get("p", "v1")
+
+    assert error.value.problems == (
+        "prompts/p/v1.md:1: no ## user section. Add one with the data.",
+        "prompts/p/v1.md:1: text before the first section. Put ## system or ## user above it.",
+    )
