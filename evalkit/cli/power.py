@@ -111,13 +111,14 @@ def _print(name: str, design: Design, prospects: Sequence[Prospect], drop: float
     for one in prospects:
         seen = "none, not even a collapse" if one.mde is None else f"{100 * one.mde:.1f} points"
         cases = "more than can be" if one.cases_needed is None else str(one.cases_needed)
-        trials = "none known" if one.trials_needed is None else str(one.trials_needed)
+        trials = (
+            ""
+            if one.trials_needed is None
+            else (f", or {one.trials_needed} trials a side at {design.n} cases")
+        )
         click.echo(f"  {one.metric}")
         click.echo(f"    drop seen with 80 % power: {seen}")
-        click.echo(
-            f"    to see {100 * drop:g} points: {cases} cases, "
-            f"or {trials} trials a side at {design.n} cases"
-        )
+        click.echo(f"    to see {100 * drop:g} points: {cases} cases{trials}")
         click.echo(f"    soonest: {one.soonest}")
         within = "not known" if one.within is None else f"{one.within:.4f}"
         click.echo(f"    variance of d: {one.between:.4f} between cases, {within} between trials")
