@@ -267,6 +267,7 @@ def golden_manifest(golden: GoldenSet, settings: Settings) -> dict[str, Any]:
         "path": str(path.relative_to(root) if path.is_relative_to(root) else path),
         "feature": golden.feature,
         "slices": list(golden.slices),
+        "gating_slices": list(golden.gating_slices),
         "must_pass_cases": list(golden.must_pass),
         "metrics": [
             {

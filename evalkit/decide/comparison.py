@@ -68,6 +68,12 @@ class Planned:
     """The reason is that there is nothing yet to compare with."""
 
     @property
+    def gating_slices(self) -> tuple[str, ...]:
+        """Metadata keys whose slices gate where the metric does."""
+        golden = self.candidate.source.golden_sets.get(self.golden_set or "", {})
+        return tuple(golden.get("gating_slices", ())) if self.rule.gate else ()
+
+    @property
     def key(self) -> tuple[object, ...]:
         """What two plans of the same comparison share."""
         sides = [(s.source.view, s.pair) if s else None for s in (self.candidate, self.baseline)]
@@ -89,14 +95,16 @@ class Comparison:
     """The same with every missing score as bad for the candidate as can be; None when
     none is missing."""
     split: Split | None
+    slice_gates: bool = False
+    """Whether a drop in this slice fails the build, as one over all cases does."""
     p_adjusted: float | None = None
     """Corrected for the other comparisons of its family."""
     worst_p_adjusted: float | None = None
 
     @property
     def gates(self) -> bool:
-        """Whether it can fail the build. Slices are looked at, they do not gate."""
-        return self.planned.rule.gate and self.slice is None
+        """Whether it can fail the build; most slices are only looked at."""
+        return self.planned.rule.gate and (self.slice is None or self.slice_gates)
 
     @property
     def coverage(self) -> float:

@@ -8,16 +8,16 @@ printed here, and no reader of the verdict can change it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from evalkit.decide import pairing, rows
 from evalkit.decide.comparison import WORST_FIRST, Comparison, Planned, Policy, Verdict
-from evalkit.decide.measure import adjust, measure, measure_slices
-from evalkit.decide.pairing import Meeting
+from evalkit.decide.measure import Slice, adjust, measure, slices_to_measure
+from evalkit.decide.pairing import Cases, Meeting
 from evalkit.decide.plans import Groups, plan_comparisons
 from evalkit.decide.pooling import pool_baselines
 from evalkit.decide.rows import FileRows, Source
@@ -35,6 +35,9 @@ from evalkit.errors import (
 if TYPE_CHECKING:
     from evalkit.config import GateSettings
     from evalkit.store.views import Engine, Store
+
+Key: TypeAlias = tuple[object, ...]
+"""Of a plan: see `Planned.key`."""
 
 SAME = 1e-9
 """Shares closer than this are one: 95 of 100 is a coverage of 0.95."""
@@ -211,50 +214,59 @@ class _Gate:
         """All comparisons, measured and corrected: the gating ones, the advisory, the slices."""
         plans = [plan for plan in plans if not self._excused(plan)]
         meetings = meetings_of(plans)
-        engine = self.sides.engine
-        cases = pairing.pair_cases(
-            engine, list(meetings.values()), self.whole_views, project=self.project
-        )
-        versions = pairing.differing_versions(engine, list(meetings.values()))
-        at = {key: number for number, key in enumerate(meetings)}
-        family_size = sum(plan.rule.gate for plan in plans)
-        wholes = []
-        for plan in plans:
-            number = at.get(plan.key)
-            reason = plan.reason
-            if number in versions:
-                reason = _differ(*versions[number], plan)
-            wholes.append(
-                measure(
-                    plan,
-                    None if number is None else cases[number],
-                    reason=reason,
-                    policy=self.policy,
-                    family_size=family_size,
-                )
+        engine, listed = self.sides.engine, list(meetings.values())
+        paired = pairing.pair_cases(engine, listed, self.whole_views, project=self.project)
+        cases = dict(zip(meetings, paired, strict=True))
+        reasons = self._reasons(plans, meetings)
+        slices = self._slices([plan for plan in plans if plan.key not in reasons], cases, meetings)
+        size = sum(plan.rule.gate for plan in plans)
+        size += sum(part.gates for parts in slices.values() for part in parts)
+
+        def measured(plan: Planned, part: Slice | None = None) -> Comparison:
+            return measure(
+                plan,
+                part.cases if part else cases.get(plan.key),
+                reason=reasons.get(plan.key),
+                policy=self.policy,
+                family_size=size,
+                part=part,
             )
-        return adjust([*wholes, *self._slices(wholes, meetings, family_size)], self.policy)
+
+        wholes = [measured(plan) for plan in plans]
+        parts = [measured(plan, part) for plan in plans for part in slices.get(plan.key, ())]
+        return adjust([*wholes, *parts], self.policy)
+
+    def _reasons(self, plans: Sequence[Planned], meetings: dict[Key, Meeting]) -> dict[Key, str]:
+        """Plan's key -> why it cannot be measured."""
+        versions = pairing.differing_versions(self.sides.engine, list(meetings.values()))
+        at = {key: number for number, key in enumerate(meetings)}
+        reasons = {plan.key: plan.reason for plan in plans if plan.reason is not None}
+        for plan in plans:
+            if at.get(plan.key) in versions:
+                reasons[plan.key] = _differ(*versions[at[plan.key]], plan)
+        return reasons
 
     def _slices(
-        self, wholes: Iterable[Comparison], meetings: dict[Any, Meeting], family_size: int
-    ) -> list[Comparison]:
+        self, plans: Sequence[Planned], cases: dict[Key, Cases], meetings: dict[Key, Meeting]
+    ) -> dict[Key, list[Slice]]:
+        """Plan's key -> the slices to be looked at; what should gate and is too small is noted."""
         if not any(m.candidate.has_slices or m.baseline.has_slices for m in meetings.values()):
-            return []
-        slices = dict(
-            zip(
-                meetings,
-                pairing.slices_of(self.sides.engine, n_comparisons=len(meetings)),
-                strict=True,
-            )
-        )
-        return [
-            part
-            for whole in wholes
-            if whole.planned.key in slices
-            for part in measure_slices(
-                whole, slices[whole.planned.key], self.policy, family_size=family_size
-            )
-        ]
+            return {}
+        named = pairing.slices_of(self.sides.engine, n_comparisons=len(meetings))
+        by_key = dict(zip(meetings, named, strict=True))
+        found: dict[Key, list[Slice]] = {}
+        small: dict[str, int] = {}
+        for plan in plans:
+            if plan.key not in by_key:
+                continue
+            chosen = slices_to_measure(plan, cases[plan.key], by_key[plan.key])
+            found[plan.key] = [part for part in chosen if not part.too_small]
+            for part in chosen:
+                if part.too_small:
+                    small[f"{part.name}{_on(plan)}"] = len(part.cases.ids)
+        for name, n in small.items():
+            self.notes.append(f"{name} is a slice of {n}: too few cases to gate on")
+        return found
 
     def _excused(self, plan: Planned) -> bool:
         """Whether there is nothing yet to compare with and that was said to be fine."""
@@ -342,7 +354,7 @@ class _Gate:
         return next((word for word in WORST_FIRST if word in words), "pass")
 
 
-def meetings_of(plans: Sequence[Planned]) -> dict[Any, Meeting]:
+def meetings_of(plans: Sequence[Planned]) -> dict[Key, Meeting]:
     """Plan's key -> the two groups of rows that meet, for plans that can be measured."""
     numbers: dict[Any, int] = {}
     found = {}

@@ -7,7 +7,7 @@ number comes from `stats`, `missing` and `trials`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -33,15 +33,17 @@ def measure(
     reason: str | None,
     policy: Policy,
     family_size: int,
-    slice: str | None = None,
+    part: Slice | None = None,
 ) -> Comparison:
     """Test one comparison on the cases that both sides scored, and in the worst case.
 
-    `reason` says why nothing can be compared; then nothing is.
+    `reason` says why nothing can be compared; then nothing is. `part` is the slice that
+    the cases are.
     """
+    slice, slice_gates = (None, False) if part is None else (part.name, part.gates)
     if cases is None or reason is not None:
         return Comparison(
-            planned=planned, slice=slice, reason=reason, cases=cases,
+            planned=planned, slice=slice, slice_gates=slice_gates, reason=reason, cases=cases,
             paired=None, worst=None, split=None,
         )  # fmt: skip
     on_both = cases.on_both
@@ -67,6 +69,7 @@ def measure(
     return Comparison(
         planned=planned,
         slice=slice,
+        slice_gates=slice_gates,
         reason=paired.reason if len(d) else "no case has a score on both sides",
         cases=cases,
         paired=paired,
@@ -112,24 +115,30 @@ def _split(cases: Cases, d: stats.Floats) -> Split:
     )
 
 
-def measure_slices(
-    whole: Comparison, slices: Mapping[str, Ids], policy: Policy, *, family_size: int
-) -> list[Comparison]:
-    """The same metric within each slice; what is too small to say anything is left out."""
-    if whole.cases is None or whole.reason is not None:
-        return []
-    largest = sorted(slices.items(), key=lambda item: (-len(item[1]), item[0]))[:MAX_SLICES]
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The cases of a comparison that share a metadata value."""
+
+    name: str
+    """key=value"""
+    cases: Cases
+    gates: bool
+    """Whether its metric gates on it; what is too small to say anything does not."""
+    too_small: bool
+
+
+def slices_to_measure(planned: Planned, cases: Cases, slices: Mapping[str, Ids]) -> list[Slice]:
+    """The slices that gate, and the largest of the others; none that is too small to be shown."""
     found = []
-    for name, ids in sorted(largest):
-        cases = take(whole.cases, ids)
-        if len(cases.ids) >= MIN_SLICE:
-            found.append(
-                measure(
-                    whole.planned, cases, reason=None, policy=policy,
-                    family_size=family_size, slice=name,
-                )
-            )  # fmt: skip
-    return found
+    for name, ids in slices.items():
+        gates = any(name.startswith(f"{key}=") for key in planned.gating_slices)
+        part = take(cases, ids)
+        too_small = len(part.ids) < MIN_SLICE
+        if gates or not too_small:
+            found.append(Slice(name, part, gates and not too_small, too_small))
+    found.sort(key=lambda one: (not one.gates, -len(one.cases.ids), one.name))
+    gating = sum(one.gates for one in found)
+    return sorted(found[: max(gating, MAX_SLICES)], key=lambda one: one.name)
 
 
 def adjust(comparisons: Sequence[Comparison], policy: Policy) -> list[Comparison]:

@@ -55,6 +55,8 @@ class GoldenSet:
     metrics: tuple[MetricSpec, ...]
     slices: tuple[str, ...]
     """Keys of metadata by which scores are also looked at."""
+    gating_slices: tuple[str, ...]
+    """Those of them by which a drop fails the build, too."""
     trials: int
     must_pass: tuple[str, ...]
     """Ids of the cases that have to pass, in file order."""
@@ -117,6 +119,7 @@ class _Loader:
         sound = {k: v for k, v in table.items() if not any(place[:1] == (k,) for place in bad)}
         if features is not None and "feature" in sound:
             self._report(_feature_faults(sound["feature"], features))
+        self._report(_slice_faults(sound))
         metrics = self._read_metrics(table.get("metrics"), bad)
         wanted = {key: table[key] for key in ("metrics", "cases") if key in table}
         reader = self._read_cases({"cases": CASES, **sound, **wanted}, metrics)
@@ -166,7 +169,7 @@ class _Loader:
             metrics=metrics,
             needs=[(metric, missing) for metric, missing in needs if missing is not None],
             n_written=len(written) if isinstance(written, list) else 1,
-            slices=table.get("slices", ()),
+            slices=list(_slices(table)),
             slices_line=self._header.line(("slices",)),
             must_pass=must_pass if isinstance(must_pass, bool) else frozenset(must_pass),
         )
@@ -213,7 +216,8 @@ class _Loader:
             feature=table["feature"],
             path=self._path,
             metrics=tuple(metrics),
-            slices=tuple(table.get("slices", ())),
+            slices=tuple(_slices(table)),
+            gating_slices=tuple(key for key, gates in _slices(table).items() if gates),
             trials=table.get("trials", 1),
             must_pass=tuple(case_id for case_id in cases.ids if case_id in cases.must_pass),
             hash=reader.digest.hexdigest()[:16],
@@ -244,11 +248,29 @@ def _feature_faults(name: str, features: Collection[str]) -> Iterator[Fault]:
         yield Fault(("feature",), problem, nearest(name, features))
 
 
+def _slice_keys(table: Mapping[str, Any]) -> list[str]:
+    """Of `slices: [channel, {key: language, gate: true}]` the keys."""
+    return [one if isinstance(one, str) else one["key"] for one in table.get("slices", ())]
+
+
+def _slices(table: Mapping[str, Any]) -> dict[str, bool]:
+    """Key -> whether its slices gate."""
+    gates = [isinstance(one, dict) and one.get("gate", False) for one in table.get("slices", ())]
+    return dict(zip(_slice_keys(table), gates, strict=True))
+
+
+def _slice_faults(table: Mapping[str, Any]) -> Iterator[Fault]:
+    keys = _slice_keys(table)
+    for number, key in enumerate(keys):
+        if key in keys[:number]:
+            yield Fault(("slices", number), f'slices: "{key}" stands there twice', "Keep one")
+
+
 def _name_faults(table: Mapping[str, Any], reader: CaseReader) -> Iterator[Fault]:
     """Names in the header that no case has: a slice of nothing, a must-pass case that is not."""
     if reader.stopped or not len(reader.cases):
         return
-    for number, key in enumerate(table.get("slices", ())):
+    for number, key in enumerate(_slice_keys(table)):
         if key not in reader.metadata_keys:
             problem = f'slices: no case has "{key}" in its metadata'
             yield Fault(("slices", number), problem, nearest(key, reader.metadata_keys))

@@ -105,6 +105,7 @@ def add_run(
     branch: str | None = "main",
     metrics: Sequence[Mapping[str, Any]] = (LABEL,),
     must_pass_cases: Sequence[str] = (),
+    gating_slices: Sequence[str] = (),
     **facts: Any,
 ) -> Any:
     golden = {
@@ -112,6 +113,7 @@ def add_run(
         "path": "golden_sets/tickets/golden_set.yaml",
         "feature": "classify-ticket",
         "slices": ["channel"],
+        "gating_slices": list(gating_slices),
         "must_pass_cases": list(must_pass_cases),
         "metrics": [dict(metric) for metric in metrics],
         "trials": 1,

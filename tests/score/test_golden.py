@@ -53,6 +53,16 @@ def test_a_golden_set_has_its_header_and_its_cases(tmp_path: Path) -> None:
     assert (second.input, second.metadata, second.must_pass) == ({"text": "hello"}, {}, True)
 
 
+def test_a_slice_may_gate(tmp_path: Path) -> None:
+    two = [case(metadata={"channel": "chat", "language": "en"})]
+    header = HEADER.replace("[channel]", "[language, {key: channel, gate: true}]")
+
+    golden = load(tmp_path, two, header)
+
+    assert golden.slices == ("language", "channel")
+    assert golden.gating_slices == ("channel",)
+
+
 def test_cases_are_found_by_number_and_by_id(tmp_path: Path) -> None:
     golden = load(tmp_path, "\n" + json.dumps(CASE) + "\n\n" + json.dumps(case(id="t-2")) + "\n")
 
@@ -218,6 +228,19 @@ BAD_HEADERS = [
     (
         HEADER.replace("slices: [channel]", "slices: [chanel]"),
         'golden_set.yaml:3: slices: no case has "chanel" in its metadata. Did you mean "channel"?',
+    ),
+    (
+        HEADER.replace("[channel]", "[channel, {key: channel, gate: true}]"),
+        'golden_set.yaml:3: slices: "channel" stands there twice. Keep one.',
+    ),
+    (
+        HEADER.replace("[channel]", "[{key: channel, gates: true}]"),
+        'golden_set.yaml:3: unknown key "gates" in slices[0]. Did you mean "gate"?',
+    ),
+    (
+        HEADER.replace("[channel]", "[7]"),
+        "golden_set.yaml:3: slices[0] is 7. "
+        "Write a key of metadata, or {key: channel, gate: true}.",
     ),
     (
         HEADER + "must_pass: [t-11]\n",
