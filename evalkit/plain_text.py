@@ -78,6 +78,13 @@ def shown(text: str) -> str:
     return _UNSEEN_CHARS.sub(r"\1", text) if _UNSEEN in _odd_in(text) else text
 
 
+def composed(text: str) -> str:
+    """`text` in normal form C; as it is where that would take quadratic time."""
+    if text.isascii() or _MARKS in _odd_in(text):
+        return text
+    return unicodedata.normalize("NFC", text)
+
+
 def normal(text: str) -> str:
     """`text` as it is shown, in normal form C."""
     odd = () if text.isascii() else _odd_in(text)

@@ -7,13 +7,13 @@ A cache that is broken is counted and never fails a call.
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Protocol
 
 from evalkit.call.trace import Call
+from evalkit.plain_text import composed
 from evalkit.records import Finish, Message, Pair, Usage
 
 COMPLETE = frozenset({"stop", "tool_calls"})
@@ -97,7 +97,7 @@ def normalised(text: str) -> str:
     Case and punctuation stay, and so does the indentation of lines: in code it is meaning.
     """
     if not text.isascii():
-        text = unicodedata.normalize("NFC", text)
+        text = composed(text)
     lines: list[str] = []
     for line in text.strip().splitlines():
         words = " ".join(line.split())

@@ -25,18 +25,18 @@ from typing import Any
 from evalkit.call.answering import Answer, Demands, Emit, Rule, find_answer
 from evalkit.call.attempts import Clock, Target
 from evalkit.call.budget import Budget
-from evalkit.call.cache import Cached, ResponseCache, cache_key, to_keep
+from evalkit.call.cache import Cached, ResponseCache
 from evalkit.call.cache_storage import open_cache
 from evalkit.call.context import trim
 from evalkit.call.failures import FAILURES
 from evalkit.call.guards import Guard, redact_record
+from evalkit.call.kept_answers import KeptAnswers
 from evalkit.call.ledger import Hold, Ledger, has_caps
 from evalkit.call.limits import ProviderGate
 from evalkit.call.prompts import PromptRegistry
 from evalkit.call.providers import LazyProviders
 from evalkit.call.providers.base import Provider
 from evalkit.call.review import ReviewQueue, review_wanted
-from evalkit.call.single_flight import SingleFlight
 from evalkit.call.tokens import estimate_tokens
 from evalkit.call.trace import Call, Rendered, Stages, new_id, sum_or_none
 from evalkit.config import FeatureSettings, ModelSettings, Settings, load_settings
@@ -77,7 +77,6 @@ class Orchestrator:
         self._sink = sink
         self._clock = clock or Clock()
         self._given_cache = cache
-        self._flights: SingleFlight[Cached | None] = SingleFlight()
         self._gates: dict[str, ProviderGate] = {}
         self._changed: dict[tuple[Any, ...], FeatureSettings] = {}
         self._schemas: dict[Path, tuple[Mapping[str, Any], Validate]] = {}
@@ -232,8 +231,8 @@ class Orchestrator:
         )
         for provider in opened:
             await provider.aclose()
-        if "_cache" in self.__dict__:
-            await self._cache.aclose()
+        if "_kept_answers" in self.__dict__:
+            await self._kept_answers.aclose()
         for name in ("_ledger", "_reviews"):
             if (file := self.__dict__.pop(name, None)) is not None:
                 file.close()
@@ -256,8 +255,9 @@ class Orchestrator:
         return Guard(self.settings.guard)
 
     @cached_property
-    def _cache(self) -> ResponseCache:
-        return self._given_cache or open_cache(self.settings)
+    def _kept_answers(self) -> KeptAnswers:
+        storage = self._given_cache or open_cache(self.settings)
+        return KeptAnswers(storage, most_days=self.settings.retention.cache_days)
 
     @cached_property
     def _ledger(self) -> Ledger:
@@ -401,44 +401,16 @@ class Orchestrator:
         if feature.cache_ttl <= 0 or request.tools:
             await fresh()
             return
-        with call.stages("cache"):
-            key = self._cache_key(call, request)
-            kept = await self._cache.get(key)
-        if kept is None:
-
-            async def make() -> Cached | None:
-                await fresh()
-                made = to_keep(call)
-                if made is not None:
-                    await self._cache.put(key, made, feature.cache_ttl)
-                return made
-
-            kept = await self._flights.do(key, make)
-            if call.attempts:
-                return
-            if kept is None:
-                await fresh()
-                return
-        self._take_cached(call, kept)
-        if emit is not None:
-            await emit(self._restored(call))
-
-    def _cache_key(self, call: Call, request: ModelRequest) -> str:
-        feature = call.feature
         model = self._model(feature.model, feature)
-        pair = f"{feature.model}/{feature.prompt_name}@{feature.prompt_version}"
-        return cache_key(
-            messages=request.messages,
-            model_id=model.id,
-            params={**model.params, **call.params},
-            schema=request.response_schema,
-            tenant=call.tenant,
-            namespace=f"{feature.name}/{pair}",
-        )
+        kept = await self._kept_answers.find_or_make(call, request, model, fresh)
+        if kept is not None:
+            self._take_cached(call, *kept)
+            if emit is not None:
+                await emit(self._restored(call))
 
-    def _take_cached(self, call: Call, kept: Cached) -> None:
+    def _take_cached(self, call: Call, kept: Cached, kind: str) -> None:
         feature = call.feature
-        call.cache_kind = "exact"
+        call.cache_kind = kind
         call.answered_by = self.settings.models.get(kept.model)
         call.output, call.finish_reason = kept.output, kept.finish.finish_reason
         call.confidence = kept.finish.confidence

@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 
 from evalkit.call.review import ReviewQueue
-from evalkit.config import BudgetSettings, GuardSettings, RetentionSettings, SpendCap
+from evalkit.config import (
+    BudgetSettings,
+    GuardSettings,
+    RetentionSettings,
+    SemanticCacheSettings,
+    SpendCap,
+)
 from evalkit.errors import CallError
 from evalkit.records import Event, Finish, ModelRequest, TextDelta, Usage
 from tests.call.scripted import Scripted, answer
@@ -344,3 +350,17 @@ async def test_a_log_that_fails_never_fails_the_call(tmp_path: Path) -> None:
 
     assert result.ok
     assert orchestrator.log_failures == 1
+
+
+async def test_a_near_equal_call_is_answered_where_the_feature_says_so(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer(GOOD)])
+    project.change(cache_ttl=3600, semantic_cache=SemanticCacheSettings(threshold=0.7))
+
+    async with project.orchestrator() as orchestrator:
+        await orchestrator.execute("classify", "Where can I find my invoice for order 1234?")
+        near = await orchestrator.execute("classify", "where can I find my invoice for order 1234")
+        other = await orchestrator.execute("classify", "Where can I find my invoice for order 99?")
+
+    assert near.record.cache_kind == "semantic"
+    assert near.value == {"label": "billing"}
+    assert not other.record.cache_hit

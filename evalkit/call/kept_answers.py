@@ -1,0 +1,134 @@
+"""The cache stage: a kept answer, or a fresh one that is then kept.
+
+Of equal calls at once one is made and the others share its answer. The semantic cache is
+asked after the exact one, and only where a feature turned it on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import cached_property
+from typing import Literal
+
+from evalkit.call.cache import Cached, ResponseCache, cache_key, to_keep
+from evalkit.call.semantic_cache import Embed, SemanticCache, embedder, split_asked, vectors_here
+from evalkit.call.single_flight import SingleFlight
+from evalkit.call.trace import Call
+from evalkit.config import ModelSettings, SemanticCacheSettings
+from evalkit.records import Message, ModelRequest
+
+DAY_S = 86_400.0
+
+Kept = tuple[Cached, Literal["exact", "semantic"]]
+
+
+class KeptAnswers:
+    """Answers of one orchestrator's features, in a storage that other processes may share."""
+
+    def __init__(self, storage: ResponseCache, *, most_days: float | None = None) -> None:
+        self._storage = storage
+        self._most_s = float("inf") if most_days is None else most_days * DAY_S
+        self._flights: SingleFlight[Cached | None] = SingleFlight()
+        self._semantic: dict[float, SemanticCache] = {}
+
+    async def find_or_make(
+        self,
+        call: Call,
+        request: ModelRequest,
+        model: ModelSettings,
+        make: Callable[[], Awaitable[None]],
+    ) -> Kept | None:
+        """An answer kept or shared; None when `make` has filled the call.
+
+        Raises what `make` raises.
+        """
+        key = _key(call, request, model)
+        near = self._near(call, request, model)
+        with call.stages("cache"):
+            kept = await self._storage.get(key)
+            if kept is not None:
+                return kept, "exact"
+            if near is not None and (found := await near.lookup()) is not None:
+                return found, "semantic"
+
+        async def made() -> Cached | None:
+            await make()
+            return await self._keep(call, key, near)
+
+        kept = await self._flights.do(key, made)
+        if call.attempts:
+            return None
+        if kept is None:
+            await make()
+            return None
+        return kept, "exact"
+
+    async def _keep(self, call: Call, key: str, near: _Near | None) -> Cached | None:
+        made = to_keep(call)
+        if made is not None:
+            ttl_s = min(call.feature.cache_ttl, self._most_s)
+            await self._storage.put(key, made, ttl_s)
+            if near is not None:
+                await near.store(made, min(near.ttl_s or ttl_s, self._most_s))
+        return made
+
+    def _near(self, call: Call, request: ModelRequest, model: ModelSettings) -> _Near | None:
+        settings = call.feature.semantic_cache
+        asked = split_asked(request.messages) if settings is not None else None
+        if settings is None or asked is None:
+            return None
+        frame, text = asked
+        return _Near(
+            self._semantic_cache(settings), text, _key(call, request, model, frame), settings.ttl
+        )
+
+    def _semantic_cache(self, settings: SemanticCacheSettings) -> SemanticCache:
+        if settings.threshold not in self._semantic:
+            self._semantic[settings.threshold] = SemanticCache(
+                self._storage, threshold=settings.threshold, embed=self._embed
+            )
+        return self._semantic[settings.threshold]
+
+    @cached_property
+    def _embed(self) -> Embed:
+        return embedder(vectors_here())
+
+    async def aclose(self) -> None:
+        await self._storage.aclose()
+
+
+class _Near:
+    """The semantic cache, as far as one call is concerned."""
+
+    def __init__(
+        self, cache: SemanticCache, text: str, namespace: str, ttl_s: float | None
+    ) -> None:
+        self._cache = cache
+        self._text = text
+        self._namespace = namespace
+        self.ttl_s = ttl_s
+
+    async def lookup(self) -> Cached | None:
+        near = await self._cache.lookup(self._text, self._namespace)
+        return None if near is None else near.cached
+
+    async def store(self, made: Cached, ttl_s: float) -> None:
+        await self._cache.store(self._text, self._namespace, made, ttl_s)
+
+
+def _key(
+    call: Call,
+    request: ModelRequest,
+    model: ModelSettings,
+    messages: Sequence[Message] | None = None,
+) -> str:
+    feature = call.feature
+    pair = f"{feature.model}/{feature.prompt_name}@{feature.prompt_version}"
+    return cache_key(
+        messages=request.messages if messages is None else messages,
+        model_id=model.id,
+        params={**model.params, **call.params},
+        schema=request.response_schema,
+        tenant=call.tenant,
+        namespace=f"{feature.name}/{pair}",
+    )
