@@ -35,6 +35,7 @@ _SETUP = "The service is not set up correctly."
 _NO_ANSWER = "No answer could be given to this request."
 _TOO_LONG = "This request is too long."
 _CUT = "The answer was interrupted."
+_NOTHING_FOUND = "Nothing was found that answers this."
 _SPENT = "The spending limit has been reached."
 
 # fmt: off
@@ -64,6 +65,8 @@ FAILURES: dict[str, Strategy] = {
     "unsupported":         Strategy(0,    True,  False, False, "product_failure", _NO_ANSWER),
     "over_latency_budget": Strategy(0,    False, False, False, "product_failure", _BUSY),
     "guard_block":         Strategy(0,    False, False, False, "product_failure", _NO_ANSWER),
+    "retriever":           Strategy(0,    False, False, False, "infra_error",     _DOWN),
+    "no_documents":        Strategy(0,    False, False, False, "product_failure", _NOTHING_FOUND),
     "budget":              Strategy(0,    False, False, False, "budget_stop",     _SPENT),
     "policy":              Strategy(0,    False, False, False, "product_failure", _NO_ANSWER),
     "killed":              Strategy(0,    False, False, False, "cancelled",       _DOWN),

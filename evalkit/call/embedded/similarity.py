@@ -8,8 +8,10 @@ Okapi BM25 does (Robertson and Zaragoza 2009): what all groups share tells none 
 from __future__ import annotations
 
 import math
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Protocol
 
@@ -93,42 +95,73 @@ class Postings:
     ) -> None:
         self._features = features
         self._n = len(texts)
-        counted = [features(text) for text in texts]
-        held_by = Counter(feature for counts in counted for feature in counts)
-        self._rarity = {f: math.log((self._n + 1) / (n + 0.5)) for f, n in held_by.items()}
+        self._place: dict[str, int] = {}
+        places, counts, sizes = array("i"), array("d"), array("i")
+        lengths = np.zeros(self._n)
+        for number, text in enumerate(texts):
+            counted = features(text)
+            places.extend([self._place.setdefault(f, len(self._place)) for f in counted])
+            counts.extend(counted.values())
+            sizes.append(len(counted))
+            lengths[number] = sum(counted.values())
+        self._fill(np.array(places), np.array(counts), np.array(sizes, dtype=np.int64), lengths,
+                   length_share)  # fmt: skip
+
+    def _fill(
+        self,
+        places: NDArray[np.int32],
+        counts: Vector,
+        sizes: NDArray[np.int64],
+        lengths: Vector,
+        length_share: float,
+    ) -> None:
+        """Lay the texts of each feature side by side: feature f has starts[f]:starts[f + 1]."""
+        held_by = np.bincount(places, minlength=len(self._place))
+        rarities = {n: math.log((self._n + 1) / (n + 0.5)) for n in set(held_by.tolist())}
+        rarity = np.array([rarities[n] for n in held_by.tolist()])
+        weight = np.array([_weight(feature) for feature in self._place])
+        # Lists: taking single numbers out of arrays would be half of a query's time.
+        self._telling = [
+            (r * w) ** 2 for r, w in zip(rarity.tolist(), weight.tolist(), strict=True)
+        ]
         self._unseen = UNSEEN_WEIGHT * math.log((self._n + 1) / 1.5)
-        mean_length = sum(sum(c.values()) for c in counted) / max(self._n, 1) or 1.0
-        found: dict[str, list[tuple[int, float]]] = {}
-        for group, counts in enumerate(counted):
-            longer = 1 - length_share + length_share * sum(counts.values()) / mean_length
-            for feature, count in counts.items():
-                says = count * (SATURATION + 1) / (count + SATURATION * longer)
-                weight = says * self._rarity[feature] * _weight(feature)
-                found.setdefault(feature, []).append((group, weight))
-        self._weights = {
-            feature: (np.array([g for g, _ in pairs]), np.array([w for _, w in pairs]))
-            for feature, pairs in found.items()
-        }
+        self._starts = [0, *np.cumsum(held_by).tolist()]
+        order = np.argsort(places, kind="stable")
+        self._texts = np.repeat(np.arange(self._n), sizes)[order]
+        places, counts = places[order], counts[order]
+        mean_length = lengths.sum() / max(self._n, 1) or 1.0
+        longer = (1 - length_share + length_share * lengths / mean_length)[self._texts]
+        says = counts * (SATURATION + 1) / (counts + SATURATION * longer)
+        self._says = says * rarity[places] * weight[places]
 
     def similarities(self, text: str) -> Vector:
         scores = np.zeros(self._n)
         norm = 0.0
         for feature, count in self._features(text).items():
-            norm += (self._rarity.get(feature, self._unseen) * _weight(feature)) ** 2
-            if feature in self._weights:
-                groups, weights = self._weights[feature]
-                scores[groups] += weights * math.sqrt(min(count, 2.0))
+            at = self._place.get(feature)
+            if at is None:
+                norm += (self._unseen * _weight(feature)) ** 2
+                continue
+            norm += self._telling[at]
+            held = slice(self._starts[at], self._starts[at + 1])
+            scores[self._texts[held]] += self._says[held] * math.sqrt(min(count, 2.0))
         return scores / math.sqrt(norm) if norm else scores
 
-    def coverage(self, text: str) -> Vector:
-        """Per text, the share of what `text` says, by rarity, that stands in it, 0..1."""
-        found, asked = np.zeros(self._n), 0.0
+    def coverage(self, text: str, *, at_most: int) -> Vector:
+        """Per text, the share of what `text` says, by rarity, that stands in it, 0..1.
+
+        Of a long `text` the share of its `at_most` most telling features.
+        """
+        found, said = np.zeros(self._n), []
         for feature in self._features(text):
-            says = (self._rarity.get(feature, self._unseen) * _weight(feature)) ** 2
-            asked += says
-            if feature in self._weights:
-                found[self._weights[feature][0]] += says
-        return found / asked if asked else found
+            at = self._place.get(feature)
+            if at is None:
+                said.append((self._unseen * _weight(feature)) ** 2)
+                continue
+            said.append(self._telling[at])
+            found[self._texts[self._starts[at] : self._starts[at + 1]]] += said[-1]
+        asked = sum(sorted(said, reverse=True)[:at_most])
+        return np.minimum(found / asked, 1.0) if asked else found
 
 
 def _weight(feature: str) -> float:
@@ -147,11 +180,14 @@ def ngram_features(text: str) -> Features:
     return Counter(gram for word in _telling_words(text) for gram in _ngrams(word))
 
 
-def _ngrams(word: str) -> Iterator[str]:
+@lru_cache(maxsize=16_384)
+def _ngrams(word: str) -> tuple[str, ...]:
     padded = f"<{word}>"
-    for size in NGRAM_SIZES:
-        for start in range(len(padded) - size + 1):
-            yield padded[start : start + size]
+    return tuple(
+        padded[start : start + size]
+        for size in NGRAM_SIZES
+        for start in range(len(padded) - size + 1)
+    )
 
 
 def _telling_words(text: str) -> list[str]:

@@ -1,0 +1,39 @@
+"""Functions of the user's own that the configuration names as `module:function`."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from evalkit.errors import ConfigError
+
+
+def load_named(name: str) -> Any:
+    """What `module:attribute` names. Raises ConfigError when there is no such thing."""
+    module, _, attribute = name.partition(":")
+    try:
+        found: Any = import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{name!r} is not an importable module:function: {error}") from None
+    return found
+
+
+def load_function(name: str) -> Callable[..., Any]:
+    """The function that `module:function` names. Raises ConfigError when there is none."""
+    found = load_named(name)
+    if not callable(found):
+        raise ConfigError(f"{name!r} is not a function.")
+    return found  # type: ignore[no-any-return]
+
+
+async def call_function(function: Callable[..., Any], *args: Any, **named: Any) -> Any:
+    """The function's answer, whether it is async or not; one that is not runs in a thread."""
+    if inspect.iscoroutinefunction(function):
+        return await function(*args, **named)
+    answer = await asyncio.to_thread(function, *args, **named)
+    return await answer if inspect.isawaitable(answer) else answer
