@@ -1,6 +1,6 @@
 """`execute()`: one call to one feature, the same for production and for evaluation.
 
-It reads top to bottom like the whiteboard: flag, guard, prompt, count, cache, budget,
+It reads top to bottom like the whiteboard: flag, policy, guard, prompt, count, cache, budget,
 route, attempt, validate, review, log. Settings and the sink of call records are handed
 in; nothing here knows of scores, stores or gates. It never raises for what a model or
 a provider did: the result says so.
@@ -29,10 +29,12 @@ from evalkit.call.cache import Cached, ResponseCache
 from evalkit.call.cache_storage import open_cache
 from evalkit.call.context import trim
 from evalkit.call.failures import FAILURES
+from evalkit.call.flags import Flags, FlagSource
 from evalkit.call.guards import Guard, redact_record
 from evalkit.call.kept_answers import KeptAnswers
 from evalkit.call.ledger import Hold, Ledger, has_caps
 from evalkit.call.limits import ProviderGate
+from evalkit.call.policy import check as check_policy
 from evalkit.call.prompts import PromptRegistry
 from evalkit.call.providers import LazyProviders
 from evalkit.call.providers.base import Provider
@@ -68,6 +70,7 @@ class Orchestrator:
         sink: Sink | None = None,
         clock: Clock | None = None,
         cache: ResponseCache | None = None,
+        flags: FlagSource | None = None,
     ) -> None:
         self.settings = settings
         self.prompts = PromptRegistry(settings.root)
@@ -77,6 +80,7 @@ class Orchestrator:
         self._sink = sink
         self._clock = clock or Clock()
         self._given_cache = cache
+        self._flags = flags or Flags(settings, self._clock)
         self._gates: dict[str, ProviderGate] = {}
         self._changed: dict[tuple[Any, ...], FeatureSettings] = {}
         self._schemas: dict[Path, tuple[Mapping[str, Any], Validate]] = {}
@@ -161,6 +165,8 @@ class Orchestrator:
         try:
             with call.stages("flag"):
                 self._check_flag(call)
+            with call.stages("policy"):
+                self._check_policy(call, tools)
             with call.stages("guard_in"):
                 self._guard_input(call)
             with call.stages("prompt"):
@@ -289,13 +295,22 @@ class Orchestrator:
         return self._changed[key]
 
     def _check_flag(self, call: Call) -> None:
+        """Let the feature's flag turn it off, or give this user its own model or prompt."""
         flag = call.feature.flag
         if flag is None:
             return
-        enabled = self.settings.flags.get(flag, True)
-        call.flag_variant = "on" if enabled else "off"
-        if not enabled:
+        variant = self._flags.variant(flag, user_id=call.user_id)
+        call.flag_variant = variant.arm
+        if not variant.enabled:
             raise CallError("killed", f"flag {flag} is off")
+        if variant.model is not None or variant.prompt is not None:
+            changes = {} if variant.model is None else {"model": variant.model}
+            call.feature = _with_changes(call.feature, changes, variant.prompt)
+
+    def _check_policy(self, call: Call, tools: Sequence[Mapping[str, Any]]) -> None:
+        """Refuse tools and tiers that the feature has not declared; who evaluates may ask any."""
+        model = None if call.pinned else self._model(call.feature.model, call.feature)
+        check_policy(call.feature, tools=map(_tool_name, tools), model=model)
 
     def _guard_input(self, call: Call) -> None:
         """Replace or refuse what may not leave; from here on only the guarded input is used."""
@@ -439,6 +454,7 @@ class Orchestrator:
                     validate=validate,
                     rules=[self._rule(name) for name in feature.rules],
                     guard=self._guard if feature.guard else None,
+                    allow_tool=lambda name: check_policy(feature, tools=(name,)),
                 )
                 asked = self._with_canary(call, request)
                 found = await find_answer(
@@ -614,6 +630,12 @@ PINNED: Mapping[str, Any] = {
 
 REFUSED = frozenset({"budget", "killed", "refusal", "guard_block", "policy"})
 """Kinds of failure in which nothing broke: the answer is no."""
+
+
+def _tool_name(tool: Mapping[str, Any]) -> str:
+    """A tool's name, as the wires write it: {"name": …} or {"function": {"name": …}}."""
+    function = tool.get("function")
+    return str((function if isinstance(function, Mapping) else tool).get("name", ""))
 
 
 def _with_changes(

@@ -104,7 +104,7 @@ async def test_a_good_answer_comes_back_parsed_and_is_recorded(tmp_path: Path) -
     assert record.cost_usd == pytest.approx(0.00012)
     assert record.schema_ok is True
     assert list(record.stage_ms) == [
-        "flag", "guard_in", "prompt", "count", "budget", "route", "attempt", "guard_out",
+        "flag", "policy", "guard_in", "prompt", "count", "budget", "route", "attempt", "guard_out",
         "validate", "review",
     ]  # fmt: skip
     assert record.output == GOOD

@@ -13,13 +13,14 @@ import pytest
 from evalkit.call.review import ReviewQueue
 from evalkit.config import (
     BudgetSettings,
+    FlagSettings,
     GuardSettings,
     RetentionSettings,
     SemanticCacheSettings,
     SpendCap,
 )
 from evalkit.errors import CallError
-from evalkit.records import Event, Finish, ModelRequest, TextDelta, Usage
+from evalkit.records import Event, Finish, ModelRequest, TextDelta, ToolCall, Usage
 from tests.call.scripted import Scripted, answer
 from tests.call.test_orchestrator import GOOD, Project
 
@@ -173,6 +174,47 @@ async def test_a_pinned_call_is_never_cached_nor_helped(tmp_path: Path) -> None:
 
     assert result.status == "error"
     assert project.two.asked == []
+
+
+# --- flags and policy -----------------------------------------------------------------
+
+
+async def test_a_flag_gives_its_share_of_users_another_model_and_says_so(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer(BILLING)], [answer(DELIVERY)]).change(flag="new-model")
+    flag = FlagSettings(name="new-model", share=0.5, model="spare")
+    configured(project, flags={"new-model": flag})
+    orchestrator = project.orchestrator()
+
+    results = [await orchestrator.execute("classify", "x", user_id=f"u-{n}") for n in range(40)]
+    again = await orchestrator.execute("classify", "x", user_id="u-0")
+
+    arms = {(r.record.flag_variant, r.record.served_model) for r in results}
+    assert arms == {("treatment", "spare"), ("control", "small")}
+    assert again.record.flag_variant == results[0].record.flag_variant
+
+
+async def test_an_undeclared_tool_is_refused_without_a_request(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer(GOOD)]).change(tools=("search",))
+
+    result = await project.execute(tools=[{"name": "delete_account"}])
+
+    assert result.status == "refused"
+    assert result.error_kind == "policy"
+    assert project.one.asked == []
+
+
+async def test_a_tool_call_that_nobody_allowed_is_refused(tmp_path: Path) -> None:
+    finish = Finish(
+        finish_reason="tool_calls",
+        usage=Usage(),
+        served_model=None,
+        tool_calls=(ToolCall(id="1", name="delete_account", arguments="{}"),),
+    )
+    project = Project(tmp_path, [(finish,)]).change(tools=("search",), output_schema=None)
+
+    result = await project.execute(tools=[{"name": "search"}])
+
+    assert result.error_kind == "policy"
 
 
 # --- caps ---------------------------------------------------------------------------
