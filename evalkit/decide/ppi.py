@@ -180,19 +180,30 @@ def _tuned(people: Floats, judged: Floats, rest: Floats) -> float:
 def _weighted(
     f: Floats, y: Floats, labelled: NDArray[np.bool_], chance: Floats, fixed: float | None
 ) -> tuple[float, float, float, float]:
-    """The same by inverse probability: mean(lambda f + (Y - lambda f) labelled / chance)."""
+    """The same by inverse probability: mean(lambda f) + weighted mean of (Y - lambda f).
+
+    Zrnic & Candès divide the last sum by N; dividing by the sum of weights (Hájek) takes out
+    how many happened to be drawn, and with it what a judge's bias would add to the noise.
+    """
     pull = np.where(labelled, 1 / chance, 0.0)
-    people = np.where(labelled, y, 0.0) * pull
-    judged = f * (pull - 1)
-    alone = float(people.var(ddof=1)) / len(f)
+    pull *= len(f) / pull.sum()
+    people = np.where(labelled, y, 0.0)
+    mean_people, mean_judged = (float(pull @ x) / len(f) for x in (people, f))
+    apart = pull * (people - mean_people)
+    bend = pull * (f - mean_judged) - (f - f.mean())
+    spread = float(bend.var(ddof=1))
     if fixed is None:
-        spread = float(judged.var(ddof=1))
-        shared = float(np.cov(people, judged)[0, 1])
+        shared = float(np.cov(apart, bend)[0, 1])
         weight = min(max(shared / spread, 0.0), 1.0) if spread > SAME**2 else 0.0
     else:
         weight = fixed
-    terms = people - weight * judged
-    return float(terms.mean()), float(terms.var(ddof=1)) / len(f), weight, alone
+    estimate = mean_people - weight * (mean_judged - float(f.mean()))
+    effective = float(pull.sum() ** 2 / (pull**2).sum())
+    fewer = effective / max(effective - (2 if fixed is None else 1), 1.0)
+    variance, alone = (
+        float(terms.var(ddof=1)) / len(f) * fewer for terms in (apart - weight * bend, apart)
+    )
+    return estimate, variance, weight, alone
 
 
 def _unmeasurable(n: int, n_labelled: int, reason: str) -> Powered:

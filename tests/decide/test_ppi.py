@@ -67,7 +67,7 @@ def test_a_useless_judge_leaves_the_t_interval_of_the_labels() -> None:
     )
 
 
-def test_unequal_chances_follow_the_inverse_probability_formula() -> None:
+def test_unequal_chances_follow_the_weighted_formula() -> None:
     generator = np.random.default_rng(5)
     judge, truth = labelled_prefix(5, 600, 600)
     chance = generator.uniform(0.05, 0.4, 600)
@@ -75,12 +75,30 @@ def test_unequal_chances_follow_the_inverse_probability_formula() -> None:
 
     seen = powered_mean(judge, human, inclusion=chance, judge_weight=0.7)
 
-    rest = sum(
-        (y - 0.7 * f) / pi
+    drawn = [
+        (y - 0.7 * f, 1 / pi)
         for y, f, pi in zip(human, judge, chance, strict=True)
         if not math.isnan(y)
-    )
-    assert seen.estimate == pytest.approx((0.7 * judge).mean() + rest / 600, abs=1e-9)
+    ]
+    rest = sum(e * w for e, w in drawn) / sum(w for _, w in drawn)
+    assert seen.estimate == pytest.approx((0.7 * judge).mean() + rest, abs=1e-9)
+
+
+def test_equal_chances_said_case_by_case_are_equal_chances() -> None:
+    judge, human = labelled_prefix(11, 300, 60)
+
+    assert powered_mean(judge, human, inclusion=np.full(300, 0.2)) == powered_mean(judge, human)
+
+
+def test_nearly_equal_chances_are_nearly_the_same_answer() -> None:
+    judge, human = labelled_prefix(12, 2_000, 400)
+    chance = np.full(2_000, 0.2)
+    chance[::2] += 1e-6
+
+    even, uneven = powered_mean(judge, human), powered_mean(judge, human, inclusion=chance)
+
+    assert uneven.estimate == pytest.approx(even.estimate, abs=1e-3)
+    assert uneven.se == pytest.approx(even.se, rel=0.03)
 
 
 @pytest.mark.parametrize("unequal", [False, True])
