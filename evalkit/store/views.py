@@ -29,6 +29,7 @@ from evalkit.store.runs import RunWriter, read_manifest, run_folder
 from evalkit.store.schema import TABLES, arrow_schema
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 __all__ = ["Baselines", "Engine", "RunWriter", "Store", "open_store"]
@@ -178,6 +179,11 @@ class Store:
         """Rows of one SELECT over the views runs, calls, scores, labels, verdicts."""
         with self.engine(query) as engine:
             return engine.rows(query, params)
+
+    def df(self, query: str, params: Params = ()) -> pd.DataFrame:
+        """The same as a pandas DataFrame, for a notebook."""
+        with self.engine(query) as engine:
+            return engine.arrow(query, params).to_pandas()
 
     def engine(self, query: str) -> Engine:
         """An engine with the views that `query` names; all of them when it names none.

@@ -520,3 +520,10 @@ def test_a_view_added_later_is_seen_by_the_next_query(tmp_path: Path) -> None:
 
 def test_a_score_row_as_made_here_is_a_row_of_the_view() -> None:
     assert set(as_json(score())) == {column.name for column in TABLES["scores"]}
+
+
+def test_rows_come_as_a_data_frame_too(store: Store) -> None:
+    frame = store.df("SELECT run_id, status FROM runs")
+
+    assert list(frame.columns) == ["run_id", "status"]
+    assert len(frame) == 0
