@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from evalkit.call.budget import Budget
 from evalkit.call.orchestrator import Orchestrator
 from evalkit.call.providers.recorded import NotRecorded, Recording, was_streamed
 from evalkit.errors import ConfigError
 from evalkit.records import CallRecord, CallResult, Json, Pair
-from evalkit.settings import BudgetSettings, FeatureSettings, FlagSettings, Price, Settings
+from evalkit.settings import BudgetSettings, FeatureSettings, FlagSettings, Settings, SpendCap
 
 DECISIONS = (
     "status", "error_kind", "served_model", "finish_reason", "output", "schema_ok", "repaired",
@@ -26,8 +25,7 @@ DECISIONS = (
 """Fields of a record that say what the call path decided, beside its attempts."""
 FROM_CACHE = ("status", "error_kind", "served_model", "output")
 """Those that mean the same when a cache gave the answer and when a model does."""
-REFUSED_BY_BUDGET = "budget"
-ANY_PRICE = Price(input=1.0, output=1.0)
+NOTHING_LEFT = BudgetSettings(total=SpendCap(day_calls=0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,14 +136,11 @@ def _as_it_was(
         on_failure="error" if record.status in {"error", "refused"} else feature.on_failure,
     )
     flag = FlagSettings(name="recorded", enabled=record.error_kind != "killed")
-    models = settings.models
-    if record.error_kind == REFUSED_BY_BUDGET:
-        models = {k: replace(m, price=m.price or ANY_PRICE) for k, m in models.items()}
     return replace(
         _with_feature(settings, feature, folder),
         flags={"recorded": flag},
         flags_file=None,
-        models=models,
+        budgets=NOTHING_LEFT if record.error_kind == "budget" else BudgetSettings(),
         providers={k: replace(p, rpm=None, tpm=None) for k, p in settings.providers.items()},
     )
 
@@ -173,8 +168,6 @@ def _asked(record: CallRecord) -> dict[str, Any]:
     }
     if was_streamed(record):
         asked["emit"] = _ignore
-    if record.error_kind == REFUSED_BY_BUDGET:
-        asked["budget"] = Budget(limit_usd=0.0)
     return asked
 
 
