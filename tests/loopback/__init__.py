@@ -1,8 +1,8 @@
 """A scripted model provider on 127.0.0.1, for tests, drills and benchmarks.
 
 It speaks OpenAI chat completions (`/v1/chat/completions`), Anthropic messages
-(`/v1/messages`) and a plain JSON application (any other path), answers from the
-request's own schema, and misbehaves on request:
+(`/v1/messages`), the batch endpoints of both, and a plain JSON application (any other
+path), answers from the request's own schema, and misbehaves on request:
 
     with Loopback(delay_ms=50) as server:
         server.script(Rule(Behaviour(status=429, headers={"retry-after": "1"}), times=1))

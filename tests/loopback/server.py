@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.loopback import wires
+from tests.loopback.batches import BatchServer
 from tests.loopback.behaviour import CASE_HEADER, CASE_IN_BODY, Behaviour, Request, Rule
 
 Answer = Callable[[Request], Any]
@@ -80,6 +81,7 @@ class Loopback:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._healthy = Behaviour()
+        self.batches = BatchServer(self._line_of_a_batch)
         self.script(*rules)
 
     @property
@@ -137,11 +139,14 @@ class Loopback:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def behaviour_for(self, request: Request) -> Behaviour:
+        batched = self.batches.takes(request)
         if self._rules:
             age_s = time.monotonic() - self._script_time
             for rule in self._rules:
-                if rule.takes(request, age_s):
+                if (rule.path is not None or not batched) and rule.takes(request, age_s):
                     return rule.behaviour
+        if batched:
+            return self.batches.answer(request)
         if self._answer is None:
             return self._healthy
         answer = self._answer(request)
@@ -155,12 +160,20 @@ class Loopback:
         stats.max_in_flight = max(stats.max_in_flight, stats.in_flight)
         stats.requests += 1
         stats.by_path[request.path] += 1
+        if not self.batches.takes(request):
+            self._count_case(request)
+        if self.requests.maxlen:
+            self.requests.append(request)
+
+    def _count_case(self, request: Request) -> None:
         found = CASE_HEADER.search(request.head) or self._case.search(request.body)
         if found is not None:
             request.case = found[1].decode("utf-8", "replace")
-            stats.by_case[request.case] += 1
-        if self.requests.maxlen:
-            self.requests.append(request)
+            self.stats.by_case[request.case] += 1
+
+    def _line_of_a_batch(self, request: Request) -> Behaviour:
+        self._count_case(request)
+        return self.behaviour_for(request)
 
     def control(self, request: Request) -> bytes | None:
         """Answer `/stats`, `/reset` and `/script`; None for a provider's own paths."""

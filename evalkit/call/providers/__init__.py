@@ -17,11 +17,13 @@ WIRES: dict[str, tuple[str, str]] = {
     "http": ("evalkit.call.providers.http", "HttpProvider"),
 }
 """Wire -> (module, class); a module is imported when the first provider of its wire is built."""
+BATCH = ("evalkit.call.batch", "BatchProvider")
+"""Of any provider with `options = { batch = true }`."""
 
 
 def build_provider(settings: ProviderSettings) -> Provider:
     """The provider that `settings.wire` names. Raises ConfigError for a missing key or extra."""
-    module, name = WIRES[settings.wire]
+    module, name = BATCH if settings.options.get("batch") else WIRES[settings.wire]
     build = cast("Callable[[ProviderSettings], Provider]", getattr(import_module(module), name))
     return build(settings)
 

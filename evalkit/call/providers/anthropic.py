@@ -77,7 +77,7 @@ class AnthropicProvider:
         self._constrains = Remembered(partial(is_closed, refused=UNCONSTRAINED, all_required=False))
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Event, None]:
-        body = self._body(request)
+        body = self.body(request)
         with await self._http.post(write_json(body)) as reply:
             reading = _Reading(reply.secrets, answer_tool=body.get("tool_choice") is FORCED)
             if not reply.is_events(asked=request.stream):
@@ -94,10 +94,17 @@ class AnthropicProvider:
             for last in reading.end():
                 yield last
 
+    def events(
+        self, body: Mapping[str, Any], reply: Any, *, secrets: tuple[str, ...]
+    ) -> Iterator[Event]:
+        """The events of a whole reply to `body`, whichever way it came."""
+        return _Reading(secrets, answer_tool=body.get("tool_choice") is FORCED).whole(reply)
+
     async def aclose(self) -> None:
         await self._http.aclose()
 
-    def _body(self, request: ModelRequest) -> dict[str, Any]:
+    def body(self, request: ModelRequest) -> dict[str, Any]:
+        """The request as this wire has it; a line of a batch file has the same."""
         system, messages = split_system(request.messages)
         body: dict[str, Any] = {
             **request.params,

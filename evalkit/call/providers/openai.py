@@ -69,7 +69,7 @@ class OpenAIProvider:
         )
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Event, None]:
-        with await self._http.post(write_json(self._body(request))) as reply:
+        with await self._http.post(write_json(self.body(request))) as reply:
             reading = _Reading(reply.secrets)
             if not reply.is_events(asked=request.stream):
                 for event in reading.whole(await reply.json()):
@@ -85,10 +85,17 @@ class OpenAIProvider:
             for last in reading.end():
                 yield last
 
+    def events(
+        self, body: Mapping[str, Any], reply: Any, *, secrets: tuple[str, ...]
+    ) -> Iterator[Event]:
+        """The events of a whole reply to `body`, whichever way it came."""
+        return _Reading(secrets).whole(reply)
+
     async def aclose(self) -> None:
         await self._http.aclose()
 
-    def _body(self, request: ModelRequest) -> dict[str, Any]:
+    def body(self, request: ModelRequest) -> dict[str, Any]:
+        """The request as this wire has it; a line of a batch file has the same."""
         body: dict[str, Any] = {
             **request.params,
             "model": request.model_id,

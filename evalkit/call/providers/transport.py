@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 MAX_REPLY_BYTES = 16_000_000
 MAX_ERROR_BYTES = 65_536
+MAX_FILE_BYTES = 2_000_000_000
+"""Of a file of results that is read line by line."""
 KEEP_ALIVE_S = 15.0
 DRAIN_S = 0.1
 """How long the end of a stream is waited for, so that its connection can be used again."""
@@ -65,10 +67,22 @@ class HttpTransport:
         Raises CallError for any other status and for what goes wrong on the way. Close the
         reply (`with`): what was not read to its end takes its connection along.
         """
+        return await self._send("POST", self.url, body, None)
+
+    async def send(
+        self, method: str, path: str, body: bytes | None = None, *, content_type: str | None = None
+    ) -> Reply:
+        """The same for any method and a path below the URL."""
+        headers = None if content_type is None else {"content-type": content_type}
+        return await self._send(method, self.url + path, body, headers)
+
+    async def _send(
+        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str] | None
+    ) -> Reply:
         session = self._opened()
         try:
-            response = await session.post(
-                self.url, data=body, allow_redirects=False, proxy=self._proxy
+            response = await session.request(
+                method, url, data=body, headers=headers, allow_redirects=False, proxy=self._proxy
             )
         except self._failures as error:
             raise self._unsent(error) from None
@@ -143,7 +157,7 @@ class HttpTransport:
 class Reply:
     """A reply with status 200 whose body is still to be read, once."""
 
-    __slots__ = ("_decoder", "_failures", "_response", "_size", "secrets")
+    __slots__ = ("_decoder", "_failures", "_most", "_response", "_size", "secrets")
 
     def __init__(
         self,
@@ -155,6 +169,7 @@ class Reply:
         self._failures = failures
         self._decoder = EventDecoder()
         self._size = 0
+        self._most = MAX_REPLY_BYTES
         self.secrets = secrets
 
     def __enter__(self) -> Reply:
@@ -182,6 +197,19 @@ class Reply:
         """The events that came since last asked, none at times; None after the last."""
         chunk = await self._chunk()
         return self._decoder.feed(chunk) if chunk else None
+
+    async def lines(self) -> AsyncGenerator[bytes, None]:
+        """The lines of a file, which may be longer than any other reply."""
+        self._most = MAX_FILE_BYTES
+        rest = b""
+        while chunk := await self._chunk():
+            *whole, rest = (rest + chunk).split(b"\n")
+            for line in whole:
+                yield line
+            if len(rest) > MAX_REPLY_BYTES:
+                raise CallError("too_large", f"a line passed {MAX_REPLY_BYTES:,} bytes")
+        if rest:
+            yield rest
 
     async def drain(self) -> None:
         """Wait shortly for the end of a body that has nothing more to say."""
@@ -214,8 +242,8 @@ class Reply:
         except self._failures as error:
             raise CallError("stream_cut", f"the reply was cut: {type(error).__name__}") from None
         self._size += len(chunk)
-        if self._size > MAX_REPLY_BYTES:
-            raise CallError("too_large", f"the reply passed {MAX_REPLY_BYTES:,} bytes")
+        if self._size > self._most:
+            raise CallError("too_large", f"the reply passed {self._most:,} bytes")
         return chunk
 
 
