@@ -139,7 +139,9 @@ def _check_feature(feature: FeatureSettings, settings: Settings, names: Names) -
         )
     if feature.routes and feature.tagger is None:
         problem = f"{here}.routes has no tagger that says the kind of a query"
-        yield Fault((*place, "routes"), problem, 'Add tagger = "module:function"')
+        fix = 'Add tagger = "module:function", or a .jsonl file of examples'
+        yield Fault((*place, "routes"), problem, fix)
+    yield from _check_content(place, feature, settings)
     if feature.ttft_ms is not None and feature.ttft_ms > feature.max_latency_ms:
         problem = f"{here}.ttft_ms is more than max_latency_ms {feature.max_latency_ms:g}"
         yield Fault((*place, "ttft_ms"), problem, "Lower it")
@@ -150,6 +152,17 @@ def _check_feature(feature: FeatureSettings, settings: Settings, names: Names) -
     if feature.flag is not None and feature.flag not in names.flags and not settings.flags_file:
         problem = f'{here}.flag: there is no flag "{feature.flag}"'
         yield Fault((*place, "flag"), problem, f"Add {feature.flag} = true under [flags]")
+
+
+def _check_content(place: Place, feature: FeatureSettings, settings: Settings) -> Iterator[Fault]:
+    """Examples and documents that a feature names by their path."""
+    if feature.tagger is not None and ":" not in feature.tagger:
+        yield from _check_file((*place, "tagger"), settings.root / feature.tagger)
+    if feature.retriever is not None and ":" not in feature.retriever:
+        folder = settings.root / feature.retriever
+        if not folder.is_dir():
+            problem = f"{label((*place, 'retriever'))}: there is no folder {folder}"
+            yield Fault((*place, "retriever"), problem, "Correct the path")
 
 
 def _check_use(
@@ -179,7 +192,8 @@ def _models_of(feature: FeatureSettings) -> Iterator[tuple[Place, str]]:
     for number, name in enumerate(feature.fallbacks):
         yield ("fallbacks", number), name
     for kind, name in feature.routes.items():
-        yield ("routes", kind), name
+        if not name.startswith("call:"):
+            yield ("routes", kind), name
 
 
 # --- secrets -----------------------------------------------------------------------

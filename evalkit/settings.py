@@ -103,8 +103,9 @@ class FeatureSettings:
     escalate_below: float | None = None
     """Confidence below which the next model is asked."""
     routes: Mapping[str, str] = field(default_factory=dict)
-    """Kind of query -> model; `tagger` says the kind."""
+    """Kind of query -> model, or call:module:function; `tagger` says the kind."""
     tagger: str | None = None
+    """module:function, or a .jsonl file of examples."""
     input_schema: Path | None = None
     output_schema: Path | None = None
     rules: tuple[str, ...] = ()
@@ -135,6 +136,7 @@ class FeatureSettings:
     """never | always | rule:module:function"""
     flag: str | None = None
     retriever: str | None = None
+    """A folder of documents, or module:name."""
     sources: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
     guard: bool = True
@@ -161,6 +163,8 @@ class GateSettings:
     tolerance: float = 0.0
     max_drop: float = 0.05
     min_coverage: float = 0.95
+    min_agreement: float = 0.4
+    """Chance-corrected agreement with people's labels below which a judge does not gate."""
     strict: bool = False
     default_branch: str = "main"
 

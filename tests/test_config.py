@@ -62,6 +62,21 @@ Problems = Callable[[str], list[str]]
 # --- what is read ------------------------------------------------------------------
 
 
+def test_a_route_may_be_a_function_that_answers_without_a_model(load: Load) -> None:
+    feature = """
+tagger = "my_app:kind_of"
+routes = { password-reset = "call:my_app:reset_link", other = "small" }
+retriever = "my_app.search:find"
+"""
+
+    settings = load(SMALL + feature)
+
+    assert settings.features["sort"].routes == {
+        "password-reset": "call:my_app:reset_link",
+        "other": "small",
+    }
+
+
 def test_every_key_of_the_documentation_is_read(tmp_path: Path) -> None:
     (tmp_path / "schemas").mkdir()
     (tmp_path / "schemas" / "ticket.json").write_text("{}")
@@ -243,8 +258,16 @@ def test_costs_count_cached_tokens_apart_and_are_none_where_unknown() -> None:
             "routes = { short = 'small' }",
             (
                 "features.sort.routes has no tagger that says the kind of a query. "
-                'Add tagger = "module:function".'
+                'Add tagger = "module:function", or a .jsonl file of examples.'
             ),
+        ),
+        (
+            "tagger = 'kinds.jsonl'",
+            "features.sort.tagger: there is no file {root}/kinds.jsonl. Correct the path.",
+        ),
+        (
+            "retriever = 'help'",
+            "features.sort.retriever: there is no folder {root}/help. Correct the path.",
         ),
         (
             "retries = 2.5",
