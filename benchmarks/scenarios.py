@@ -180,8 +180,13 @@ def twenty_pairs(generator: np.random.Generator, *, drop: float) -> Outcomes:
     return {"caught": adjusted[0] < ALPHA, "false alarm": min(adjusted[1:]) < ALPHA}
 
 
-def judge_moved(generator: np.random.Generator, *, true_drop: float) -> Outcomes:
-    """The judge is 10 points kinder to the old version; people labelled 50 of 400 on both."""
+def judge_moved(
+    generator: np.random.Generator, *, true_drop: float, unequal: bool = False
+) -> Outcomes:
+    """The judge is 10 points kinder to the old version; people labelled 50 of 400 on both.
+
+    `unequal`: every other case had four times the chance to be labelled.
+    """
     n, labelled = 400, 50
     truth = passes(generator, n, k_b=1, k_c=1, rate=0.8, drop=true_drop)
 
@@ -190,9 +195,14 @@ def judge_moved(generator: np.random.Generator, *, true_drop: float) -> Outcomes
         return np.asarray((0.15 + 0.7 * scores[:, 0] + bias + noise).clip(0, 1))
 
     d_judge = judged(truth.candidate, -0.1) - judged(truth.baseline, 0.0)
-    d_people = truth.d.copy()
-    d_people[labelled:] = math.nan
-    powered, alone = powered_mean(d_judge, d_people), compare(d_people[:labelled])
+    d_people, chance = truth.d.copy(), None
+    if unequal:
+        chance = np.where(np.arange(n) % 2, 0.4, 1.6) * labelled / n
+        d_people[generator.random(n) >= chance] = math.nan
+    else:
+        d_people[labelled:] = math.nan
+    powered = powered_mean(d_judge, d_people, inclusion=chance)
+    alone = compare(d_people[~np.isnan(d_people)])
     judge_only = compare(d_judge.clip(-1, 1))
     assert powered.ci is not None
     assert powered.p_value is not None
@@ -362,4 +372,6 @@ CELLS: list[Cell] = [
          (Bound("regression", at_least=0.95), USED)),
     Cell("some cases better, as many worse", "60 cases, 10 trials", trials_as_cases,
          {"spread": 1.0}, (LEVEL, Bound("blocks by t on all rows"))),
+    Cell("judge moves, labels drawn unequally", "about 50 labels", judge_moved,
+         {"true_drop": 0.0, "unequal": True}, (LEVEL, COVERAGE)),
 ]  # fmt: skip
