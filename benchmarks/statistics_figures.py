@@ -59,12 +59,15 @@ def prompt_versions(out: Path) -> None:
     )  # fmt: skip
     chart.axis_x([(t, f"{t:+d}" if t else "0") for t in range(-6, 7, 2)], "points of 100")
     chart.vertical(0, INK, dashed=False)
-    chart.vertical(-5, RED, "max_drop")
+    chart.vertical(-5, RED, "max_drop 5")
+    chart.vertical(-2, RED, "max_drop 2")
     for height, version in ((2, "concise"), (1, "verbose")):
         both = [case for case in scores["plain"] if case in scores[version]]
         base = np.array([scores["plain"][case] for case in both])
-        seen = compare(np.array([scores[version][case] for case in both]) - base)
+        d = np.array([scores[version][case] for case in both]) - base
+        seen, finer = compare(d), compare(d, max_drop=0.02)
         said(f"plain -> {version} (baseline mean {100 * base.mean():.1f})", seen)
+        print(f"  cases to exclude a drop of 2 points: {finer.cases_needed}")
         assert seen.ci is not None
         assert seen.delta is not None
         low, high = (100 * end for end in seen.ci)
