@@ -162,6 +162,8 @@ class _Asking:
         if tried.cut:
             call.route_reason = f"left out: {', '.join(tried.cut)}"
         text = tried.reply.text if tried.reply is not None else None
+        if text is not None and tried.error is None:
+            call.replies[len(call.attempts) - 1] = text
         if self._shown is not None:
             call.resumed, text = self._shown.resumed, self._shown.text or None
         answer = Answer(target=tried.target, reply=tried.reply, text=text, error=tried.error)

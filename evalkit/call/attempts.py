@@ -342,7 +342,7 @@ def _recorded(
         cached_prompt_tokens=usage.cached_prompt_tokens,
         cost_usd=_cost_usd(target.model, usage, error),
         max_tokens=request.max_tokens,
-        reply=reply.text if reply else None,
+        reply=reply.text if reply and error else None,
     )
 
 

@@ -90,6 +90,8 @@ class Call:
     rendered: Rendered | None = None
     params: dict[str, Any] = field(default_factory=dict)
     attempts: list[Attempt] = field(default_factory=list)
+    replies: dict[int, str] = field(default_factory=dict)
+    """Usable replies by the place of their attempt; which of them is the answer shows later."""
     answered_by: ModelSettings | None = None
     status: CallStatus = "ok"
     error_kind: str | None = None
@@ -107,6 +109,8 @@ class Call:
     escalated: bool = False
     cache_kind: str | None = None
     guard_events: tuple[str, ...] = ()
+    retrieved_ids: tuple[str, ...] = ()
+    index_version: str | None = None
     redactions: int = 0
 
     def __post_init__(self) -> None:
@@ -159,7 +163,7 @@ class Call:
             cache_kind=self.cache_kind,
             tool_calls=self.tool_calls,
             user_feedback=None,
-            attempts=tuple(self._without_the_answer(attempt) for attempt in attempts),
+            attempts=self._with_replies(),
             retries=max(0, len(attempts) - 1),
             resumed=self.resumed,
             escalated=self.escalated,
@@ -167,7 +171,7 @@ class Call:
             repaired=self.repaired,
             schema_ok=self.schema_ok,
             guard_events=self.guard_events,
-            retrieved_ids=document_ids(self.input),
+            retrieved_ids=self.retrieved_ids or document_ids(self.input),
             route_reason=self.route_reason,
             stage_ms=self.stages.ms,
             quality={},
@@ -176,11 +180,13 @@ class Call:
             output=self.output,
         )
 
-    def _without_the_answer(self, attempt: Attempt) -> Attempt:
-        """An attempt as it is recorded: a text that `output` holds is not kept twice."""
-        if attempt.reply is None or attempt.reply != self.output:
-            return attempt
-        return replace(attempt, reply=None)
+    def _with_replies(self) -> tuple[Attempt, ...]:
+        """The attempts, each with a reply that is not the answer; that one is in `output`."""
+        attempts = list(self.attempts)
+        for position, text in self.replies.items():
+            if text != self.output:
+                attempts[position] = replace(attempts[position], reply=text)
+        return tuple(attempts)
 
     def _served(self, last: Attempt | None) -> str | None:
         """The configured model that answered, with the provider's own name where it differs."""

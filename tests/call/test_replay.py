@@ -325,3 +325,40 @@ async def test_another_pair_is_asked_for_real(tmp_path: Path) -> None:
 
 def delivery(input: Mapping[str, Any]) -> str:
     return '{"label": "delivery"}'
+
+
+# --- what a record keeps for a replay ------------------------------------------------
+
+
+async def test_a_record_keeps_the_replies_that_were_not_the_answer(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+
+    record = await recorded(settings, [answer(BAD), answer('{"la', "length"), answer(GOOD)])
+
+    assert [one.reply for one in record.attempts] == [BAD, '{"la', None]
+    assert record.output == GOOD
+
+
+async def test_an_answer_replaced_by_a_degraded_one_is_kept(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, on_failure="text:Call us.", retries=0)
+
+    record = await recorded(settings, [answer(BAD)])
+
+    assert (record.output, record.attempts[0].reply) == ("Call us.", BAD)
+
+
+async def test_what_was_redacted_before_the_write_replays(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    settings = replace(settings, retention=RetentionSettings(redact=True))
+    schema = {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"]}
+    (tmp_path / "label.schema.json").write_text(json.dumps(schema), encoding="utf-8")
+    mail = "jane.doe@example.com"
+    steps = [answer(f'{{"name": "{mail}"}}'), answer(f'{{"label": "write to {mail}"}}')]
+
+    record = stored(await recorded(settings, steps), tmp_path)
+    again = await replay(record, settings)
+
+    assert mail not in str(record)
+    assert record.attempts[0].reply is not None
+    assert again.differences == ()
+    assert again.notes == ("2 places were redacted: the replay sees what was written",)
