@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from evalkit.decide.pairing import Cases
+from evalkit.decide.ppi import Powered
 from evalkit.decide.rows import Group, Source
 from evalkit.decide.stats import Paired
 from evalkit.decide.trials import Split
@@ -95,6 +96,8 @@ class Comparison:
     """The same with every missing score as bad for the candidate as can be; None when
     none is missing."""
     split: Split | None
+    powered: Powered | None = None
+    """People's labels and the judge put together; None where `paired` is the judge's alone."""
     slice_gates: bool = False
     """Whether a drop in this slice fails the build, as one over all cases does."""
     p_adjusted: float | None = None

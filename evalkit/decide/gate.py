@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from evalkit.decide import pairing, rows
+from evalkit.decide.comparing import Comparer, meetings_of, on
 from evalkit.decide.comparison import WORST_FIRST, Comparison, Planned, Policy, Verdict
-from evalkit.decide.measure import Slice, adjust, measure, slices_to_measure
-from evalkit.decide.pairing import Cases, Meeting
 from evalkit.decide.plans import Groups, plan_comparisons
 from evalkit.decide.pooling import pool_baselines
 from evalkit.decide.rows import FileRows, Source
@@ -35,9 +34,6 @@ from evalkit.errors import (
 if TYPE_CHECKING:
     from evalkit.config import GateSettings
     from evalkit.store.views import Engine, Store
-
-Key: TypeAlias = tuple[object, ...]
-"""Of a plan: see `Planned.key`."""
 
 SAME = 1e-9
 """Shares closer than this are one: 95 of 100 is a coverage of 0.95."""
@@ -174,12 +170,16 @@ class _Gate:
 
     def verdict(self) -> dict[str, Any]:
         plans = self._plans()
-        comparisons = self._compared(plans)
+        comparer = Comparer(
+            sides=self.sides, policy=self.policy, project=self.project, whole=self.whole_views
+        )
+        comparisons = comparer.compared([plan for plan in plans if not self._excused(plan)])
+        self.notes += comparer.notes
         entries = self._entries(comparisons)
         failures, missing = self._must_pass(plans)
         return _whole(
             self.policy,
-            self._overall(plans, entries, failures, missing),
+            self._overall(plans, comparisons, entries, failures, missing),
             comparisons=entries,
             must_pass_failures=failures,
             must_pass_missing=missing,
@@ -210,71 +210,15 @@ class _Gate:
         self.notes += [*sides.problems, *notes]
         return pooled
 
-    def _compared(self, plans: Sequence[Planned]) -> list[Comparison]:
-        """All comparisons, measured and corrected: the gating ones, the advisory, the slices."""
-        plans = [plan for plan in plans if not self._excused(plan)]
-        meetings = meetings_of(plans)
-        engine, listed = self.sides.engine, list(meetings.values())
-        paired = pairing.pair_cases(engine, listed, self.whole_views, project=self.project)
-        cases = dict(zip(meetings, paired, strict=True))
-        reasons = self._reasons(plans, meetings)
-        slices = self._slices([plan for plan in plans if plan.key not in reasons], cases, meetings)
-        size = sum(plan.rule.gate for plan in plans)
-        size += sum(part.gates for parts in slices.values() for part in parts)
-
-        def measured(plan: Planned, part: Slice | None = None) -> Comparison:
-            return measure(
-                plan,
-                part.cases if part else cases.get(plan.key),
-                reason=reasons.get(plan.key),
-                policy=self.policy,
-                family_size=size,
-                part=part,
-            )
-
-        wholes = [measured(plan) for plan in plans]
-        parts = [measured(plan, part) for plan in plans for part in slices.get(plan.key, ())]
-        return adjust([*wholes, *parts], self.policy)
-
-    def _reasons(self, plans: Sequence[Planned], meetings: dict[Key, Meeting]) -> dict[Key, str]:
-        """Plan's key -> why it cannot be measured."""
-        versions = pairing.differing_versions(self.sides.engine, list(meetings.values()))
-        at = {key: number for number, key in enumerate(meetings)}
-        reasons = {plan.key: plan.reason for plan in plans if plan.reason is not None}
-        for plan in plans:
-            if at.get(plan.key) in versions:
-                reasons[plan.key] = _differ(*versions[at[plan.key]], plan)
-        return reasons
-
-    def _slices(
-        self, plans: Sequence[Planned], cases: dict[Key, Cases], meetings: dict[Key, Meeting]
-    ) -> dict[Key, list[Slice]]:
-        """Plan's key -> the slices to be looked at; what should gate and is too small is noted."""
-        if not any(m.candidate.has_slices or m.baseline.has_slices for m in meetings.values()):
-            return {}
-        named = pairing.slices_of(self.sides.engine, n_comparisons=len(meetings))
-        by_key = dict(zip(meetings, named, strict=True))
-        found: dict[Key, list[Slice]] = {}
-        small: dict[str, int] = {}
-        for plan in plans:
-            if plan.key not in by_key:
-                continue
-            chosen = slices_to_measure(plan, cases[plan.key], by_key[plan.key])
-            found[plan.key] = [part for part in chosen if not part.too_small]
-            for part in chosen:
-                if part.too_small:
-                    small[f"{part.name}{_on(plan)}"] = len(part.cases.ids)
-        for name, n in small.items():
-            self.notes.append(f"{name} is a slice of {n}: too few cases to gate on")
-        return found
-
     def _excused(self, plan: Planned) -> bool:
         """Whether there is nothing yet to compare with and that was said to be fine."""
-        if not (plan.no_baseline and self.sides.request.allow_no_baseline):
+        if not self._is_excused(plan):
             return False
-        note = f"{plan.metric}{_on(plan)}: {plan.reason}. Nothing was compared."
-        self.notes.append(note)
+        self.notes.append(f"{plan.metric}{on(plan)}: {plan.reason}. Nothing was compared.")
         return True
+
+    def _is_excused(self, plan: Planned) -> bool:
+        return plan.no_baseline and self.sides.request.allow_no_baseline
 
     def _entries(self, comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
         n_gating = sum(comparison.gates for comparison in comparisons)
@@ -309,7 +253,7 @@ class _Gate:
             for row in pairing.must_pass_rows(
                 self.sides.engine,
                 group,
-                metrics=[m["name"] for m in metrics if m.get("must_pass")],
+                metrics=_must_pass_metrics(plan),
                 cases=golden.get("must_pass_cases", ()),
                 gating=[m["name"] for m in metrics if m.get("gate")],
             ):
@@ -327,6 +271,7 @@ class _Gate:
     def _overall(
         self,
         plans: Sequence[Planned],
+        comparisons: Sequence[Comparison],
         entries: Sequence[dict[str, Any]],
         failures: Sequence[Any],
         missing: Sequence[Any],
@@ -341,32 +286,17 @@ class _Gate:
         if not plans:
             self.notes.append("the candidate has no rows that --candidate or --compare names")
             return "unmeasurable"
-        has_gate = any(p.rule.gate for p in plans) or any(
-            metric.get("must_pass")
-            for plan in plans
-            for metric in plan.candidate.source.golden_sets.get(plan.golden_set or "", {}).get(
-                "metrics", ()
-            )
-        )
-        if not has_gate:
+        gates = any(comparison.gates for comparison in comparisons)
+        excused = any(self._is_excused(plan) and plan.rule.gate for plan in plans)
+        if not (gates or excused or any(_must_pass_metrics(plan) for plan in plans)):
             self.notes.append("no metric gates: set gate: true on one in golden_set.yaml")
             return "unmeasurable"
         return next((word for word in WORST_FIRST if word in words), "pass")
 
 
-def meetings_of(plans: Sequence[Planned]) -> dict[Key, Meeting]:
-    """Plan's key -> the two groups of rows that meet, for plans that can be measured."""
-    numbers: dict[Any, int] = {}
-    found = {}
-    for plan in plans:
-        if plan.reason is None and plan.candidate_group and plan.baseline_group:
-            shared = (plan.golden_set, *plan.key[2:])
-            found[plan.key] = Meeting(
-                candidate=plan.candidate_group,
-                baseline=plan.baseline_group,
-                number=numbers.setdefault(shared, len(numbers)),
-            )
-    return found
+def _must_pass_metrics(plan: Planned) -> list[str]:
+    golden = plan.candidate.source.golden_sets.get(plan.golden_set or "", {})
+    return [metric["name"] for metric in golden.get("metrics", ()) if metric.get("must_pass")]
 
 
 def _paths(plans: Sequence[Planned]) -> dict[str, str]:
@@ -377,15 +307,3 @@ def _paths(plans: Sequence[Planned]) -> dict[str, str]:
         if plan.golden_set and golden and golden.get("path"):
             found[plan.golden_set] = str(golden["path"])
     return found
-
-
-def _differ(one: str, other: str, plan: Planned) -> str:
-    run = plan.baseline.source.name if plan.baseline else "RUN"
-    return (
-        f"scored by different versions of the scorer ({one} and {other}): "
-        f"score the stored outputs again with evalkit rescore {run}"
-    )
-
-
-def _on(plan: Planned) -> str:
-    return f" on {plan.golden_set}" if plan.golden_set else ""

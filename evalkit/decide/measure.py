@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evalkit.decide import stats
 from evalkit.decide.comparison import Comparison, Planned, Policy
 from evalkit.decide.missing import worst_case
 from evalkit.decide.pairing import Cases, Ids, take
+from evalkit.decide.people import People, compare_with_people, worst_with_people
 from evalkit.decide.trials import Split, split_variance
 
 Correction: TypeAlias = Callable[[list[float]], list[float]]
@@ -34,11 +36,12 @@ def measure(
     policy: Policy,
     family_size: int,
     part: Slice | None = None,
+    people: People | None = None,
 ) -> Comparison:
     """Test one comparison on the cases that both sides scored, and in the worst case.
 
     `reason` says why nothing can be compared; then nothing is. `part` is the slice that
-    the cases are.
+    the cases are, `people` what people said of these cases.
     """
     slice, slice_gates = (None, False) if part is None else (part.name, part.gates)
     if cases is None or reason is not None:
@@ -46,26 +49,23 @@ def measure(
             planned=planned, slice=slice, slice_gates=slice_gates, reason=reason, cases=cases,
             paired=None, worst=None, split=None,
         )  # fmt: skip
-    on_both = cases.on_both
-    d = (cases.candidate - cases.baseline)[on_both]
+    d = (cases.candidate - cases.baseline)[cases.on_both]
     split = _split(cases, d)
-    paired = _compare(planned, cases, d, on_both, policy, family_size, split)
-    worst = None
-    if len(d) and (not on_both.all() or _lost_trials(cases)):
-        worst = _compare(
-            planned,
-            cases,
-            worst_case(
-                cases.baseline,
-                cases.candidate,
-                missing_b=1 - cases.baseline_trials / np.maximum(cases.baseline_rows, 1),
-                missing_c=1 - cases.candidate_trials / np.maximum(cases.candidate_rows, 1),
-            ),
-            np.ones(len(cases.ids), dtype=np.bool_),
-            policy,
-            family_size,
-            None,
+    powered = None
+    if people is not None and len(d) and people.are_enough and cases.clusters is None:
+        paired, powered = compare_with_people(
+            d, people.within(cases.on_both), planned, policy, family_size=family_size
         )
+    else:
+        paired = _compare(planned, cases, d, cases.on_both, policy, family_size, split)
+    worst = None
+    if len(d) and (not cases.on_both.all() or _lost_trials(cases)):
+        worst_d = _worst_case(cases)
+        if powered is not None:
+            worst = worst_with_people(paired, cases, worst_d, planned)
+        else:
+            every = np.ones(len(cases.ids), dtype=np.bool_)
+            worst = _compare(planned, cases, worst_d, every, policy, family_size, None)
     return Comparison(
         planned=planned,
         slice=slice,
@@ -75,6 +75,16 @@ def measure(
         paired=paired,
         worst=worst,
         split=split,
+        powered=powered,
+    )
+
+
+def _worst_case(cases: Cases) -> stats.Floats:
+    return worst_case(
+        cases.baseline,
+        cases.candidate,
+        missing_b=1 - cases.baseline_trials / np.maximum(cases.baseline_rows, 1),
+        missing_c=1 - cases.candidate_trials / np.maximum(cases.candidate_rows, 1),
     )
 
 
@@ -122,6 +132,8 @@ class Slice:
     name: str
     """key=value"""
     cases: Cases
+    inside: NDArray[np.bool_]
+    """Which of all cases these are."""
     gates: bool
     """Whether its metric gates on it; what is too small to say anything does not."""
     too_small: bool
@@ -132,10 +144,11 @@ def slices_to_measure(planned: Planned, cases: Cases, slices: Mapping[str, Ids])
     found = []
     for name, ids in slices.items():
         gates = any(name.startswith(f"{key}=") for key in planned.gating_slices)
-        part = take(cases, ids)
+        inside = np.isin(cases.ids, ids)
+        part = take(cases, inside)
         too_small = len(part.ids) < MIN_SLICE
         if gates or not too_small:
-            found.append(Slice(name, part, gates and not too_small, too_small))
+            found.append(Slice(name, part, inside, gates and not too_small, too_small))
     found.sort(key=lambda one: (not one.gates, -len(one.cases.ids), one.name))
     gating = sum(one.gates for one in found)
     return sorted(found[: max(gating, MAX_SLICES)], key=lambda one: one.name)

@@ -224,9 +224,8 @@ def slices_of(engine: Engine, *, n_comparisons: int) -> list[dict[str, Ids]]:
     return [{name: np.array(ids, dtype=np.object_) for name, ids in per.items()} for per in found]
 
 
-def take(cases: Cases, ids: Ids) -> Cases:
+def take(cases: Cases, inside: NDArray[np.bool_]) -> Cases:
     """The cases of a slice. What is missing is counted anew; what is unpaired has no slice."""
-    inside = np.isin(cases.ids, ids)
     arrays = {name: getattr(cases, name)[inside] for name in PER_CASE}
     gone = {side: int(np.isnan(arrays[side]).sum()) for side in ("baseline", "candidate")}
     return Cases(

@@ -40,8 +40,11 @@ Method = Literal[
     "cluster-sign-flip-exact",
     "cluster-sign-flip",
     "no-spread",
+    "ppi",
+    "e-process",
     "unmeasurable",
 ]
+"""Which test decided; for "ppi" see `ppi`, for "e-process" `sequential`."""
 
 SIGN_FLIP_BELOW = 200
 """Units that differ, from which on the paired t replaces the sign flip."""

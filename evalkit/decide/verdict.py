@@ -71,6 +71,7 @@ def comparison_as_json(
         "wins": paired.wins if paired else None,
         "trials_needed": paired.trials_needed if paired else None,
         "noise": _noise(comparison),
+        "people": _people(comparison),
     }
 
 
@@ -170,6 +171,20 @@ def _noise(comparison: Comparison) -> dict[str, Any] | None:
         "flaky_cases": flaky[:LISTED_CASES],
         "n_flaky": len(flaky),
         "pass_hat_k": _pass_hat_k(cases, k),
+    }
+
+
+def _people(comparison: Comparison) -> dict[str, Any] | None:
+    """What people's labels did to a judge's comparison; None where the judge stands alone."""
+    powered, cases = comparison.powered, comparison.cases
+    if powered is None or cases is None:
+        return None
+    return {
+        "n_labelled": powered.n_labelled,
+        "judge_delta": _mean((cases.candidate - cases.baseline)[cases.on_both]),
+        "judge_weight": powered.judge_weight,
+        "judge_bias": powered.judge_bias,
+        "label_saving": powered.label_saving,
     }
 
 

@@ -1,0 +1,181 @@
+"""Make the comparisons that are planned: bring the cases in, measure, correct.
+
+Between the plans and the rule. Says which cannot be measured and why, which slices are
+looked at, and where people's labels come in; the numbers come from `measure`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeAlias
+
+from evalkit.decide import pairing
+from evalkit.decide.comparison import Comparison, Planned, Policy
+from evalkit.decide.measure import Slice, adjust, measure, slices_to_measure
+from evalkit.decide.pairing import Cases, Meeting
+from evalkit.decide.people import Labels, People
+from evalkit.decide.ppi import LABELS_AT_LEAST
+from evalkit.decide.sides import Sides
+
+Key: TypeAlias = tuple[object, ...]
+"""Of a plan: see `Planned.key`."""
+
+JUDGE = 2
+"""Tier of what a judge scores."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Comparer:
+    """Measures the comparisons of one invocation; `compared` is the order of the work."""
+
+    sides: Sides
+    policy: Policy
+    project: Path
+    whole: set[str]
+    """Sources that have every case they were asked for: runs, unlike files."""
+    notes: list[str] = field(default_factory=list)
+
+    def compared(self, plans: Sequence[Planned]) -> list[Comparison]:
+        """All comparisons, measured and corrected: the gating ones, the advisory, the slices."""
+        meetings = meetings_of(plans)
+        engine, listed = self.sides.engine, list(meetings.values())
+        paired = pairing.pair_cases(engine, listed, self.whole, project=self.project)
+        cases = dict(zip(meetings, paired, strict=True))
+        reasons = self._reasons(plans, meetings)
+        measurable = [plan for plan in plans if plan.key not in reasons]
+        people = self._people(measurable, cases)
+        plans = [people[plan.key][0] if plan.key in people else plan for plan in plans]
+        slices = self._slices([p for p in plans if p.key not in reasons], cases, meetings)
+        size = sum(plan.rule.gate for plan in plans)
+        size += sum(part.gates for parts in slices.values() for part in parts)
+
+        def measured(plan: Planned, part: Slice | None = None) -> Comparison:
+            said = people[plan.key][1] if plan.key in people else None
+            return measure(
+                plan,
+                part.cases if part else cases.get(plan.key),
+                reason=reasons.get(plan.key),
+                policy=self.policy,
+                family_size=size,
+                part=part,
+                people=said.within(part.inside) if said and part else said,
+            )
+
+        wholes = [measured(plan) for plan in plans]
+        parts = [measured(plan, part) for plan in plans for part in slices.get(plan.key, ())]
+        return adjust([*wholes, *parts], self.policy)
+
+    def _reasons(self, plans: Sequence[Planned], meetings: Mapping[Key, Meeting]) -> dict[Key, str]:
+        """Plan's key -> why it cannot be measured."""
+        versions = pairing.differing_versions(self.sides.engine, list(meetings.values()))
+        at = {key: number for number, key in enumerate(meetings)}
+        reasons = {plan.key: plan.reason for plan in plans if plan.reason is not None}
+        for plan in plans:
+            if at.get(plan.key) in versions:
+                reasons[plan.key] = _differ(*versions[at[plan.key]], plan)
+        return reasons
+
+    # --- people -------------------------------------------------------------------
+
+    def _people(
+        self, plans: Sequence[Planned], cases: Mapping[Key, Cases]
+    ) -> dict[Key, tuple[Planned, People]]:
+        """What people said of what a judge scored, with the plan that follows from it."""
+        judged = [plan for plan in plans if plan.tier == JUDGE and plan.candidate.source.is_run]
+        golden_sets = sorted({plan.golden_set or "" for plan in judged})
+        labels = Labels(self.sides.store, golden_sets, project=self.project)
+        found: dict[Key, tuple[Planned, People]] = {}
+        without = []
+        for plan in judged:
+            people = labels.of(plan, cases[plan.key])
+            found[plan.key] = (plan, people)
+            name, clustered = f"{plan.metric}{on(plan)}", cases[plan.key].clusters is not None
+            if people.are_enough and not clustered:
+                what = f"people's labels of {people.n_labelled} cases correct what the judge says"
+                self._note(plan, f"{name}: {what}")
+                continue
+            held = self._held_to_people(plan, labels)
+            found[plan.key] = (held, people)
+            if people.n_labelled:
+                why = f"{people.n_labelled} cases have people's labels on both sides, "
+                why += f"{LABELS_AT_LEAST} would correct it"
+                why = "its cases share clusters" if people.are_enough else why
+                self._note(held, f"{name} is the judge's word alone: {why}")
+            elif held.rule.gate:
+                without.append(name)
+        if without:
+            names = ", ".join(without)
+            self.notes.append(f"the judge's word alone, without people's labels of both: {names}")
+        return found
+
+    def _held_to_people(self, plan: Planned, labels: Labels) -> Planned:
+        """The plan, without its gate where the judge is known to disagree with people."""
+        floor = self.sides.settings.min_agreement
+        agreement = labels.agreement(plan) if plan.rule.gate else None
+        if agreement is None or agreement.value is None or agreement.value >= floor:
+            return plan
+        self.notes.append(
+            f"{plan.metric}{on(plan)} does not gate: the judge agrees too little with people "
+            f"(kappa {agreement.value:.2f} over {agreement.n} labels, at least {floor:g} is asked)"
+        )
+        return replace(plan, rule=replace(plan.rule, gate=False))
+
+    def _note(self, plan: Planned, text: str) -> None:
+        if plan.rule.gate:
+            self.notes.append(text)
+
+    # --- slices -------------------------------------------------------------------
+
+    def _slices(
+        self,
+        plans: Sequence[Planned],
+        cases: Mapping[Key, Cases],
+        meetings: Mapping[Key, Meeting],
+    ) -> dict[Key, list[Slice]]:
+        """Plan's key -> the slices to be looked at; what should gate and is too small is noted."""
+        if not any(m.candidate.has_slices or m.baseline.has_slices for m in meetings.values()):
+            return {}
+        named = pairing.slices_of(self.sides.engine, n_comparisons=len(meetings))
+        by_key = dict(zip(meetings, named, strict=True))
+        found: dict[Key, list[Slice]] = {}
+        small: dict[str, int] = {}
+        for plan in plans:
+            if plan.key not in by_key:
+                continue
+            chosen = slices_to_measure(plan, cases[plan.key], by_key[plan.key])
+            found[plan.key] = [part for part in chosen if not part.too_small]
+            for part in chosen:
+                if part.too_small:
+                    small[f"{part.name}{on(plan)}"] = len(part.cases.ids)
+        for name, n in small.items():
+            self.notes.append(f"{name} is a slice of {n}: too few cases to gate on")
+        return found
+
+
+def meetings_of(plans: Sequence[Planned]) -> dict[Key, Meeting]:
+    """Plan's key -> the two groups of rows that meet, for plans that can be measured."""
+    numbers: dict[Key, int] = {}
+    found = {}
+    for plan in plans:
+        if plan.reason is None and plan.candidate_group and plan.baseline_group:
+            shared = (plan.golden_set, *plan.key[2:])
+            found[plan.key] = Meeting(
+                candidate=plan.candidate_group,
+                baseline=plan.baseline_group,
+                number=numbers.setdefault(shared, len(numbers)),
+            )
+    return found
+
+
+def _differ(one: str, other: str, plan: Planned) -> str:
+    run = plan.baseline.source.name if plan.baseline else "RUN"
+    return (
+        f"scored by different versions of the scorer ({one} and {other}): "
+        f"score the stored outputs again with evalkit rescore {run}"
+    )
+
+
+def on(plan: Planned) -> str:
+    return f" on {plan.golden_set}" if plan.golden_set else ""

@@ -1,0 +1,202 @@
+"""Bring in what people said of the answers that a judge scored.
+
+Beside pairing: the labels of both sides, case by case, and how far the judge agrees with
+people on the golden set. Enough labels on both sides take the judge's bias out of a
+comparison (`ppi`); with fewer the judge stands alone, and gates only while it agrees.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from evalkit.decide.agreement import Agreement, kappa
+from evalkit.decide.comparison import Planned, Policy, Side
+from evalkit.decide.pairing import Cases, find_sql
+from evalkit.decide.power import Plan
+from evalkit.decide.ppi import LABELS_AT_LEAST, Powered, powered_mean
+from evalkit.decide.stats import Paired
+
+if TYPE_CHECKING:
+    from evalkit.store.views import Store
+
+Floats: TypeAlias = NDArray[np.float64]
+Row: TypeAlias = Mapping[str, Any]
+SAME = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class People:
+    """People's scores on the cases of one comparison."""
+
+    d: Floats
+    """Candidate minus baseline as people score them, (n_cases,); NaN where no person looked
+    at both."""
+    inclusion: Floats | None
+    """Chance of each case to be labelled; None where it was the same for all, or is unknown."""
+
+    @property
+    def n_labelled(self) -> int:
+        return int(np.isfinite(self.d).sum())
+
+    @property
+    def are_enough(self) -> bool:
+        return self.n_labelled >= LABELS_AT_LEAST
+
+    def within(self, inside: NDArray[np.bool_]) -> People:
+        """On some of the cases."""
+        inclusion = None if self.inclusion is None else self.inclusion[inside]
+        return People(d=self.d[inside], inclusion=inclusion)
+
+
+class Labels:
+    """The store's labels of some golden sets; asked for one comparison at a time."""
+
+    def __init__(self, store: Store | None, golden_sets: Sequence[str], *, project: Path) -> None:
+        self._store, self._project = store, project
+        self._rows: dict[tuple[str, str], list[Row]] = {}
+        if store is None or not golden_sets or not any((store.path / "labels").glob("*.parquet")):
+            return
+        sql = find_sql("labelled_answers", project=project)
+        for row in store.sql(sql, {"golden_sets": list(golden_sets)}):
+            self._rows.setdefault((row["golden_set"], row["metric"]), []).append(row)
+
+    def of(self, planned: Planned, cases: Cases) -> People:
+        """What people said of both sides of a comparison."""
+        rows = self._rows.get((planned.golden_set or "", planned.metric), [])
+        before = _by_case(rows, planned.baseline)
+        after = _by_case(rows, planned.candidate)
+        d = np.full(len(cases.ids), np.nan)
+        chances = np.ones(len(cases.ids))
+        known = True
+        if len(before.keys() & after.keys()) >= LABELS_AT_LEAST:
+            for at in np.flatnonzero(cases.on_both).tolist():
+                case_id = cases.ids[at]
+                if case_id in before and case_id in after:
+                    (b, chance_b), (c, chance_c) = before[case_id], after[case_id]
+                    d[at] = c - b
+                    known = known and chance_b is not None and chance_c is not None
+                    chances[at] = _chance_of_both(chance_b, chance_c)
+        labelled = np.isfinite(d)
+        varies = labelled.any() and float(np.ptp(chances[labelled])) > SAME
+        return People(d=d, inclusion=chances if known and varies else None)
+
+    def agreement(self, planned: Planned) -> Agreement | None:
+        """How far the candidate's judge agrees with people on this golden set, in any run.
+
+        None with too few labels to say.
+        """
+        group = planned.candidate_group
+        key = (planned.golden_set or "", planned.metric)
+        if self._store is None or group is None or group.versions is None:
+            return None
+        if len(self._rows.get(key, ())) < LABELS_AT_LEAST:
+            return None
+        rows = self._store.sql(
+            find_sql("judged_and_labelled", project=self._project),
+            {"golden_set": key[0], "metric": key[1], "scorer_version": group.versions[1]},
+        )
+        if len(rows) < LABELS_AT_LEAST:
+            return None
+        judge = np.array([row["judge"] for row in rows], dtype=np.float64)
+        people = np.array([row["people"] for row in rows], dtype=np.float64)
+        graded = not np.isin(np.concatenate([judge, people]), (0.0, 1.0)).all()
+        return kappa(judge, people, weights="quadratic" if graded else None)
+
+
+def _by_case(rows: Sequence[Row], side: Side | None) -> dict[str, tuple[float, float | None]]:
+    """Case -> mean over the labelled trials of this side, and the chance to be labelled."""
+    if side is None:
+        return {}
+    runs = {source.run_id for source in (side.source, *side.pool)}
+    pair = (side.pair.model, side.pair.prompt_name, side.pair.prompt_version)
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["run_id"] in runs and pair == (
+            row["model"], row["prompt_name"], row["prompt_version"]
+        ):  # fmt: skip
+            found.setdefault(row["case_id"], []).append(row)
+    return {case_id: (_mean(of), of[0]["inclusion_prob"]) for case_id, of in found.items()}
+
+
+def _mean(rows: Sequence[Row]) -> float:
+    return math.fsum(row["score"] for row in rows) / len(rows)
+
+
+def _chance_of_both(before: float | None, after: float | None) -> float:
+    """Both sides of a case are labelled in one draw where their chances are the same."""
+    if before is None or after is None:
+        return 1.0
+    return before if abs(before - after) < SAME else before * after
+
+
+# --- the comparison -------------------------------------------------------------------
+
+
+def compare_with_people(
+    d: Floats, people: People, planned: Planned, policy: Policy, *, family_size: int
+) -> tuple[Paired, Powered]:
+    """Test the drop that people see, with the judge's `d` on every case to make it surer.
+
+    H0: E[people's d] >= -tolerance. `d` and `people` are of the cases on both sides.
+    """
+    found = powered_mean(
+        d,
+        people.d,
+        inclusion=people.inclusion,
+        alpha=policy.alpha,
+        tolerance=planned.rule.tolerance,
+    )
+    df = np.inf if found.df is None else found.df
+    plan = Plan(se=found.se, df=df, n=found.n_labelled, n_units=found.n_labelled)
+    paired = Paired(
+        n=found.n,
+        n_clusters=None,
+        delta=found.estimate,
+        ci=found.ci,
+        p_value=found.p_value,
+        p_improvement=found.p_improvement,
+        p_exact=None,
+        method="ppi",
+        se=found.se,
+        df=found.df,
+        losses=int((d < -SAME).sum()),
+        wins=int((d > SAME).sum()),
+        mde=plan.mde(policy.alpha / max(family_size, 1)),
+        cases_needed=None,
+        trials_needed=None,
+        reason=found.reason,
+    )
+    return paired, found
+
+
+def worst_with_people(paired: Paired, cases: Cases, worst_d: Floats, planned: Planned) -> Paired:
+    """The same, were every missing score as bad for the candidate as it can be.
+
+    `worst_d` is of all cases. What is missing moves the estimate, and adds no evidence.
+    """
+    if paired.delta is None or paired.ci is None or paired.p_value is None:
+        return paired
+    share = float(cases.on_both.mean())
+    seen = np.where(cases.on_both, cases.candidate - cases.baseline, 0.0)
+    moved = float((worst_d - seen).mean()) + (share - 1) * paired.delta
+    delta = paired.delta + moved
+    if paired.se is None or paired.df is None:
+        p_value = 1.0 if delta + planned.rule.tolerance > -SAME else paired.p_value
+    else:
+        t = (delta + planned.rule.tolerance) / (paired.se * share)
+        p_value = float(special.stdtr(paired.df, t))
+    low, high = paired.ci
+    return replace(
+        paired,
+        delta=delta,
+        ci=(max(low + moved, -1.0), max(min(high + moved, 1.0), -1.0)),
+        p_value=p_value,
+    )

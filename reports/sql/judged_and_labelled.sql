@@ -1,0 +1,17 @@
+-- The answers that both a judge of this version and people have scored, in any run.
+WITH said AS (
+    SELECT
+        run_id, model, prompt_name, prompt_version, case_id, case_hash, trial,
+        avg(coalesce(score, passed::DOUBLE)) AS people
+    FROM labels
+    WHERE golden_set = $golden_set AND metric = $metric
+        AND coalesce(score, passed::DOUBLE) IS NOT NULL
+        AND label_id NOT IN (SELECT supersedes FROM labels WHERE supersedes IS NOT NULL)
+    GROUP BY ALL
+)
+SELECT scores.score AS judge, said.people
+FROM scores
+JOIN said USING (run_id, model, prompt_name, prompt_version, case_id, case_hash, trial)
+WHERE scores.golden_set = $golden_set AND scores.metric = $metric
+    AND scores.scorer_version = $scorer_version AND scores.score IS NOT NULL
+ORDER BY ALL
