@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from evalkit.call.durable import open_sqlite, transaction
-from evalkit.call.processes import is_gone, this_process
+from evalkit.call.processes import is_alive, is_gone, this_process
 from evalkit.errors import CallError
 from evalkit.settings import BudgetSettings, SpendCap
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 PER_USD = 10**12
 HOLD_S = 900.0
-"""How long a hold lives whose process cannot be seen; longer than any call's deadline."""
+"""How long a hold lives whose process cannot be seen from here."""
 
 VERSION = 1
 SCHEMA = """
@@ -302,8 +302,14 @@ class Ledger:
     def _expire(self) -> bool:
         """Give back the holds of ended processes; their calls stay counted, cost unknown."""
         found = [(_hold(row), row[1], row[2]) for row in self._file.execute("SELECT * FROM holds")]
-        gone = {owner for _, owner, _ in found if is_gone(owner)}
-        expired = [h for h, owner, until in found if owner in gone or until < self._now()]
+        now, owners = self._now(), {owner for _, owner, _ in found}
+        gone = {owner for owner in owners if is_gone(owner)}
+        alive = {owner for owner in owners if is_alive(owner)}
+        expired = [
+            hold
+            for hold, owner, until in found
+            if owner in gone or (until < now and owner not in alive)
+        ]
         for hold in expired:
             self._file.execute("DELETE FROM holds WHERE id = ?", (hold.id,))
             self._add(hold, -(hold.amount or 0), -hold.tokens, 0, 1)

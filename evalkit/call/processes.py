@@ -30,6 +30,12 @@ def is_gone(owner: str) -> bool:
     return _started(int(pid)) != started
 
 
+def is_alive(owner: str) -> bool:
+    """Whether the process of that id runs for certain; False when it cannot be known."""
+    machine, pid, started = owner.split(" ")
+    return started != "-" and machine == _machine() and _started(int(pid)) == started
+
+
 @lru_cache(maxsize=1)
 def _machine() -> str:
     """The boot and the space of process ids; `-` where there is no /proc to tell."""

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.call.durable import transaction
-from evalkit.call.processes import is_gone, this_process
+from evalkit.call.processes import is_alive, is_gone, this_process
 from evalkit.call.queue_file import open_queue, to_json
 from evalkit.call.trace import new_id
 from evalkit.errors import EvalkitError
@@ -271,7 +271,8 @@ class ReviewQueue:
             "SELECT id, owner, started_at FROM reviews WHERE state = 'running'"
         ).fetchall():
             age_s = self._now() - row["started_at"] / 1e6
-            if is_gone(row["owner"]) or (age_s > UNSEEN_S and row["owner"] != this_process()):
+            owner = row["owner"]
+            if is_gone(owner) or (age_s > UNSEEN_S and not is_alive(owner)):
                 error = "its process ended before the action did"
                 changed = self._file.execute(
                     "UPDATE reviews SET state = 'unknown', error = ? "

@@ -247,6 +247,19 @@ def test_a_hold_of_a_process_that_cannot_be_seen_expires(path: Path, clock: Wall
     assert (day.cost_usd, day.tokens, day.calls, day.unknown_calls) == (0.4, 4, 1, 0)
 
 
+def test_a_hold_of_a_living_process_does_not_expire(path: Path, clock: WallClock) -> None:
+    ledger = Ledger(path, BudgetSettings(total=SpendCap(month_usd=1.0)), now=clock)
+    hold = ledger.reserve(1.0, 5)
+
+    clock.now += 3 * 3600
+    with pytest.raises(CallError):
+        ledger.reserve(0.1, 5)
+    ledger.settle(hold, 0.4, 4)
+
+    _, month = of(ledger, "total")
+    assert (month.cost_usd, month.calls) == (0.4, 1)
+
+
 def test_days_and_months_begin_anew_in_utc(path: Path, clock: WallClock) -> None:
     caps = BudgetSettings(total=SpendCap(day_calls=1, month_calls=2))
     ledger = Ledger(path, caps, now=clock)
