@@ -108,7 +108,7 @@ async def retrieve_context(
     """
     if feature.max_input_tokens is not None:
         max_tokens = min(max_tokens, int(feature.max_input_tokens * CONTEXT_SHARE))
-    asked = {**(filters or {}), **({"source": feature.sources} if feature.sources else {})}
+    asked = _within_sources(filters or {}, feature)
     try:
         found = await _found(retriever, query_of(input), k=k, filters=asked, timeout_s=timeout_s)
         _refuse_foreign(found, feature)
@@ -157,6 +157,14 @@ def passes(metadata: Mapping[str, Any], filters: Filters) -> bool:
         any(value in _as_list(wanted) for value in _as_list(metadata.get(key)))
         for key, wanted in filters.items()
     )
+
+
+def _within_sources(filters: Filters, feature: FeatureSettings) -> Filters:
+    """The caller's filters, narrowed to the sources that the feature may use."""
+    if not feature.sources:
+        return filters
+    wanted = _as_list(filters.get("source", feature.sources))
+    return {**filters, "source": tuple(name for name in feature.sources if name in wanted)}
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -305,7 +313,8 @@ def make_retriever(name: str, settings: Settings) -> Retriever:
     A folder is searched with the backend of the embedded provider.
     """
     if ":" not in name:
-        backend = settings.providers[EMBEDDED].options.get("backend", "base")
+        embedded = settings.providers.get(EMBEDDED)
+        backend = embedded.options.get("backend", "base") if embedded is not None else "base"
         return LocalRetriever.build(settings.root / name, backend=backend)
     named = load_named(name)
     if hasattr(named, "retrieve") and not isinstance(named, type):
