@@ -129,6 +129,7 @@ def _key(
         model_id=model.id,
         params={**model.params, **call.params},
         schema=request.response_schema,
+        index_version=call.index_version,
         tenant=call.tenant,
         namespace=f"{feature.name}/{pair}",
     )

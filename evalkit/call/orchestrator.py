@@ -1,9 +1,9 @@
 """`execute()`: one call to one feature, the same for production and for evaluation.
 
-It reads top to bottom like the whiteboard: flag, policy, guard, prompt, count, cache, budget,
-route, attempt, validate, review, log. Settings and the sink of call records are handed
-in; nothing here knows of scores, stores or gates. It never raises for what a model or
-a provider did: the result says so.
+It reads top to bottom like the whiteboard: flag, policy, guard, route, retrieve, prompt,
+count, cache, budget, attempt, guard, validate, review, log. Settings and the sink of call
+records are handed in; nothing here knows of scores, stores or gates. It never raises for
+what a model or a provider did: the result says so.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ from evalkit.call.policy import check as check_policy
 from evalkit.call.prompts import PromptRegistry
 from evalkit.call.providers import LazyProviders
 from evalkit.call.providers.base import Provider
+from evalkit.call.retrieval import Retrievers, retrieve_context
 from evalkit.call.review import ReviewQueue, review_wanted
+from evalkit.call.routing import Tagger, answer_by_function, make_tagger, route
 from evalkit.call.tokens import estimate_tokens
 from evalkit.call.trace import Call, Rendered, Stages, new_id, sum_or_none
 from evalkit.config import FeatureSettings, ModelSettings, Settings, load_settings
@@ -81,6 +83,8 @@ class Orchestrator:
         self._clock = clock or Clock()
         self._given_cache = cache
         self._flags = flags or Flags(settings, self._clock)
+        self._retrievers = Retrievers(settings)
+        self._taggers: dict[str, Tagger | None] = {}
         self._gates: dict[str, ProviderGate] = {}
         self._changed: dict[tuple[Any, ...], FeatureSettings] = {}
         self._schemas: dict[Path, tuple[Mapping[str, Any], Validate]] = {}
@@ -169,6 +173,13 @@ class Orchestrator:
                 self._check_policy(call, tools)
             with call.stages("guard_in"):
                 self._guard_input(call)
+            with call.stages("route"):
+                function = await self._route(call)
+            if function is not None:
+                await self._answer_by_function(call, function, emit)
+                return self._finish(call)
+            with call.stages("retrieve"):
+                await self._retrieve(call)
             with call.stages("prompt"):
                 call.rendered = rendered or self._render(call)
                 schema, validate = self._output_schema(call.feature, response_schema)
@@ -320,6 +331,39 @@ class Orchestrator:
         call.guard_events += call.guarded.events
         call.redactions += call.guarded.redactions
 
+    async def _route(self, call: Call) -> str | None:
+        """Choose who answers by the kind of query; the name of a function where one does."""
+        feature = call.feature
+        if feature.tagger is None or not feature.routes:
+            return None
+        if feature.name not in self._taggers:
+            self._taggers[feature.name] = make_tagger(feature, self.settings)
+        chosen = await route(feature, call.guarded.input, tagger=self._taggers[feature.name])
+        call.route_reason = chosen.reason or None
+        if chosen.model is not None and chosen.model != feature.model:
+            first, *others = chosen.models(feature)
+            call.feature = replace(feature, model=first, fallbacks=tuple(others))
+        return chosen.function
+
+    async def _answer_by_function(self, call: Call, function: str, emit: Emit | None) -> None:
+        """Answer without any model: what is certain needs none."""
+        with call.stages("function"):
+            call.output, call.value = await answer_by_function(function, call.input)
+        if emit is not None:
+            await emit(call.output)
+
+    async def _retrieve(self, call: Call) -> None:
+        """Find the documents that the prompt is given, unless the input brings its own."""
+        feature, input = call.feature, call.guarded.input
+        if feature.retriever is None or "documents" in input:
+            return
+        retriever = await self._retrievers.get(feature)
+        assert retriever is not None
+        left_s = call.started + feature.max_latency_ms / 1000 - self._clock.monotonic()
+        found = await retrieve_context(feature, input, retriever, timeout_s=left_s)
+        call.retrieved_ids, call.index_version = found.ids, found.index_version
+        call.guarded = replace(call.guarded, input={**input, "documents": found.documents()})
+
     def _render(self, call: Call) -> Rendered:
         feature, input = call.feature, call.guarded.input
         prompt = self.prompts.get(feature.prompt_name, feature.prompt_version)
@@ -448,8 +492,7 @@ class Orchestrator:
             with call.stages("budget"):
                 spend = self._reserve(call, request, budget)
             try:
-                with call.stages("route"):
-                    targets = self._targets(feature)
+                targets = self._targets(feature)
                 demands = Demands(
                     validate=validate,
                     rules=[self._rule(name) for name in feature.rules],

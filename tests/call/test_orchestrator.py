@@ -104,8 +104,8 @@ async def test_a_good_answer_comes_back_parsed_and_is_recorded(tmp_path: Path) -
     assert record.cost_usd == pytest.approx(0.00012)
     assert record.schema_ok is True
     assert list(record.stage_ms) == [
-        "flag", "policy", "guard_in", "prompt", "count", "budget", "route", "attempt", "guard_out",
-        "validate", "review",
+        "flag", "policy", "guard_in", "route", "retrieve", "prompt", "count", "budget", "attempt",
+        "guard_out", "validate", "review",
     ]  # fmt: skip
     assert record.output == GOOD
     assert record.params == {"max_tokens": 64}

@@ -217,6 +217,73 @@ async def test_a_tool_call_that_nobody_allowed_is_refused(tmp_path: Path) -> Non
     assert result.error_kind == "policy"
 
 
+# --- routing and retrieval -------------------------------------------------------------
+
+
+def kind_of(input: Any) -> str:
+    return "reset" if "password" in input["text"] else "hard"
+
+
+def reset_password(input: Any) -> dict[str, str]:
+    return {"label": "billing"}
+
+
+async def test_a_route_answers_by_a_function_without_any_request(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer(GOOD)])
+    routes = {"reset": f"call:{__name__}:reset_password", "hard": "spare"}
+    project.change(tagger=f"{__name__}:kind_of", routes=routes)
+
+    reset = await project.execute("I forgot my password")
+    hard = await project.execute("Explain clause 7")
+
+    assert reset.value == {"label": "billing"}
+    assert reset.record.cost_usd == 0.0
+    assert reset.record.route_reason
+    assert project.one.asked == []
+    assert hard.record.served_model == "spare"
+
+
+async def test_what_is_retrieved_reaches_the_prompt_and_the_record(tmp_path: Path) -> None:
+    project = shop(tmp_path, [answer("Two years [guarantee].")])
+
+    result = await project.execute("How long is the guarantee on parcels?")
+
+    assert "two years" in str(project.one.asked[0].messages)
+    assert result.record.retrieved_ids
+    assert result.ok
+
+
+async def test_an_empty_retrieval_never_reaches_the_model(tmp_path: Path) -> None:
+    project = shop(tmp_path, [answer("I guess so.")])
+
+    result = await project.execute("zzzz qqqq")
+
+    assert result.error_kind == "no_documents"
+    assert project.one.asked == []
+
+
+async def test_a_feature_may_go_on_without_documents(tmp_path: Path) -> None:
+    project = shop(tmp_path, [answer("I guess so.")]).change(on_empty="allow")
+
+    result = await project.execute("zzzz qqqq")
+
+    assert result.ok
+
+
+def shop(folder: Path, steps: Any) -> Project:
+    project = Project(folder, steps).change(output_schema=None, retriever="help")
+    (folder / "help").mkdir()
+    (folder / "help" / "guarantee.md").write_text(
+        "# Guarantee\n\nThe guarantee on parcels runs for two years.\n", encoding="utf-8"
+    )
+    (folder / "prompts" / "classify" / "v1.md").write_text(
+        "## system\nAnswer from the documents.\n\n"
+        "## user\n{{ render_documents(documents) }}\n{{ text }}\n",
+        encoding="utf-8",
+    )
+    return project
+
+
 # --- caps ---------------------------------------------------------------------------
 
 
