@@ -337,7 +337,8 @@ def _too_late(row: sqlite3.Row, allowed: tuple[str, ...]) -> str:
     told = f"review {review_id} was {decided} by {row['decided_by']} at {at}"
     if state in ("failed", "unknown"):
         return f"{told}; its action is {state}: {row['error']}. To run it once more: --again."
-    return f"{told}. Your decision changed nothing."
+    more = f" To run its action: evalkit review resume {review_id}." if state == "approved" else ""
+    return f"{told}. Your decision changed nothing.{more}"
 
 
 def _not_resumable(row: sqlite3.Row) -> str:

@@ -127,6 +127,18 @@ def approve(
     return _report(review, as_json)
 
 
+@command.command("resume")
+@click.argument("review_id")
+@common_options
+def resume(review_id: str, as_json: bool, store: str | None, config: Path | None) -> int:
+    """Run the action of an approved review that has not run yet."""
+    import asyncio
+
+    queue, root = _existing(store, config)
+    action = _action(queue.get(review_id), root)
+    return _report(asyncio.run(queue.resume(review_id, action)), as_json)
+
+
 @command.command("reject")
 @click.argument("review_id")
 @_by

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -345,3 +346,20 @@ def test_a_hold_knows_what_it_holds(path: Path) -> None:
     assert isinstance(hold, Hold)
     assert (hold.amount, hold.tokens) == (500_000_000_000, 7)
     assert hold.scopes == (("total", ""), ("user", "a"), ("feature", "f"))
+
+
+def test_threads_share_one_limit_exactly(path: Path) -> None:
+    ledger = Ledger(path, BudgetSettings(feature=SpendCap(day_usd=1.0)))
+
+    def spend(number: int) -> bool:
+        try:
+            hold = ledger.reserve(0.02, 10, user=f"u{number}", feature="sort")
+        except CallError:
+            return False
+        ledger.settle(hold, 0.02, 10)
+        return True
+
+    with ThreadPoolExecutor(20) as threads:
+        allowed = list(threads.map(spend, range(100)))
+
+    assert sum(allowed) == 50

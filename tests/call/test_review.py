@@ -59,6 +59,22 @@ async def test_an_approved_action_runs_once_with_the_answer_and_the_key(queue: R
     assert (first.state, first.result, first.decided_by) == ("done", "paid", "ann")
 
 
+async def test_what_was_approved_before_a_restart_runs_once_after_it(path: Path) -> None:
+    before = ReviewQueue(path)
+    review_id = before.hold(record(), "shop:pay")
+    before.approve(review_id, "ann")
+    before.close()
+    ran: list[str] = []
+
+    for _ in range(2):
+        after = ReviewQueue(path)
+        review = await after.resume(review_id, lambda review: ran.append(review.key))
+        after.close()
+        assert review.state == "done"
+
+    assert ran == ["trace-1"]
+
+
 async def test_without_an_action_the_answer_itself_is_released(queue: ReviewQueue) -> None:
     review_id = queue.hold(record())
 

@@ -108,6 +108,8 @@ def test_no_run_leaves_the_action_to_the_service(
 
     assert [review["id"] for review in json.loads(capsys.readouterr().out)] == [review_id]
     assert paid(project) == []
+    assert [main(["review", "resume", review_id]) for _ in range(2)] == [0, 0]
+    assert paid(project) == ["trace-1: refund 900 EUR"]
 
 
 def test_reject_needs_a_reason_and_keeps_the_action_from_running(
