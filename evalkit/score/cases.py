@@ -10,12 +10,15 @@ import hashlib
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from evalkit.errors import GoldenSetError
 from evalkit.records import Case
 from evalkit.score.metric_specs import MetricSpec, canonical, scoring_text
 from evalkit.strict import MAX_LINE_BYTES, StrictError, parse_line
+
+BLOCK_BYTES = 65_536
+"""Read at once, because cases are mostly asked for one after another."""
 
 
 class CaseHasher:
@@ -63,6 +66,8 @@ class CaseFile:
         self._lines = array("L")
         self._places = array("Q")
         """Byte offset in the file, or position in the inline list."""
+        self._block = (0, b"")
+        """What was read last, and the offset it begins at."""
 
     def append(self, raw: Mapping[str, Any], *, line: int, place: int) -> None:
         """Add a checked case; only the pass that loads a golden set does."""
@@ -83,16 +88,10 @@ class CaseFile:
         number = range(len(self))[number]
         if self._inline is not None:
             return self._case(self._inline[self._places[number]], number)
-        with self._open() as file:
-            return self._read(file, number)
+        return self._read(number)
 
     def __iter__(self) -> Iterator[Case]:
-        if self._inline is not None:
-            yield from (self[number] for number in range(len(self)))
-            return
-        with self._open() as file:
-            for number in range(len(self)):
-                yield self._read(file, number)
+        return (self[number] for number in range(len(self)))
 
     def of(self, case_id: str) -> Case:
         """Parse the case of that id; KeyError when there is none."""
@@ -108,15 +107,8 @@ class CaseFile:
     def line_of(self, case_id: str) -> int:
         return self._lines[self._numbers[case_id]]
 
-    def _open(self) -> BinaryIO:
-        try:
-            return self.path.open("rb")
-        except OSError as error:
-            raise GoldenSetError(f"{self.path}:1: cannot be read: {error.strerror}.") from None
-
-    def _read(self, file: BinaryIO, number: int) -> Case:
-        file.seek(self._places[number])
-        data = file.readline(MAX_LINE_BYTES + 1)
+    def _read(self, number: int) -> Case:
+        data = self._line_at(self._places[number])
         try:
             raw = parse_line(data, line=self._lines[number], offset=self._places[number])
             changed = self._hasher(raw) != self._hashes[number] or raw["id"] != self.ids[number]
@@ -128,6 +120,24 @@ class CaseFile:
                 "the file has changed since it was loaded. Start again."
             )
         return self._case(raw, number)
+
+    def _line_at(self, place: int) -> bytes:
+        """The line that begins at `place`."""
+        start, block = self._block
+        end = block.find(b"\n", place - start) + 1 if place >= start else 0
+        if not end:
+            start, block = self._block = place, self._block_at(place)
+            end = block.find(b"\n") + 1 or len(block)
+        return block[place - start : end]
+
+    def _block_at(self, place: int) -> bytes:
+        """What stands at `place` and after it: the line that begins there, whole, and more."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(place)
+                return file.read(BLOCK_BYTES) + file.readline(MAX_LINE_BYTES + 1)
+        except OSError as error:
+            raise GoldenSetError(f"{self.path}:1: cannot be read: {error.strerror}.") from None
 
     def _case(self, raw: Mapping[str, Any], number: int) -> Case:
         return Case(
