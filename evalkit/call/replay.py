@@ -1,8 +1,9 @@
 """Do a recorded call again: from its recorded replies, or from another model or prompt.
 
 From its replies, every decision of the call path is taken anew and compared with the
-one on record; no provider is asked and nothing is written. What the record leaves open
-(fallbacks of that call, whether it was to degrade) is taken from what happened.
+one on record. No provider, retriever or function that answers is asked, and nothing is
+written. What the record leaves open (fallbacks of that call, whether it was to degrade)
+is taken from what happened.
 """
 
 from __future__ import annotations
@@ -18,6 +19,18 @@ from evalkit.errors import ConfigError
 from evalkit.records import CallRecord, CallResult, Json, Pair
 from evalkit.settings import BudgetSettings, FeatureSettings, FlagSettings, Settings, SpendCap
 
+ALONE: Mapping[str, Any] = {
+    "routes": {},
+    "tagger": None,
+    "cache_ttl": 0,
+    "semantic_cache": None,
+}
+"""Of a feature: nobody answers but the model that is named, and those after it."""
+RETRIEVERS = {
+    "retriever": "evalkit.call.providers.recorded:retriever_that_fails",
+    "no_documents": "evalkit.call.providers.recorded:retriever_that_finds_nothing",
+}
+"""Kind of failure -> the retriever that fails so again."""
 DECISIONS = (
     "status", "error_kind", "served_model", "finish_reason", "output", "schema_ok", "repaired",
     "resumed", "escalated",
@@ -68,9 +81,12 @@ async def replay(record: CallRecord, settings: Settings) -> Replayed:
         )
         async with orchestrator:
             try:
-                result = await orchestrator.execute(record.feature, record.input, **_asked(record))
+                input = _input(record, feature)
+                result = await orchestrator.execute(record.feature, input, **_asked(record))
             except NotRecorded as error:
                 left = Difference(decision="attempts", recorded=_kinds(record), replayed=str(error))
+                if not record.attempts:
+                    notes += ("what refused the call has changed, or is not on record",)
                 return Replayed(result=None, differences=(left,), notes=notes)
     return Replayed(result=result, differences=_differences(record, result.record), notes=notes)
 
@@ -81,9 +97,7 @@ async def run_against(record: CallRecord, settings: Settings, pair: Pair) -> Cal
     if pair.model not in settings.models:
         known = ", ".join(sorted(settings.models))
         raise ConfigError(f"--against {pair}: no model {pair.model!r}. There are: {known}.")
-    alone = replace(
-        feature, flag=None, cache_ttl=0, semantic_cache=None, review="never", on_failure="error"
-    )
+    alone = replace(feature, **ALONE, flag=None, review="never", on_failure="error")
     with tempfile.TemporaryDirectory(prefix="evalkit-replay-") as folder:
         orchestrator = Orchestrator.from_config(_with_feature(settings, alone, folder))
         async with orchestrator:
@@ -118,22 +132,35 @@ def _feature(record: CallRecord, settings: Settings) -> FeatureSettings:
             f"trace {record.trace_id} has no texts: they were not logged ([retention] log_text), "
             "or have been purged. It cannot be replayed."
         )
+    if "function" in record.stage_ms:
+        raise ConfigError(
+            f"trace {record.trace_id} was answered by a function of yours, not by a model "
+            f"({record.route_reason or 'no reason on record'}). It is not called again."
+        )
     return feature
+
+
+def _input(record: CallRecord, feature: FeatureSettings) -> dict[str, Any]:
+    """The input, with documents by id alone where the record does not have their texts."""
+    input = dict(record.input)
+    if feature.retriever is not None and record.retrieved_ids and "documents" not in input:
+        input["documents"] = [{"id": one, "text": ""} for one in record.retrieved_ids]
+    return input
 
 
 def _as_it_was(
     record: CallRecord, feature: FeatureSettings, settings: Settings, folder: str
 ) -> Settings:
     """Settings under which nothing but the record decides, with files in `folder` alone."""
-    held = record.status == "pending_review"
+    degraded = record.status == "degraded"
     feature = replace(
         feature,
+        **ALONE,
         flag="recorded",
-        cache_ttl=0,
-        semantic_cache=None,
         hedge_after_ms=None,
-        review=feature.review if held else "never",
-        on_failure="error" if record.status in {"error", "refused"} else feature.on_failure,
+        review=feature.review if record.status == "pending_review" else "never",
+        on_failure=f"text:{record.output or ''}" if degraded else "error",
+        retriever=RETRIEVERS.get(record.error_kind or "", feature.retriever),
     )
     flag = FlagSettings(name="recorded", enabled=record.error_kind != "killed")
     return replace(

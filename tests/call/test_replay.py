@@ -362,3 +362,78 @@ async def test_what_was_redacted_before_the_write_replays(tmp_path: Path) -> Non
     assert record.attempts[0].reply is not None
     assert again.differences == ()
     assert again.notes == ("2 places were redacted: the replay sees what was written",)
+
+
+# --- what is not asked again -----------------------------------------------------------
+
+
+def parcels(query: str, **_: Any) -> list[dict[str, Any]]:
+    raise AssertionError("a replay asks no retriever")
+
+
+async def test_documents_are_those_on_record(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    record = await recorded(settings, [answer(GOOD)])
+    feature = replace(settings.features["classify"], retriever=f"{__name__}:parcels")
+    settings = replace(settings, features={"classify": feature})
+    own = replace(record, input={"text": "x", "documents": [{"id": "d1", "text": "Paid."}]})
+
+    with_texts = await replay(own, settings)
+    with_ids = await replay(replace(record, retrieved_ids=("d1",)), settings)
+
+    assert (with_texts.differences, with_ids.differences) == ((), ())
+
+
+def nothing(query: str, **_: Any) -> list[dict[str, Any]]:
+    return []
+
+
+def fails(query: str, **_: Any) -> list[dict[str, Any]]:
+    raise ConnectionError("the index is gone")
+
+
+@pytest.mark.parametrize("retriever", ["nothing", "fails"])
+async def test_a_call_that_found_no_documents_finds_none_again(
+    tmp_path: Path, retriever: str
+) -> None:
+    settings = settings_of(tmp_path, retriever=f"{__name__}:{retriever}")
+    record = stored(await recorded(settings, [answer(GOOD)]), tmp_path)
+    assert record.error_kind in {"no_documents", "retriever"}
+    feature = replace(settings.features["classify"], retriever=f"{__name__}:parcels")
+
+    again = await replay(record, replace(settings, features={"classify": feature}))
+
+    assert again.differences == ()
+
+
+called: list[Any] = []
+
+
+def by_rule(input: Mapping[str, Any]) -> dict[str, str]:
+    called.append(input)
+    return {"label": "billing"}
+
+
+async def test_a_function_that_answered_is_not_called_again(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, on_failure=f"degrade:{__name__}:by_rule")
+    record = stored(await recorded(settings, [server_down()]), tmp_path)
+    called.clear()
+
+    degraded = await replay(record, settings)
+
+    assert (degraded.differences, called) == ((), [])
+    with pytest.raises(ConfigError, match="was answered by a function of yours"):
+        await replay(replace(record, stage_ms={"function": 0.1}), settings)
+
+
+async def test_what_refused_a_call_and_is_not_on_record_is_noted(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    record = replace(
+        await recorded(settings, [answer(GOOD)]),
+        attempts=(), status="refused", error_kind="policy", output=None, served_model=None,
+    )  # fmt: skip
+
+    again = await replay(record, settings)
+
+    assert not again.same
+    assert "what refused the call has changed, or is not on record" in again.notes

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
+from typing import NoReturn
 
 from evalkit.call.attempts import Clock
 from evalkit.errors import CallError, EvalkitError
@@ -118,6 +119,16 @@ def _plays(record: CallRecord) -> list[_Play]:
         )
         for n, one in enumerate(attempts)
     ]
+
+
+def retriever_that_fails(*_: object, **__: object) -> NoReturn:
+    """For the replay of a call whose retriever failed."""
+    raise CallError("retriever", "as recorded")
+
+
+def retriever_that_finds_nothing(*_: object, **__: object) -> list[str]:
+    """For the replay of a call whose retriever found nothing."""
+    return []
 
 
 def was_streamed(record: CallRecord) -> bool:
