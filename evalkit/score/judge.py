@@ -72,25 +72,28 @@ class Judge:
 
     async def judge(self, answer: Answer) -> Judgement:
         """Grade one answer, `votes` times. Never raises for what a judge model did."""
-        pieces = pieces_of(answer, self.spec)
-        problem = _unjudgeable(pieces, self.spec)
+        blocks = {kind: block_json(value) for kind, value in pieces_of(answer, self.spec).items()}
+        problem = _unjudgeable(blocks, self.spec)
         if problem is not None:
             return Judgement(mark=problem, records=())
-        ballots = await asyncio.gather(*(self._vote(pieces, n) for n in range(self.spec.votes)))
+        ballots = await self._poll(blocks)
         return Judgement(
             mark=count_votes([vote for vote, _ in ballots], self.spec),
             records=tuple(record for _, records in ballots for record in records),
         )
 
-    async def _vote(
-        self, pieces: Mapping[str, Json], number: int
-    ) -> tuple[Vote | Mark, list[CallRecord]]:
+    async def _poll(self, blocks: Mapping[str, str]) -> Sequence[Ballot]:
+        if self.spec.votes == 1:
+            return [await self._vote(blocks, 0)]
+        return await asyncio.gather(*(self._vote(blocks, n) for n in range(self.spec.votes)))
+
+    async def _vote(self, blocks: Mapping[str, str], number: int) -> Ballot:
         """One judgement: ask, and ask once more when the reply cannot be used."""
         records: list[CallRecord] = []
         problem: str | None = None
         for trial in (number, self.spec.votes + number):
             nonce = self._new_nonce()
-            question = {"role": "user", "content": question_text(self.spec, pieces, nonce, problem)}
+            question = {"role": "user", "content": question_text(self.spec, blocks, nonce, problem)}
             result = await self._execute(
                 (*self._opening, question), response_schema(self.spec, nonce), trial=trial
             )
@@ -142,14 +145,14 @@ def _document(document: Json, number: int) -> Json:
     return {key: document[key] for key in ("id", "title", "text") if key in document}
 
 
-def _unjudgeable(pieces: Mapping[str, Json], spec: JudgeSpec) -> Mark | None:
+def _unjudgeable(blocks: Mapping[str, str], spec: JudgeSpec) -> Mark | None:
     for kind in spec.inputs:
-        if kind not in pieces and kind not in spec.optional:
+        if kind not in blocks and kind not in spec.optional:
             what = "no expected value" if kind == "reference" else f"no {kind}"
             return _judge_error(
                 f"no_{kind}", f"judge {spec.name} needs one, and the case has {what}"
             )
-    size = sum(len(block_json(value)) for value in pieces.values())
+    size = sum(map(len, blocks.values()))
     if size > MAX_JUDGED_CHARS:
         return _judge_error(
             "too_long", f"{size} characters to judge, of which {MAX_JUDGED_CHARS} are the most"
@@ -184,19 +187,18 @@ def system_text(spec: JudgeSpec) -> str:
 
 
 def question_text(
-    spec: JudgeSpec, pieces: Mapping[str, Json], nonce: str, problem: str | None = None
+    spec: JudgeSpec, blocks: Mapping[str, str], nonce: str, problem: str | None = None
 ) -> str:
     """The last user message; `problem` says why the reply before could not be used."""
-    blocks = [
-        f'<judge-{kind} nonce="{nonce}">\n{block_json(value)}\n</judge-{kind}>'
-        for kind, value in pieces.items()
+    shown = [
+        f'<judge-{kind} nonce="{nonce}">\n{line}\n</judge-{kind}>' for kind, line in blocks.items()
     ]
     grades = ", ".join(f'"{one.name}": {one.scale.words}' for one in spec.criteria)
     form = (
         'Reply with one JSON object and nothing else, "judgement_tag" first:\n'
         f'{{"judgement_tag": "{nonce}", "reason": "…", "grades": {{{grades}}}}}'
     )
-    parts = ["Judge the answer in the judge-output block.", *blocks, form]
+    parts = ["Judge the answer in the judge-output block.", *shown, form]
     if problem is not None:
         parts.append(f"Your last reply could not be used: {problem}. Judge the same answer again.")
     return "\n\n".join(parts)
@@ -205,8 +207,9 @@ def question_text(
 def _shown(spec: JudgeSpec, example: Example, number: int) -> tuple[Message, Message]:
     nonce = f"example-{number}"
     reply = {"judgement_tag": nonce, "reason": example.reason, "grades": dict(example.grades)}
+    blocks = {kind: block_json(value) for kind, value in example.pieces.items()}
     return (
-        {"role": "user", "content": question_text(spec, example.pieces, nonce)},
+        {"role": "user", "content": question_text(spec, blocks, nonce)},
         {"role": "assistant", "content": json.dumps(reply, ensure_ascii=False)},
     )
 
@@ -240,9 +243,12 @@ _UNSAFE_IN_BLOCK = re.compile(f"<(?=/?judge)|[{_INVISIBLE}]", re.IGNORECASE)
 _UNSAFE_IN_TEXT = re.compile(f"[{_INVISIBLE}]")
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
+
+
 def block_json(value: Json) -> str:
     """One line of JSON that cannot end its block, nor turn or hide what follows."""
-    return _UNSAFE_IN_BLOCK.sub(_escaped, json.dumps(value, ensure_ascii=False, default=str))
+    return _UNSAFE_IN_BLOCK.sub(_escaped, _encode(value))
 
 
 def readable(text: str, limit: int) -> str:
@@ -297,6 +303,10 @@ def _read_grades(grades: Json, spec: JudgeSpec) -> dict[str, float]:
         if not one.scale.has(grades[one.name]):
             raise Unusable(f"the grade of {one.name} is not {one.scale.words}")
     return {name: grades[name] for name in names}
+
+
+Ballot = tuple[Vote | Mark, list[CallRecord]]
+"""What one vote came to, and the calls it took."""
 
 
 def count_votes(votes: Sequence[Vote | Mark], spec: JudgeSpec) -> Mark:

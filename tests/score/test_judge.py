@@ -426,7 +426,9 @@ def test_judged_text_cannot_leave_its_block(spec: JudgeSpec, attack: str, place:
         place, attack
     )
 
-    question = question_text(spec, pieces, "5f1c")
+    question = question_text(
+        spec, {kind: block_json(value) for kind, value in pieces.items()}, "5f1c"
+    )
 
     assert blocks(question) == pieces
     assert question.lower().count("<judge-") == question.lower().count("</judge-") == len(pieces)
