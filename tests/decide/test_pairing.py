@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,16 @@ def test_hashes_that_only_one_side_knows_are_not_compared(tmp_path: Path) -> Non
     assert (cases.baseline.tolist(), cases.candidate.tolist()) == ([1.0], [0.0])
 
 
+def test_a_candidates_trials_beyond_the_baselines_are_left_out(tmp_path: Path) -> None:
+    baseline = [("a", 0, 1), ("b", 0, 1)]
+    candidate = [("a", 0, 1), ("a", 1, 0), ("a", 2, 0), ("b", 0, 0), ("b", 1, 1)]
+
+    cases = paired(tmp_path, baseline, candidate, "case_id,trial,score")
+
+    assert cases.candidate.tolist() == [1.0, 0.0]
+    assert cases.candidate_trials.tolist() == [1, 1]
+
+
 side = st.dictionaries(
     st.tuples(st.sampled_from("abcdef"), st.integers(0, 2)),
     st.sampled_from(["", 0, 0.25, 1]),
@@ -215,10 +226,14 @@ def test_pairing_agrees_with_a_loop_over_the_rows(
         return sum(of_case) / len(of_case) if of_case else None
 
     cases = paired(folder, rows(baseline), rows(candidate), "case_id,trial,score")
+    most = max(Counter(case_id for case_id, _ in baseline).values())
+    counted = sorted({trial for _, trial in candidate})[:most]
+    candidate = {key: score for key, score in candidate.items() if key[1] in counted}
 
     found = {
         case_id: (None if np.isnan(b) else b, None if np.isnan(c) else c)
         for case_id, b, c in zip(cases.ids, cases.baseline, cases.candidate, strict=True)
     }
     ids = {case_id for case_id, _ in [*baseline, *candidate]}
+    assert set(found) == ids
     assert found == {i: (mean(baseline, i), mean(candidate, i)) for i in ids}
