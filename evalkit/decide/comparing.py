@@ -18,6 +18,7 @@ from evalkit.decide.pairing import Cases, Meeting
 from evalkit.decide.people import Labels, People
 from evalkit.decide.ppi import LABELS_AT_LEAST
 from evalkit.decide.sides import Sides
+from evalkit.decide.stopped import decided, is_own, note_of, only_roughly, stopped
 
 Key: TypeAlias = tuple[object, ...]
 """Of a plan: see `Planned.key`."""
@@ -44,11 +45,11 @@ class Comparer:
         paired = pairing.pair_cases(engine, listed, self.whole, project=self.project)
         cases = dict(zip(meetings, paired, strict=True))
         reasons = self._reasons(plans, meetings)
-        measurable = [plan for plan in plans if plan.key not in reasons]
-        people = self._people(measurable, cases)
+        people = self._people([plan for plan in plans if plan.key not in reasons], cases)
         plans = [people[plan.key][0] if plan.key in people else plan for plan in plans]
+        early = self._early([plan for plan in plans if plan.key not in reasons], cases, reasons)
         slices = self._slices([p for p in plans if p.key not in reasons], cases, meetings)
-        size = sum(plan.rule.gate for plan in plans)
+        size = sum(plan.rule.gate and plan.key not in early for plan in plans)
         size += sum(part.gates for parts in slices.values() for part in parts)
 
         def measured(plan: Planned, part: Slice | None = None) -> Comparison:
@@ -63,9 +64,33 @@ class Comparer:
                 people=said.within(part.inside) if said and part else said,
             )
 
-        wholes = [measured(plan) for plan in plans]
+        wholes = [early.get(plan.key) or measured(plan) for plan in plans]
         parts = [measured(plan, part) for plan in plans for part in slices.get(plan.key, ())]
         return adjust([*wholes, *parts], self.policy)
+
+    def _early(
+        self, plans: Sequence[Planned], cases: Mapping[Key, Cases], reasons: dict[Key, str]
+    ) -> dict[Key, Comparison]:
+        """What runs decided before their last case; adds why nothing holds where they did not."""
+        found = {}
+        for plan in plans:
+            source = plan.candidate.source
+            if not is_own(plan):
+                sides = [source, *([plan.baseline.source] if plan.baseline else [])]
+                self._note_once(*(only_roughly(side) for side in sides if stopped(side)))
+                continue
+            comparison = decided(plan, cases[plan.key])
+            if comparison is not None:
+                self._note_once(note_of(source))
+                found[plan.key] = comparison
+            elif plan.rule.gate and stopped(source):
+                reasons[plan.key] = (
+                    f"run {source.name} stopped early on other scores: run it without --stop-early"
+                )
+        return found
+
+    def _note_once(self, *notes: str) -> None:
+        self.notes += [note for note in notes if note not in self.notes]
 
     def _reasons(self, plans: Sequence[Planned], meetings: Mapping[Key, Meeting]) -> dict[Key, str]:
         """Plan's key -> why it cannot be measured."""
@@ -92,7 +117,7 @@ class Comparer:
             people = labels.of(plan, cases[plan.key])
             found[plan.key] = (plan, people)
             name, clustered = f"{plan.metric}{on(plan)}", cases[plan.key].clusters is not None
-            if people.are_enough and not clustered:
+            if people.are_enough and not clustered and not is_own(plan):
                 what = f"people's labels of {people.n_labelled} cases correct what the judge says"
                 self._note(plan, f"{name}: {what}")
                 continue
@@ -101,7 +126,8 @@ class Comparer:
             if people.n_labelled:
                 why = f"{people.n_labelled} cases have people's labels on both sides, "
                 why += f"{LABELS_AT_LEAST} would correct it"
-                why = "its cases share clusters" if people.are_enough else why
+                if people.are_enough:
+                    why = "its cases share clusters" if clustered else "it was decided early"
                 self._note(held, f"{name} is the judge's word alone: {why}")
             elif held.rule.gate:
                 without.append(name)
@@ -145,6 +171,8 @@ class Comparer:
             if plan.key not in by_key:
                 continue
             chosen = slices_to_measure(plan, cases[plan.key], by_key[plan.key])
+            if is_own(plan):
+                chosen = [replace(part, gates=False) for part in chosen if not part.too_small]
             found[plan.key] = [part for part in chosen if not part.too_small]
             for part in chosen:
                 if part.too_small:

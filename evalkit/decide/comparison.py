@@ -82,6 +82,31 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Early:
+    """What a run that may stop early decided of a comparison while it went on."""
+
+    n: int
+    """Cases with a score on both sides until the decision, or in all."""
+    n_drawn: int
+    """Clusters those fall into, or cases."""
+    delta: float | None
+    ci: tuple[float, float] | None
+    """Confidence sequence at 1 - 2·alpha: it holds however often one looks."""
+    p_value: float
+    """Anytime-valid, for a drop beyond the tolerance."""
+    p_max_drop: float
+    """Anytime-valid, for a drop smaller than max_drop, in the worst case."""
+    family_size: int
+    """Comparisons that the run decided; each had alpha / family_size to spend."""
+
+    def decision(self, alpha: float) -> Literal["regression", "pass", "inconclusive"]:
+        bar = alpha / self.family_size * (1 + 1e-9)
+        if self.p_value <= bar:
+            return "regression"
+        return "pass" if self.p_max_drop <= bar else "inconclusive"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """One metric, over all cases or one slice of them, as measured."""
 
@@ -98,6 +123,8 @@ class Comparison:
     split: Split | None
     powered: Powered | None = None
     """People's labels and the judge put together; None where `paired` is the judge's alone."""
+    early: Early | None = None
+    """What decided before the run ended; then `paired` only tells it."""
     slice_gates: bool = False
     """Whether a drop in this slice fails the build, as one over all cases does."""
     p_adjusted: float | None = None

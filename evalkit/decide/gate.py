@@ -46,6 +46,8 @@ def decide(comparison: Comparison, policy: Policy) -> Verdict:
         return "unmeasurable"
     if paired is None or paired.ci is None or comparison.p_adjusted is None:
         return "unmeasurable"
+    if comparison.early is not None:
+        return comparison.early.decision(policy.alpha)
     if comparison.p_adjusted < policy.alpha:
         return "regression"
     if worst_p is not None and worst_p < policy.alpha:

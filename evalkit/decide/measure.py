@@ -155,16 +155,20 @@ def slices_to_measure(planned: Planned, cases: Cases, slices: Mapping[str, Ids])
 
 
 def adjust(comparisons: Sequence[Comparison], policy: Policy) -> list[Comparison]:
-    """Correct for many comparisons: the gating family by Holm (or BH), the others by BH."""
-    gating = [c for c in comparisons if c.gates]
-    advisory = [c for c in comparisons if not c.gates]
+    """Correct for many comparisons: the gating family by Holm (or BH), the others by BH.
+
+    What a run decided while it went on was corrected there.
+    """
+    open_ones = [c for c in comparisons if c.early is None]
+    gating = [c for c in open_ones if c.gates]
+    advisory = [c for c in open_ones if not c.gates]
     correct = stats.holm if policy.correction == "holm" else stats.bh
     adjusted = {
         id(before): after
         for family, correction in ((gating, correct), (advisory, stats.bh))
         for before, after in zip(family, _adjusted(family, correction), strict=True)
     }
-    return [adjusted[id(c)] for c in comparisons]
+    return [adjusted.get(id(c), c) for c in comparisons]
 
 
 def _adjusted(family: Sequence[Comparison], correction: Correction) -> list[Comparison]:

@@ -79,6 +79,8 @@ def _finding(c: Comparison) -> str:
         return f"cannot be measured: {plain(c['reason'], 300)}"
     if verdict == "regression":
         return f"{_moved(c)}, {_p(c['p_adjusted'])}{_corrected(c)}"
+    if verdict == "inconclusive" and c["method"] == "e-process":
+        return f"could not tell: {_moved(c)}, not decided when the run ended after {c['n']} cases"
     if verdict == "inconclusive":
         return f"could not tell: {_moved(c)}; {_what_would_tell(c)}"
     return f"no drop of {_points(c['max_drop'])} points: {_moved(c)}"

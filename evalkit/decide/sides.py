@@ -25,6 +25,7 @@ from evalkit.decide.selectors import (
     require_complete,
     runs_named,
 )
+from evalkit.decide.stopped import own_pairs
 from evalkit.errors import ConfigError, DamagedStore, NotComparable, StoreError
 from evalkit.records import Pair
 
@@ -99,7 +100,18 @@ class Sides:
                     baseline_pair=given[1],
                 )
             ]
-        return self._defaults(candidate, pair)
+        own = [
+            Match(
+                candidate=candidate,
+                candidate_pair=of_candidate,
+                baseline=candidate,
+                baseline_pair=of_baseline,
+                golden_set=golden_set,
+            )
+            for golden_set, of_candidate, of_baseline in own_pairs(candidate)
+            if pair in (None, of_candidate) and self.request.baseline is None
+        ]
+        return own or self._defaults(candidate, pair)
 
     def _defaults(self, candidate: Source, pair: Pair | None) -> list[Match]:
         """Each golden set against its own baseline, pooled where it may be."""
@@ -223,6 +235,7 @@ class Sides:
                 run_id=run_id,
                 view=view,
                 golden_sets=run.get("golden_sets") or {},
+                stop_early=run.get("stop_early"),
             )
         return self.sources[run_id]
 

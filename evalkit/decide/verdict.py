@@ -58,7 +58,7 @@ def comparison_as_json(
         **_changed(cases),
         "gate": comparison.gates,
         "look_here": not comparison.gates and verdict == "regression",
-        "family_size": family_size,
+        "family_size": comparison.early.family_size if comparison.early else family_size,
         "confidence": 1 - 2 * policy.alpha,
         "same_pair": planned.baseline is not None
         and planned.baseline.pair == planned.candidate.pair,
