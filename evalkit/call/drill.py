@@ -30,6 +30,7 @@ from evalkit.settings import (
     SpendCap,
 )
 
+FAILING_RETRIEVER = "evalkit.call.providers.recorded:retriever_that_fails"
 NO_FAULT = "(no fault)"
 Reach = Literal["provider", "model", "call"]
 
@@ -62,6 +63,7 @@ FAULTS: dict[str, tuple[Reach, tuple[Event, ...] | None]] = {
     "empty": ("model", _reply("")),
     "invalid_output": ("model", _reply("The answer is, as so often, no JSON.")),
     # Refused before any model is asked.
+    "retriever": ("call", None),
     "budget": ("call", None),
     "killed": ("call", None),
 }
@@ -114,7 +116,7 @@ async def drill_failover(
     try:
         with tempfile.TemporaryDirectory(prefix="evalkit-drill-") as folder:
             for kind in FAULTS:
-                if kind == "invalid_output" and feature.output_schema is None:
+                if not _fits(kind, feature, input):
                     continue
                 under_test = _settings_for(kind, settings, feature, folder)
                 done = await _drill(kind, under_test, feature.name, input, providers)
@@ -124,6 +126,15 @@ async def drill_failover(
         for provider in providers.opened():
             await provider.aclose()
     return drilled
+
+
+def _fits(kind: str, feature: FeatureSettings, input: Mapping[str, Any]) -> bool:
+    """Whether a fault can happen to this feature at all."""
+    if kind == "invalid_output":
+        return feature.output_schema is not None
+    if kind == "retriever":
+        return feature.retriever is not None and "documents" not in input
+    return True
 
 
 async def _drill(
@@ -192,6 +203,7 @@ def _settings_for(kind: str, settings: Settings, feature: FeatureSettings, folde
         routes={},
         tagger=None,
         review="never",
+        retriever=FAILING_RETRIEVER if kind == "retriever" else feature.retriever,
     )
     spent = SpendCap(day_calls=0)
     return replace(
@@ -209,7 +221,7 @@ def _settings_for(kind: str, settings: Settings, feature: FeatureSettings, folde
 
 def expected_of(kind: str, feature: FeatureSettings, settings: Settings) -> Expected:
     """What has to come of a fault at the feature's first model."""
-    if kind == NO_FAULT:
+    if kind == NO_FAULT or (kind == "retriever" and feature.on_empty == "allow"):
         return Expected(failed=range(1), answered_by=feature.model)
     if FAULTS[kind][0] == "call":
         return Expected(failed=range(1), answered_by=None)

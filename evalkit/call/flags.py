@@ -183,7 +183,8 @@ def _missing(flag: FlagSettings, settings: Settings) -> str | None:
     if flag.prompt is not None:
         name, _, version = flag.prompt.rpartition("@")
         if not (settings.root / "prompts" / name / f"{version}.md").is_file():
-            return f"flag {flag.name}: there is no prompts/{name}/{version}.md"
+            path = f"prompts/{name}/{version}.md"
+            return f"flag {flag.name}: there is no {path}. Add it, or name another version"
     return None
 
 

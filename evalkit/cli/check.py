@@ -82,6 +82,7 @@ def check_project(paths: Sequence[Path], config: Path | None) -> Findings:
         readable = False
     found.checked["features"] = len(settings.features)
     _check_prompts(settings, found)
+    _check_flags_file(settings, found)
     sets = _check_golden_sets(paths, settings, found, check_feature=readable)
     _check_judges(sets, settings, found, check_models=readable)
     if readable:
@@ -130,6 +131,22 @@ def _config_problems(
         Problem(file=settings.path.name, line=line, problem=f"{what}: {one.problem}", fix=one.fix)
         for one in _read_problems(error, file="")
     ]
+
+
+def _check_flags_file(settings: Settings, found: Findings) -> None:
+    """The file of flags could be taken over as it is; it need not be there."""
+    from evalkit.call.flags import read_flags
+    from evalkit.score.problems import shown_path, strict_problem
+    from evalkit.strict import MAX_TOML_BYTES, StrictError, read_text
+
+    path = settings.flags_file
+    if path is None or not path.exists():
+        return
+    try:
+        read_flags(path, read_text(path, max_bytes=MAX_TOML_BYTES), settings)
+    except StrictError as error:
+        file = shown_path(path, root=settings.root)
+        found.problems.append(strict_problem(error, file=file))
 
 
 # --- golden sets -------------------------------------------------------------------

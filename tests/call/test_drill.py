@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from evalkit.call.chunking import Chunk
 from evalkit.call.drill import FAULTS, Drilled, drill_failover
 from evalkit.call.failures import FAILURES
 from evalkit.config import ProviderSettings, Settings
@@ -116,6 +117,21 @@ async def test_what_is_too_long_goes_to_a_larger_context_alone(
 
     assert drilled["context_length"].answered_by == answered_by
     assert drilled["context_length"].as_expected
+
+
+def finds(query: str, **_: Any) -> list[Any]:
+    return [Chunk(id="c1", text="Invoices come by mail.", score=1.0)]
+
+
+@pytest.mark.parametrize(("on_empty", "answered_by"), [("refuse", None), ("allow", "small")])
+async def test_a_retriever_that_fails_is_part_of_the_drill(
+    tmp_path: Path, on_empty: str, answered_by: str | None
+) -> None:
+    drilled = await drill(project(tmp_path, retriever=f"{__name__}:finds", on_empty=on_empty))
+
+    assert drilled["(no fault)"].as_expected
+    assert drilled["retriever"].answered_by == answered_by
+    assert drilled["retriever"].as_expected
 
 
 @pytest.mark.parametrize("retries", [0, 1, 8])

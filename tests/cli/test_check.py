@@ -257,3 +257,24 @@ def test_a_project_without_anything_is_sound(
     assert lines == [
         "no problems in 0 features, 0 prompt versions, 0 golden sets, 0 cases, 0 judges"
     ]
+
+
+def test_a_file_of_flags_that_could_not_be_taken_over_is_a_problem(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = project / "evalkit.toml"
+    text = config.read_text(encoding="utf-8") + '\n[flags]\nfile = "flags.toml"\n'
+    config.write_text(text, encoding="utf-8")
+    without = check(capsys)[0]
+
+    (project / "flags.toml").write_text('ok = true\nllm = { prompt = "classify@v9" }\n')
+
+    assert without == 0
+    status, lines = check(capsys)
+    assert status == 2
+    assert lines == [
+        (
+            "flags.toml:2: flag llm: there is no prompts/classify/v9.md: "
+            "Add it, or name another version"
+        )
+    ]
