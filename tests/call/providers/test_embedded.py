@@ -97,7 +97,7 @@ async def test_a_task_that_needs_free_text_is_refused(task: str) -> None:
 
 
 def test_an_unknown_backend_is_named_with_those_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"no backend 'huge'. There are: base, local"):
+    with pytest.raises(ConfigError, match=r"no backend 'huge'. There are: base, llm, local"):
         provider(backend="huge")
 
 
