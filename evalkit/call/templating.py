@@ -161,7 +161,7 @@ def compile_section(source: str, *, where: str, line: int) -> Fill:
         for loop in tree.find_all(nodes.For):
             loop.iter = nodes.Filter(loop.iter, _COUNTED, [], [], None, None, lineno=loop.lineno)
         code = environment.compile(tree, filename=where)
-        template = Template.from_code(environment, code, environment.make_globals(None))
+        template = Template.from_code(environment, code, environment.globals)
     except TemplateSyntaxError as error:
         raise fault(error.lineno, *_syntax_problem(error.message or "")) from None
     except (RecursionError, SyntaxError, OverflowError) as error:
@@ -175,7 +175,19 @@ def compile_section(source: str, *, where: str, line: int) -> Fill:
             at = template.get_corresponding_lineno(_last_line(error.__traceback__, where))
             raise fault(at, *_run_problem(error, variables)) from None
 
+    if _is_plain(tree):
+        text = fill({})
+        return lambda variables: text
     return fill
+
+
+def _is_plain(tree: nodes.Template) -> bool:
+    """Whether a section is the same text whatever the input."""
+    return all(
+        isinstance(node, nodes.Output)
+        and all(isinstance(part, nodes.TemplateData) for part in node.nodes)
+        for node in tree.body
+    )
 
 
 def _run(template: Template, variables: dict[str, Any]) -> str:
