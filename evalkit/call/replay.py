@@ -54,8 +54,10 @@ class Difference:
 class Replayed:
     """How a replay ended."""
 
-    result: CallResult | None
-    """None when the call path left the record before it had an answer."""
+    record: CallRecord | None
+    """The call as it went now; None when it left the record before it had an answer."""
+    value: Json
+    """The parsed answer where the feature has an output schema, else None."""
     differences: tuple[Difference, ...]
     notes: tuple[str, ...]
     """What has changed since the call, or cannot be known from its record."""
@@ -87,8 +89,14 @@ async def replay(record: CallRecord, settings: Settings) -> Replayed:
                 left = Difference(decision="attempts", recorded=_kinds(record), replayed=str(error))
                 if not record.attempts:
                     notes += ("what refused the call has changed, or is not on record",)
-                return Replayed(result=None, differences=(left,), notes=notes)
-    return Replayed(result=result, differences=_differences(record, result.record), notes=notes)
+                return Replayed(record=None, value=None, differences=(left,), notes=notes)
+    after = result.record
+    if result.output is not None:
+        # As the user gets it: what is on record has been restored, or redacted, already.
+        after = replace(after, output=result.output)
+    return Replayed(
+        record=after, value=result.value, differences=_differences(record, after), notes=notes
+    )
 
 
 async def run_against(record: CallRecord, settings: Settings, pair: Pair) -> CallResult:
@@ -169,6 +177,7 @@ def _as_it_was(
         flags_file=None,
         budgets=NOTHING_LEFT if record.error_kind == "budget" else BudgetSettings(),
         providers={k: replace(p, rpm=None, tpm=None) for k, p in settings.providers.items()},
+        retention=replace(settings.retention, redact=False),
     )
 
 

@@ -53,8 +53,8 @@ def command(
             **_header(record),
             "same": done.same,
             "recorded": decisions(record),
-            "replayed": decisions(done.result.record) if done.result else None,
-            "value": done.result.value if done.result else None,
+            "replayed": decisions(done.record) if done.record else None,
+            "value": done.value,
             "differences": [
                 {"decision": d.decision, "recorded": d.recorded, "replayed": d.replayed}
                 for d in done.differences

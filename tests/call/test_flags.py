@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evalkit.call.flags import LOOK_EVERY_S, Flags, bucket
-from evalkit.config import FlagSettings, Settings
-from tests.call.scripted import ManualClock
+from evalkit.call.orchestrator import Orchestrator
+from evalkit.config import (
+    FeatureSettings,
+    FlagSettings,
+    ModelSettings,
+    ProviderSettings,
+    Settings,
+)
+from tests.call.scripted import ManualClock, Scripted, answer
 
 
 class World:
@@ -272,3 +280,60 @@ def test_a_killed_flag_has_no_arm() -> None:
     variant = flags_of(enabled=False, share=0.5, prompt="classify@v2").variant("llm", user_id="u")
 
     assert (variant.enabled, variant.arm, variant.prompt) == (False, "off", None)
+
+
+# --- on the call path ----------------------------------------------------------------
+
+
+def service(world: World, **changes: Any) -> tuple[Orchestrator, Scripted]:
+    """A service with one feature under the flag llm."""
+    feature = FeatureSettings(
+        name="classify",
+        prompt_name="classify",
+        prompt_version="v1",
+        model="small",
+        flag="llm",
+        **changes,
+    )
+    settings = replace(
+        world.settings,
+        providers={"one": ProviderSettings(name="one", wire="openai")},
+        models={"small": ModelSettings(name="small", provider="one", id="small-1")},
+        features={"classify": feature},
+    )
+    model = Scripted([answer("billing")])
+    clock = world.clock.clock()
+    return Orchestrator(settings, providers={"one": model}, clock=clock), model
+
+
+async def test_a_running_service_degrades_within_a_second_of_the_switch(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.write("llm = true\n")
+    orchestrator, model = service(world, on_failure="text:Please call us.")
+    before = await orchestrator.execute("classify", "x")
+
+    world.write("llm = false\n")
+    world.later(0.999)
+    after = await orchestrator.execute("classify", "x")
+
+    assert (before.status, before.record.flag_variant) == ("ok", "on")
+    assert (after.status, after.output) == ("degraded", "Please call us.")
+    assert (after.error_kind, after.record.flag_variant) == ("killed", "off")
+    assert len(model.asked) == 1
+
+
+async def test_each_user_keeps_an_arm_and_the_record_names_it_with_its_prompt(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path)
+    world.write('llm = { share = 0.5, prompt = "classify@v2" }\n')
+    orchestrator, _ = service(world)
+
+    calls = [
+        (await orchestrator.execute("classify", "x", user_id=f"u-{n % 20}")).record
+        for n in range(40)
+    ]
+
+    seen = {(one.user_id, one.flag_variant, one.prompt_version) for one in calls}
+    assert len(seen) == 20
+    assert {(arm, version) for _, arm, version in seen} == {("treatment", "v2"), ("control", "v1")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from evalkit.call.orchestrator import Orchestrator
 from evalkit.call.replay import decisions, replay
 from evalkit.config import (
     FeatureSettings,
+    GuardSettings,
     ModelSettings,
     Price,
     ProviderSettings,
@@ -21,7 +23,7 @@ from evalkit.config import (
     Settings,
 )
 from evalkit.errors import CallError, ConfigError
-from evalkit.records import CallRecord, Pair, TextDelta
+from evalkit.records import CallRecord, Event, ModelRequest, Pair, TextDelta
 from evalkit.score.stored import call_record
 from evalkit.store.views import open_store
 from tests.call.scripted import ManualClock, Scripted, Step, answer, finish
@@ -75,6 +77,7 @@ async def recorded(
     *,
     takes_s: float = 0.1,
     stream: bool = False,
+    input: Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> CallRecord:
     """The record that a call leaves when the providers play these steps."""
@@ -85,7 +88,7 @@ async def recorded(
     }
     orchestrator = Orchestrator(settings, providers=providers, clock=clock.clock())
     if not stream:
-        return (await orchestrator.execute("classify", {"text": "x"}, **overrides)).record
+        return (await orchestrator.execute("classify", input or {"text": "x"}, **overrides)).record
     pieces = [p async for p in orchestrator.stream("classify", {"text": "x"}, **overrides)]
     last: Any = pieces[-1]
     record: CallRecord = last.record
@@ -133,10 +136,10 @@ async def test_a_call_is_decided_again_as_it_was(tmp_path: Path, name: str) -> N
     again = await replay(record, settings)
 
     assert again.differences == ()
-    assert again.result is not None
-    assert decisions(again.result.record) == decisions(record)
+    assert again.record is not None
+    assert decisions(again.record) == decisions(record)
     if status == "ok":
-        assert again.result.value == {"label": "billing"}
+        assert again.value == {"label": "billing"}
 
 
 def stored(record: CallRecord, folder: Path) -> CallRecord:
@@ -249,7 +252,7 @@ async def test_a_decision_that_comes_out_otherwise_is_shown(tmp_path: Path) -> N
     again = await replay(record, settings)
 
     assert not again.same
-    assert again.result is None
+    assert again.record is None
     (left,) = again.differences
     assert left.recorded == ["small at one: answered"]
     assert (
@@ -437,3 +440,25 @@ async def test_what_refused_a_call_and_is_not_on_record_is_noted(tmp_path: Path)
 
     assert not again.same
     assert "what refused the call has changed, or is not on record" in again.notes
+
+
+@pytest.mark.parametrize("pinned", [True, False], ids=["evaluation", "production"])
+@pytest.mark.parametrize("pii", ["off", "replace"])
+async def test_personal_data_replays_as_it_was_written(
+    tmp_path: Path, pii: str, pinned: bool
+) -> None:
+    settings = settings_of(tmp_path, output_schema=None)
+    settings = replace(settings, retention=RetentionSettings(), guard=GuardSettings(pii=pii))
+    mail = "jane.doe@example.com"
+
+    def repeat(request: ModelRequest) -> Sequence[Event]:
+        found = re.search(r"\S+@\S+|\[EMAIL_\d+\]", str(request.messages[-1]["content"]))
+        assert found is not None
+        return answer(f"We write to {found[0]}.")
+
+    made = await recorded(settings, [repeat], input={"text": f"Write to {mail}"}, pinned=pinned)
+    record = stored(made, tmp_path)
+    again = await replay(record, settings)
+
+    assert (mail in str(record)) is pinned
+    assert again.differences == ()
