@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("evalkit.cli.report", "Write the HTML report of a run or a comparison."),
     "check": ("evalkit.cli.check", "Validate configuration, prompts, golden sets and judges."),
     "rescore": ("evalkit.cli.rescore", "Score a run's stored answers again; no model is called."),
+    "tune": ("evalkit.cli.tune", "Say what a cascade scores and costs at each threshold."),
     "power": ("evalkit.cli.power", "Say what drop would be seen, and what it takes to see more."),
     "prompts": ("evalkit.cli.prompts", "List prompt versions, show one, compare two."),
     "replay": ("evalkit.cli.replay", "Decide a recorded call again, or ask another pair."),

@@ -154,9 +154,8 @@ def test_index_version_changes_with_text_metadata_and_backend_alone() -> None:
 
 
 async def test_context_stays_within_the_token_budget_and_keeps_the_best() -> None:
-    best, long, last = (
-        Chunk(id="best", text="a" * 90), Chunk(id="long", text="b" * 900), Chunk(id="last", text="c")
-    )  # fmt: skip
+    best, last = Chunk(id="best", text="a" * 90), Chunk(id="last", text="c")
+    long = Chunk(id="long", text="b" * 900)
 
     context = await retrieve_context(
         feature(), {"text": "q"}, Fixed(best, long, last), max_tokens=50
