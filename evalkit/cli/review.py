@@ -183,11 +183,11 @@ def _action(review: Review, root: Path) -> Any:
     """The function that a review's action names; the project's own modules can be imported."""
     if review.action is None:
         return None
-    from evalkit.call.orchestrator import call_by_name
+    from evalkit.call.functions import load_function
 
     if str(root) not in sys.path:
         sys.path.append(str(root))
-    return call_by_name(review.action)
+    return load_function(review.action)
 
 
 def _place(store: str | None, config: Path | None) -> tuple[Path, Path]:

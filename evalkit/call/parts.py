@@ -1,0 +1,132 @@
+"""What the stages of a call use, each opened when it is first needed.
+
+State that lives over many calls: files, connections, breakers, compiled schemas. Built
+from the settings alone; one for each orchestrator.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from evalkit.call.attempts import Clock, Target
+from evalkit.call.cache import ResponseCache
+from evalkit.call.cache_storage import open_cache
+from evalkit.call.flags import Flags, FlagSource
+from evalkit.call.guards import Guard
+from evalkit.call.kept_answers import KeptAnswers
+from evalkit.call.ledger import Ledger
+from evalkit.call.limits import ProviderGate
+from evalkit.call.prompts import PromptRegistry
+from evalkit.call.providers import LazyProviders
+from evalkit.call.providers.base import Provider
+from evalkit.call.retrieval import Retrievers
+from evalkit.call.review import ReviewQueue
+from evalkit.call.routing import Tagger, make_tagger
+from evalkit.config import FeatureSettings, ModelSettings, Settings
+from evalkit.errors import ConfigError
+from evalkit.json_schema import Validate, compile_schema
+
+
+class Parts:
+    """The tools of one orchestrator. Whatever a test hands in is used in place of its own."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        providers: Mapping[str, Provider] | None = None,
+        clock: Clock | None = None,
+        cache: ResponseCache | None = None,
+        flags: FlagSource | None = None,
+    ) -> None:
+        self.settings = settings
+        self.clock = clock or Clock()
+        self.prompts = PromptRegistry(settings.root)
+        self.flags = flags or Flags(settings, self.clock)
+        self.retrievers = Retrievers(settings)
+        self._providers = LazyProviders(settings.providers) if providers is None else providers
+        self._cache = cache
+        self._gates: dict[str, ProviderGate] = {}
+        self._taggers: dict[str, Tagger | None] = {}
+        self._schemas: dict[Path, tuple[Mapping[str, Any], Validate]] = {}
+
+    @cached_property
+    def guard(self) -> Guard:
+        return Guard(self.settings.guard)
+
+    @cached_property
+    def kept_answers(self) -> KeptAnswers:
+        storage = self._cache or open_cache(self.settings)
+        return KeptAnswers(storage, most_days=self.settings.retention.cache_days)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        return Ledger(Path(self.settings.store_path) / "budget.sqlite", self.settings.budgets)
+
+    @cached_property
+    def reviews(self) -> ReviewQueue:
+        return ReviewQueue(Path(self.settings.store_path) / "queue.sqlite")
+
+    def tagger(self, feature: FeatureSettings) -> Tagger | None:
+        if feature.name not in self._taggers:
+            self._taggers[feature.name] = make_tagger(feature, self.settings)
+        return self._taggers[feature.name]
+
+    def model(self, name: str, feature: FeatureSettings) -> ModelSettings:
+        """Raises ConfigError, with the models there are, when there is none of that name."""
+        model = self.settings.models.get(name)
+        if model is None:
+            known = ", ".join(sorted(self.settings.models)) or "none"
+            raise ConfigError(f"feature {feature.name}: no model {name!r}. There are: {known}.")
+        return model
+
+    def targets(self, feature: FeatureSettings) -> list[Target]:
+        """The feature's models in the order in which they are asked."""
+        names = (feature.model, *feature.fallbacks)
+        return [self._target(self.model(name, feature)) for name in names]
+
+    def _target(self, model: ModelSettings) -> Target:
+        gate = self._gates.get(model.provider)
+        if gate is None:
+            gate = self._gates[model.provider] = ProviderGate.of(
+                self.settings.providers[model.provider],
+                monotonic=self.clock.monotonic,
+                sleep=self.clock.sleep,
+            )
+        return Target(model=model, provider=self._providers[model.provider], gate=gate)
+
+    def output_schema(
+        self, feature: FeatureSettings
+    ) -> tuple[Mapping[str, Any] | None, Validate | None]:
+        """The feature's schema, read and compiled once. Raises ConfigError for a broken one."""
+        path = feature.output_schema
+        if path is None:
+            return None, None
+        if path not in self._schemas:
+            try:
+                schema = json.loads(path.read_text(encoding="utf-8"))
+                self._schemas[path] = schema, compile_schema(schema)
+            except (OSError, ValueError) as error:
+                raise ConfigError(
+                    f"{path}: output_schema of feature {feature.name}: {error}"
+                ) from None
+        return self._schemas[path]
+
+    async def aclose(self) -> None:
+        """Close connections and files; what is needed again is opened again."""
+        opened = (
+            self._providers.opened()
+            if isinstance(self._providers, LazyProviders)
+            else list(self._providers.values())
+        )
+        for provider in opened:
+            await provider.aclose()
+        if "kept_answers" in self.__dict__:
+            await self.kept_answers.aclose()
+        for name in ("ledger", "reviews"):
+            if (file := self.__dict__.pop(name, None)) is not None:
+                file.close()

@@ -1,0 +1,379 @@
+"""The stages of one call, a function each, in the order in which `execute()` runs them.
+
+A stage reads and changes the call; what it uses over many calls comes from `Parts`. A
+stage that ends the call raises CallError with a kind of the failure table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from evalkit.call.answering import Answer, Demands, Emit, find_answer
+from evalkit.call.budget import Budget
+from evalkit.call.cache import Cached
+from evalkit.call.context import trim
+from evalkit.call.failures import FAILURES
+from evalkit.call.functions import call_function, load_function
+from evalkit.call.guards import redact_record
+from evalkit.call.ledger import Hold, has_caps
+from evalkit.call.parts import Parts
+from evalkit.call.policy import check as check_policy
+from evalkit.call.retrieval import retrieve_context
+from evalkit.call.review import review_wanted
+from evalkit.call.routing import answer_by_function
+from evalkit.call.routing import route as choose
+from evalkit.call.tokens import estimate_tokens
+from evalkit.call.trace import Call, Rendered, sum_or_none
+from evalkit.config import FeatureSettings, ModelSettings
+from evalkit.errors import CallError, ConfigError
+from evalkit.json_schema import Validate
+from evalkit.records import CallRecord, ModelRequest
+
+CANARY_LINE = "\n\n[{canary}] This mark is private: never write it."
+
+REFUSED = frozenset({"budget", "killed", "refusal", "guard_block", "policy"})
+"""Kinds of failure in which nothing broke: the answer is no."""
+
+
+# --- before a model is asked -------------------------------------------------------
+
+
+def check_flag(call: Call, parts: Parts) -> None:
+    """Let the feature's flag turn it off, or give this user its own model or prompt."""
+    flag = call.feature.flag
+    if flag is None:
+        return
+    variant = parts.flags.variant(flag, user_id=call.user_id)
+    call.flag_variant = variant.arm
+    if not variant.enabled:
+        raise CallError("killed", f"flag {flag} is off")
+    if variant.model is not None or variant.prompt is not None:
+        changes = {} if variant.model is None else {"model": variant.model}
+        call.feature = with_changes(call.feature, changes, variant.prompt)
+
+
+def refuse_undeclared(call: Call, parts: Parts, tools: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse tools and tiers that the feature has not declared; who evaluates may ask any."""
+    model = None if call.pinned else parts.model(call.feature.model, call.feature)
+    check_policy(call.feature, tools=map(_tool_name, tools), model=model)
+
+
+def guard_input(call: Call, parts: Parts) -> None:
+    """Replace or refuse what may not leave; from here on only the guarded input is used."""
+    if not call.feature.guard:
+        return
+    call.guarded = parts.guard.check_input(call.input)
+    call.guard_events += call.guarded.events
+    call.redactions += call.guarded.redactions
+
+
+async def route(call: Call, parts: Parts) -> str | None:
+    """Choose who answers by the kind of query; the name of a function where one does."""
+    feature = call.feature
+    if feature.tagger is None or not feature.routes:
+        return None
+    chosen = await choose(feature, call.guarded.input, tagger=parts.tagger(feature))
+    call.route_reason = chosen.reason or None
+    if chosen.model is not None and chosen.model != feature.model:
+        first, *others = chosen.models(feature)
+        call.feature = replace(feature, model=first, fallbacks=tuple(others))
+    return chosen.function
+
+
+async def answer_without_model(call: Call, function: str, emit: Emit | None) -> None:
+    """What is certain needs no model."""
+    call.output, call.value = await answer_by_function(function, call.input)
+    if emit is not None:
+        await emit(call.output)
+
+
+async def retrieve(call: Call, parts: Parts) -> None:
+    """Find the documents that the prompt is given, unless the input brings its own."""
+    feature, input = call.feature, call.guarded.input
+    if feature.retriever is None or "documents" in input:
+        return
+    retriever = await parts.retrievers.get(feature)
+    assert retriever is not None
+    left_s = call.started + feature.max_latency_ms / 1000 - parts.clock.monotonic()
+    found = await retrieve_context(feature, input, retriever, timeout_s=left_s)
+    call.retrieved_ids, call.index_version = found.ids, found.index_version
+    call.guarded = replace(call.guarded, input={**input, "documents": found.documents()})
+
+
+def render(call: Call, parts: Parts) -> Rendered:
+    """The feature's prompt with the guarded input in it."""
+    feature, input = call.feature, call.guarded.input
+    prompt = parts.prompts.get(feature.prompt_name, feature.prompt_version)
+    messages = prompt.render(input, documents=input.get("documents"))
+    return Rendered(name=prompt.name, version=prompt.version, hash=prompt.hash, messages=messages)
+
+
+def build_request(
+    call: Call, schema: Mapping[str, Any] | None, tools: Sequence[Mapping[str, Any]]
+) -> ModelRequest:
+    """What will be asked, before any model is chosen."""
+    feature, rendered = call.feature, call.rendered
+    assert rendered is not None
+    sampling = {"temperature": feature.temperature, "seed": feature.seed}
+    call.params = {key: value for key, value in sampling.items() if value is not None}
+    call.params["max_tokens"] = feature.max_tokens
+    return ModelRequest(
+        model_id="",
+        messages=rendered.messages,
+        max_tokens=feature.max_tokens,
+        temperature=feature.temperature,
+        seed=feature.seed,
+        response_schema=schema,
+        tools=tuple(tools),
+        stream=feature.stream,
+        task=feature.task,
+        input=call.guarded.input,
+    )
+
+
+def made_to_fit(call: Call, parts: Parts, request: ModelRequest) -> ModelRequest:
+    """Refuse what is over the feature's own limit; trim what the model cannot take."""
+    feature = call.feature
+    context = parts.model(feature.model, feature).context
+    if feature.max_input_tokens is None and context is None:
+        return request
+    tokens = estimate_tokens(request.messages)
+    if feature.max_input_tokens is not None and tokens > feature.max_input_tokens:
+        limit = feature.max_input_tokens
+        raise CallError("context_length", f"about {tokens} tokens, over the limit of {limit}")
+    cut = []
+    while context is not None and tokens + feature.max_tokens > context:
+        trimmed = trim(request.messages)
+        if trimmed is None:
+            break
+        cut.append(trimmed.cut)
+        request = replace(request, messages=trimmed.messages)
+        tokens = estimate_tokens(request.messages)
+    if cut:
+        call.route_reason = f"left out: {', '.join(cut)}"
+    return request
+
+
+# --- the answer ---------------------------------------------------------------------
+
+
+async def answer_from_cache_or(
+    call: Call,
+    parts: Parts,
+    request: ModelRequest,
+    fresh: Callable[[], Awaitable[None]],
+    emit: Emit | None,
+) -> None:
+    """An answer kept earlier, or a fresh one; of equal calls at once, one is made."""
+    feature = call.feature
+    if feature.cache_ttl <= 0 or request.tools:
+        await fresh()
+        return
+    model = parts.model(feature.model, feature)
+    kept = await parts.kept_answers.find_or_make(call, request, model, fresh)
+    if kept is not None:
+        _take_kept(call, parts, *kept)
+        if emit is not None:
+            await emit(restored(call, parts))
+
+
+def _take_kept(call: Call, parts: Parts, kept: Cached, kind: str) -> None:
+    call.cache_kind = kind
+    call.answered_by = parts.settings.models.get(kept.model)
+    call.output, call.finish_reason = kept.output, kept.finish.finish_reason
+    call.confidence = kept.finish.confidence
+    if call.feature.output_schema is not None:
+        with suppress(ValueError):
+            call.value, call.schema_ok = json.loads(kept.output), True
+
+
+async def ask(
+    call: Call,
+    parts: Parts,
+    request: ModelRequest,
+    validate: Validate | None,
+    budget: Budget | None,
+    emit: Emit | None,
+) -> None:
+    """Reserve what the call may cost, find an answer, settle."""
+    feature = call.feature
+    demands = Demands(
+        validate=validate,
+        rules=[load_function(name) for name in feature.rules],
+        guard=parts.guard if feature.guard else None,
+        allow_tool=lambda name: check_policy(feature, tools=(name,)),
+    )
+    targets = parts.targets(feature)
+    with call.stages("budget"):
+        settle = await _reserve(call, parts, request, budget)
+    try:
+        asked = _with_canary(call, parts, request)
+        found = await find_answer(call, asked, targets, demands, clock=parts.clock, emit=emit)
+    finally:
+        settle(sum_or_none(a.cost_usd for a in call.attempts))
+    _take(call, found)
+    if emit is not None and demands.read_whole:
+        await emit(restored(call, parts))
+
+
+def _take(call: Call, answer: Answer) -> None:
+    """The answer that was found, into the call; raises what is wrong with it."""
+    call.output, call.value = answer.text, answer.value
+    call.repaired, call.schema_ok = answer.repaired, answer.schema_ok
+    if answer.reply is not None:
+        call.answered_by = answer.target.model
+        call.finish_reason = answer.reply.finish.finish_reason
+        call.tool_calls = answer.reply.finish.tool_calls
+        call.confidence = answer.confidence
+    if answer.error is not None:
+        raise answer.error
+
+
+def _with_canary(call: Call, parts: Parts, request: ModelRequest) -> ModelRequest:
+    """Plant the word in the system prompt by which a leak of it is known."""
+    messages = request.messages
+    if not call.feature.guard or parts.settings.guard.output_leak == "off" or not messages:
+        return request
+    first, *others = messages
+    if first["role"] != "system":
+        return request
+    call.canary, call.system_text = parts.guard.canary(), str(first["content"])
+    marked = {**first, "content": first["content"] + CANARY_LINE.format(canary=call.canary)}
+    return replace(request, messages=(marked, *others))
+
+
+async def _reserve(
+    call: Call, parts: Parts, request: ModelRequest, budget: Budget | None
+) -> Callable[[float | None], None]:
+    """Set aside what the call may cost at most, all attempts together; returns how to settle.
+
+    A run's own budget needs a price; caps of users and features count tokens and calls of
+    a model without one.
+    """
+    capped = not call.pinned and has_caps(parts.settings.budgets)
+    if budget is None and not capped:
+        return lambda cost_usd: None
+    feature = call.feature
+    model = parts.model(feature.model, feature)
+    tokens, times = estimate_tokens(request.messages), 1 + feature.retries
+    once_usd = _most_usd(model, tokens, request.max_tokens)
+    most_usd = None if once_usd is None else once_usd * times
+    if budget is not None:
+        await _reserve_in_run(budget, model, most_usd)
+    hold: Hold | None = None
+    if capped:
+        hold = parts.ledger.reserve(
+            most_usd,
+            (tokens + request.max_tokens) * times,
+            user=call.user_id,
+            tenant=call.tenant,
+            feature=feature.name,
+        )
+
+    def settle(cost_usd: float | None) -> None:
+        if budget is not None:
+            budget.settle(most_usd or 0.0, cost_usd if call.attempts else 0.0)
+        if hold is not None and call.attempts:
+            parts.ledger.settle(hold, cost_usd, call.total_tokens)
+        elif hold is not None:
+            parts.ledger.release(hold)
+
+    return settle
+
+
+def _most_usd(model: ModelSettings, tokens: int, max_tokens: int) -> float | None:
+    """What one attempt may cost at most; None when the model has no price."""
+    if model.price is None:
+        return None
+    return (tokens * model.price.input + max_tokens * model.price.output) / 1_000_000
+
+
+async def _reserve_in_run(budget: Budget, model: ModelSettings, most_usd: float | None) -> None:
+    if most_usd is None:
+        raise ConfigError(
+            f"a spending limit needs the price of model {model.name}. "
+            f"Add price = {{ input = …, output = … }} under [models.{model.name}]."
+        )
+    if not await budget.reserve(most_usd):
+        raise CallError("budget", f"{most_usd:.4f} USD more would pass the spending limit")
+
+
+# --- after the answer ---------------------------------------------------------------
+
+
+def hold_for_review(call: Call, parts: Parts, action: str | None, key: str | None) -> None:
+    """Put the answer before a person where the feature says so; the caller does not get it."""
+    policy = call.feature.review
+    if policy == "never":
+        return
+    facts = {
+        "feature": call.feature.name,
+        "input": call.input,
+        "output": restored(call, parts),
+        "value": call.value,
+        "confidence": call.confidence,
+        "user_id": call.user_id,
+    }
+    if review_wanted(policy, facts, load_function):
+        call.status = "pending_review"
+        call.message = "This answer waits for a person."
+        # What will be released is what has to be looked at: nothing is redacted here.
+        record = call.record(parts.clock.monotonic())
+        record = replace(record, input=call.input, output=restored(call, parts))
+        parts.reviews.hold(record, action, key)
+
+
+def fail(call: Call, error: CallError) -> None:
+    """Write down why the call has no answer of its own."""
+    call.error_kind = error.kind
+    call.message = FAILURES[error.kind].message
+    call.route_reason = str(error)[:500]
+    call.status = "refused" if error.kind in REFUSED else "error"
+
+
+async def degrade(call: Call) -> None:
+    """Answer without a model where the feature says how; else leave the failure as it is."""
+    kind, _, argument = call.feature.on_failure.partition(":")
+    if kind == "text":
+        call.status, call.output, call.value = "degraded", argument, None
+    elif kind == "degrade":
+        answer = await call_function(load_function(argument), call.input)
+        call.status, call.value = "degraded", None if isinstance(answer, str) else answer
+        call.output = answer if isinstance(answer, str) else json.dumps(answer)
+
+
+def restored(call: Call, parts: Parts) -> str:
+    """The answer with the user's own data back in the place of its placeholders."""
+    return parts.guard.restore(call.output or "", call.guarded)
+
+
+def record_of(call: Call, parts: Parts) -> CallRecord:
+    """The record as it may be written: an evaluation's as it was, for it is scored again."""
+    record = call.record(parts.clock.monotonic())
+    if call.pinned:
+        if call.guarded.placeholders:
+            return replace(record, output=restored(call, parts))
+        return record
+    return redact_record(record) if parts.settings.retention.redact else record
+
+
+def _tool_name(tool: Mapping[str, Any]) -> str:
+    """A tool's name, as the wires write it: {"name": …} or {"function": {"name": …}}."""
+    function = tool.get("function")
+    return str((function if isinstance(function, Mapping) else tool).get("name", ""))
+
+
+def with_changes(
+    feature: FeatureSettings, changes: Mapping[str, Any], prompt: str | None
+) -> FeatureSettings:
+    """The feature with some settings replaced. Raises ConfigError for an odd `prompt`."""
+    if prompt is not None:
+        prompt_name, at, version = prompt.rpartition("@")
+        if not (at and prompt_name and version):
+            raise ConfigError(f"{prompt!r} is not NAME@VERSION, e.g. classify-ticket@v2.")
+        changes = {**changes, "prompt_name": prompt_name, "prompt_version": version}
+    return replace(feature, **changes)
