@@ -227,10 +227,9 @@ def _row(point: Point, last: Point, paths: Paths, settings: Settings) -> dict[st
     from evalkit.decide.stats import compare
     from evalkit.score.tune import clusters_of
 
-    clusters = clusters_of(paths)
     compared = compare(
         [one - other for one, other in zip(point.scores, last.scores, strict=True)],
-        clusters=clusters if any(clusters) else None,
+        clusters=clusters_of(paths),
         alpha=settings.gate.alpha,
         max_drop=settings.gate.max_drop,
     )

@@ -171,12 +171,17 @@ def _answered_by(model: str) -> Callable[[_Walk], float]:
     return lambda walked: float(walked.answer.model == model)
 
 
-def clusters_of(paths: Paths) -> list[str | None]:
-    """The cluster of each case, in the order of `Point.scores`."""
+def clusters_of(paths: Paths) -> list[str] | None:
+    """What each case was drawn with, in the order of `Point.scores`; None without clusters.
+
+    A case without a cluster is one of its own.
+    """
     found: dict[str, str | None] = {}
     for path in paths.paths:
         found.setdefault(path.case_id, path.cluster)
-    return list(found.values())
+    if not any(found.values()):
+        return None
+    return [cluster or f"\0{case_id}" for case_id, cluster in found.items()]
 
 
 def read_paths(

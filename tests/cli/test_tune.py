@@ -33,6 +33,7 @@ def project(folder: Path, *, fallbacks: str = 'fallbacks = ["small"]') -> Path:
         label = cases[number]["expected"]["label"]
         word = "zxq billing" if label == "billing" else "zxq"
         cases[number]["input"]["text"] = f"{number}: {word}"
+    cases[0]["cluster"] = cases[1]["cluster"] = "twins"
     write_project(folder, cases=cases, feature=fallbacks)
     config = folder / "evalkit.toml"
     text = config.read_text(encoding="utf-8").replace('model = "small"', 'model = "embedded"')

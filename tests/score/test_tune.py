@@ -78,7 +78,8 @@ def test_trials_are_averaged_within_their_case_first() -> None:
 
     assert point.quality == pytest.approx((1 / 3 + 1) / 2)
     assert point.scores == (pytest.approx(1 / 3), 1)
-    assert clusters_of(paths) == ["x", None]
+    assert clusters_of(paths) == ["x", "\0b"]
+    assert clusters_of(FOUR) is None
 
 
 def test_no_answer_goes_on_whatever_the_threshold() -> None:
