@@ -104,7 +104,9 @@ def run_golden_sets(
     Raises ConfigError, ContentError or GoldenSetError before any call, StoreError when
     the store cannot be written, NotComparable when a resumed run's golden set changed.
     """
-    opened = open_store(store or settings.store_path)
+    if store is not None:
+        settings = replace(settings, store=str(Path(store).absolute()))
+    opened = open_store(settings.store_path)
     if resume is None:
         prepared = prepare_run(settings, request, run_id=new_id())
         refuse_edited_prompts(opened, prepared)
@@ -295,12 +297,13 @@ def request_of(manifest: Mapping[str, Any], asked: RunRequest) -> RunRequest:
     stored["models"], stored["prompts"] = tuple(stored["models"]), tuple(stored["prompts"])
     changes = (
         asked.golden_sets, asked.models, asked.prompts, asked.trials, asked.limit,
-        asked.stop_early, asked.baseline_pair,
+        asked.stop_early, asked.baseline_pair, asked.batch,
     )  # fmt: skip
     if any(changes):
         raise ConfigError(
             "--resume finishes the run as it was started: leave out golden sets, --model, "
-            "--prompt, --trials, --limit, --stop-early and --baseline-pair, or start a new run."
+            "--prompt, --trials, --limit, --stop-early, --baseline-pair and --batch, or start a "
+            "new run."
         )
     original = RunRequest(**stored)
     return replace(

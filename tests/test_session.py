@@ -175,6 +175,23 @@ def test_a_seed_makes_limit_draw_the_same_cases(tmp_path: Path) -> None:
     assert len(first) == 7
 
 
+def test_a_run_goes_through_the_batch_endpoints_at_half_the_price(tmp_path: Path) -> None:
+    with Loopback() as server:
+        write_project(tmp_path, base_url=server.url + "/v1", cases=20)
+        plain = run(tmp_path)
+        config = tmp_path / "evalkit.toml"
+        text = config.read_text(encoding="utf-8")
+        quick = "[providers.app]\noptions = { batch_linger_s = 0.05, batch_poll_s = 0.05 }"
+        config.write_text(text.replace("[providers.app]", quick), encoding="utf-8")
+        batched = run(tmp_path, batch=True)
+        asked_one_by_one = sum(server.stats.by_case.values())
+
+    assert batched.summary.complete
+    assert batched.summary.outcomes == Counter(scored=20)
+    assert batched.summary.cost_usd == pytest.approx(plain.summary.cost_usd / 2, rel=0.1)
+    assert asked_one_by_one == 20
+
+
 def start(folder: Path, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "evalkit", "run", "--json", *arguments],

@@ -358,6 +358,9 @@ def record_of(call: Call, parts: Parts) -> CallRecord:
         if call.guarded.placeholders:
             return replace(record, output=restored(call, parts))
         return record
+    if not parts.settings.retention.log_text:
+        attempts = tuple(replace(attempt, reply=None) for attempt in record.attempts)
+        record = replace(record, input=None, output=None, attempts=attempts)
     return redact_record(record) if parts.settings.retention.redact else record
 
 

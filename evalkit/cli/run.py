@@ -27,6 +27,9 @@ from evalkit.cli.options import common_options, print_json, say
     metavar="MODEL/PROMPT@V",
     help="Run this pair, too, for --stop-early to compare with; default: the first of two.",
 )
+@click.option(
+    "--batch", is_flag=True, help="Through the providers' batch endpoints: a day, half the price."
+)
 @common_options
 def command(
     golden_sets: tuple[Path, ...],
@@ -40,6 +43,7 @@ def command(
     seed: int | None,
     stop_early: bool,
     baseline_pair: str | None,
+    batch: bool,
     as_json: bool,
     store: str | None,
     config: Path | None,
@@ -55,6 +59,8 @@ def command(
     """
     if baseline_pair is not None and not stop_early:
         raise click.UsageError("--baseline-pair belongs to --stop-early. Add it, or leave both.")
+    if batch and stop_early:
+        raise click.UsageError("--batch sends all cases at once: leave out --stop-early.")
     from evalkit.cli.progress import run_progress
     from evalkit.cli.stop_early import early_lines, early_rule
     from evalkit.cli.summary import exit_status, print_summary
@@ -74,6 +80,7 @@ def command(
         max_cost_usd=max_cost,
         stop_early=stop_early,
         baseline_pair=baseline_pair,
+        batch=batch,
     )
     finished = run_golden_sets(
         settings,

@@ -98,6 +98,17 @@ async def test_redaction_can_be_turned_off(tmp_path: Path) -> None:
     assert "ann@example.org" in str(project.log)
 
 
+async def test_a_record_can_leave_all_texts_out(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer("Tomorrow.")]).change(output_schema=None)
+    configured(project, retention=RetentionSettings(log_text=False))
+
+    result = await project.execute("When does it come?")
+
+    assert result.output == "Tomorrow."
+    assert (result.record.input, result.record.output) == (None, None)
+    assert result.record.completion_tokens == 10
+
+
 # --- cache --------------------------------------------------------------------------
 
 
