@@ -255,7 +255,7 @@ def _suggested(table: Sequence[Mapping[str, Any]], max_drop: float) -> float | N
     good = [row for row in table if row["ci"] is not None and row["ci"][0] > -max_drop]
     if not good or any(row["cost_usd"] is None for row in good):
         return None
-    return float(min(good, key=lambda row: (row["cost_usd"], -row["quality"]))["threshold"])
+    return float(min(good, key=lambda row: (row["cost_usd"], row["escalated"]))["threshold"])
 
 
 def _print(tuned: Mapping[str, Any]) -> None:

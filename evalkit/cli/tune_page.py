@@ -24,14 +24,15 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e5e7eb; --soft: #9ca3af; --grid: #374151;
   --line: #60a5fa; --mark: #fb923c; --paper: #111827; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 52rem; margin: 2rem auto; padding: 0 1rem; }
+  max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.3rem; overflow-wrap: anywhere; }
 svg { width: 100%; height: auto; } svg text { font-size: 12px; fill: var(--soft); }
 svg .grid { stroke: var(--grid); } svg .steps { stroke: var(--line); fill: none; stroke-width: 2; }
 svg .alone { fill: var(--mark); } svg .chosen { fill: none; stroke: var(--mark); stroke-width: 2; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .2rem .7rem; border-bottom: 1px solid var(--grid); }
-th:first-child, td:first-child { text-align: left; } tr.chosen { font-weight: 600; }
+th, td { text-align: right; padding: .2rem .6rem; border-bottom: 1px solid var(--grid); }
+th:first-child, td:first-child { text-align: left; }
+td { white-space: nowrap; } tr.chosen { font-weight: 600; }
 """
 
 
@@ -60,15 +61,17 @@ def render_page(tuned: Mapping[str, Any]) -> str:
 def render_plot(tuned: Mapping[str, Any]) -> str:
     """Quality against cost as SVG: the cascade's steps, and each model alone.
 
-    Against the share of escalated calls where a cost is not known.
+    Against the share of escalated calls where cost is not known, or says nothing.
     """
-    known = all(p["cost_usd"] is not None for p in [*tuned["steps"], *tuned["alone"]])
-    key, scale, words = (
-        ("cost_usd", 1000.0, "USD per 1,000 calls") if known
-        else ("escalated", 100.0, "% of calls escalated")
-    )  # fmt: skip
+    costs = [p["cost_usd"] for p in [*tuned["steps"], *tuned["alone"]]]
+    if None not in costs and max(costs) > min(costs):
+        key, scale, words = "cost_usd", 1000.0, "USD per 1,000 calls"
+        alone = [(scale * p[key], p["quality"], p["model"]) for p in tuned["alone"]]
+    else:
+        key, scale, words = "escalated", 100.0, "% of calls escalated"
+        first, last = tuned["alone"][0], tuned["alone"][-1]
+        alone = [(x, p["quality"], p["model"]) for x, p in ((0.0, first), (scale, last))]
     steps = [(scale * p[key], p["quality"]) for p in tuned["steps"]]
-    alone = [(scale * p[key], p["quality"], p["model"]) for p in tuned["alone"]] if known else []
     axis = _Axes([x for x, *_ in (*steps, *alone)], [y for _, y, *_ in (*steps, *alone)])
     ends = " ".join(axis.at(x, y) for x, y in steps)
     parts = [axis.drawn(words, tuned["metric"]), f'<polyline class="steps" points="{ends}"/>']
