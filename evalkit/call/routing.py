@@ -1,8 +1,8 @@
 """Which model answers: the kind of a query decides, then the confidence of the answer.
 
 A tagger says the kind, the feature's `routes` say who answers that kind: a model, or a
-function of the user's own, without any model. `ask_until_confident` is the cascade: an
-unsure answer goes to the next model. What cannot be told goes to the feature's own model.
+function of the user's own, without any model. What cannot be told goes to the feature's
+own model. `is_unsure` is the rule of the cascade.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import inspect
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evalkit.call.functions import call_function, load_function
 from evalkit.call.retrieval import query_of
@@ -21,9 +21,6 @@ from evalkit.errors import CallError, ConfigError
 from evalkit.records import Json
 from evalkit.settings import FeatureSettings, Settings
 from evalkit.strict import StrictError, iter_jsonl
-
-if TYPE_CHECKING:
-    from evalkit.call.attempts import Target, Tried
 
 log = logging.getLogger(__name__)
 
@@ -184,60 +181,6 @@ def read_examples(path: Path) -> dict[str, list[str]]:
 # --- the cascade -------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
-    """How a cascade ended."""
-
-    tried: Tried
-    """The answer that counts, with the attempts of all steps."""
-    escalated: bool
-    """Whether a stronger model was asked."""
-    reason: str = ""
-    """`confidence 0.41 of small < 0.60 -> large`; "" when the first answer was taken."""
-
-
 def is_unsure(confidence: float | None, below: float | None) -> bool:
     """Whether an answer goes to the next model. A confidence not known is no low one."""
     return below is not None and confidence is not None and confidence < below
-
-
-async def ask_until_confident(
-    ask: Callable[[Sequence[Target]], Awaitable[Tried]],
-    targets: Sequence[Target],
-    *,
-    below: float | None,
-) -> Settled:
-    """Ask `targets` in turn until one is sure enough; the last answer counts in any case.
-
-    `ask` tries some targets until one answers, as `attempt_until_answered` does. When the
-    stronger model fails, the unsure answer stands: it is better than none.
-    """
-    tried = await ask(targets)
-    attempts, reasons = tried.attempts, []
-    left = _after(targets, tried)
-    while left and tried.error is None and is_unsure(_confidence(tried), below):
-        reasons.append(
-            f"confidence {_confidence(tried):.2f} of {tried.target.model.name} < {below:.2f} "
-            f"-> {left[0].model.name}"
-        )
-        next_tried = await ask(left)
-        attempts += next_tried.attempts
-        if next_tried.error is not None:
-            reasons.append(f"kept: {next_tried.error.kind}")
-            break
-        tried, left = next_tried, _after(left, next_tried)
-    return Settled(
-        tried=replace(tried, attempts=attempts),
-        escalated=bool(reasons),
-        reason="; ".join(reasons),
-    )
-
-
-def _after(targets: Sequence[Target], tried: Tried) -> Sequence[Target]:
-    """The targets behind the one that was asked last."""
-    names = [target.model.name for target in targets]
-    return targets[names.index(tried.target.model.name) + 1 :]
-
-
-def _confidence(tried: Tried) -> float | None:
-    return tried.reply.finish.confidence if tried.reply is not None else None

@@ -34,8 +34,10 @@ class Step:
     confidence: float | None
     cost_usd: float | None
     latency_ms: float
-    failed_over: bool
-    """Whether it was no answer, so that the next model is asked whatever the threshold."""
+    failed: bool = False
+    """Whether it was no answer: an unsure one before it stands."""
+    failed_over: bool = False
+    """Whether the next model is then asked, whatever the threshold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,11 +101,12 @@ def walk(steps: Sequence[Step], below: float) -> _Walk:
     answer: Step | None = None
     for step in steps:
         asked.append(step)
-        if step.failed_over:
-            continue
-        answer = step
-        if not is_unsure(step.confidence, below):
+        if step.failed and (answer is not None or not step.failed_over):
             break
+        if not step.failed:
+            answer = step
+            if not is_unsure(step.confidence, below):
+                break
     return _Walk(answer or asked[-1], tuple(asked))
 
 
@@ -214,7 +217,7 @@ def read_paths(
         paths=tuple(paths),
         missing=len(found) - len(paths),
         without_confidence=sum(
-            step.confidence is None and not step.failed_over
+            step.confidence is None and not step.failed
             for path in paths
             for step in path.steps[:-1]
         ),
@@ -235,12 +238,14 @@ def _step(row: Mapping[str, Any]) -> Step | None:
     """None where there is no score: then nothing is known of this trial."""
     if row["score"] is None:
         return None
-    failed = row["outcome"] == "product_failure" and FAILURES.get(row["error_kind"])
+    failed = row["outcome"] == "product_failure"
+    strategy = FAILURES.get(row["error_kind"]) if failed else None
     return Step(
         model=row["model"],
         score=row["score"],
         confidence=row["confidence"],
         cost_usd=row["cost_usd"],
         latency_ms=row["latency_ms"] or 0.0,
-        failed_over=bool(failed and failed.fail_over),
+        failed=failed,
+        failed_over=strategy is not None and strategy.fail_over,
     )

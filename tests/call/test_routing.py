@@ -6,26 +6,22 @@ import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from evalkit.call.attempts import Target, Tried
-from evalkit.call.limits import ProviderGate
 from evalkit.call.routing import (
     ExampleTagger,
     Route,
     Tag,
     answer_by_function,
-    ask_until_confident,
     is_unsure,
     make_tagger,
     read_examples,
     route,
 )
 from evalkit.errors import CallError, ConfigError
-from evalkit.records import Attempt, Finish, Reply, Usage
-from evalkit.settings import FeatureSettings, ModelSettings, Settings
+from evalkit.settings import FeatureSettings, Settings
 
 ROUTES = {"code": "large", "password-reset": f"call:{__name__}:send_link"}
 
@@ -186,84 +182,6 @@ def test_a_wrong_route_to_a_function_is_rare_on_real_questions(
 # --- the cascade -------------------------------------------------------------------------
 
 
-def target(name: str) -> Target:
-    model = ModelSettings(name=name, provider="p", id=name)
-    return Target(model=model, provider=cast(Any, None), gate=cast(ProviderGate, None))
-
-
-def tried(name: str, confidence: float | None = None, *, error: CallError | None = None) -> Tried:
-    finish = Finish(
-        finish_reason="stop", usage=Usage(), served_model=name, confidence=confidence
-    )  # fmt: skip
-    attempt = Attempt(
-        provider="p", model=name, served_model=name, error_kind=error.kind if error else None,
-        finish_reason="stop", latency_ms=1, ttft_ms=None, wait_ms=0, prompt_tokens=1,
-        completion_tokens=1, cached_prompt_tokens=None, cost_usd=0.1, max_tokens=10,
-    )  # fmt: skip
-    reply = None if error else Reply(text=f"{name} says", finish=finish, latency_ms=1, ttft_ms=None)
-    return Tried(reply=reply, error=error, target=target(name), attempts=(attempt,))
-
-
-class Asked:
-    """Answers in the order given, and remembers who could have answered."""
-
-    def __init__(self, *answers: Tried) -> None:
-        self.answers = list(answers)
-        self.names: list[list[str]] = []
-
-    async def __call__(self, targets: Sequence[Target]) -> Tried:
-        self.names.append([one.model.name for one in targets])
-        return self.answers.pop(0)
-
-
-CHAIN = [target("small"), target("middle"), target("large")]
-
-
-async def test_a_sure_answer_is_taken() -> None:
-    ask = Asked(tried("small", 0.6))
-
-    settled = await ask_until_confident(ask, CHAIN, below=0.6)
-
-    assert not settled.escalated
-    assert settled.reason == ""
-    assert ask.names == [["small", "middle", "large"]]
-
-
-async def test_an_unsure_answer_goes_to_the_next_model_and_both_are_paid() -> None:
-    ask = Asked(tried("small", 0.41), tried("middle", 0.2), tried("large", 0.1))
-
-    settled = await ask_until_confident(ask, CHAIN, below=0.6)
-
-    assert settled.escalated
-    assert settled.tried.target.model.name == "large"
-    assert [a.model for a in settled.tried.attempts] == ["small", "middle", "large"]
-    assert ask.names == [["small", "middle", "large"], ["middle", "large"], ["large"]]
-    assert settled.reason == (
-        "confidence 0.41 of small < 0.60 -> middle; confidence 0.20 of middle < 0.60 -> large"
-    )
-
-
-async def test_an_unsure_answer_stands_when_the_stronger_model_fails() -> None:
-    ask = Asked(tried("small", 0.3), tried("large", error=CallError("server", "down")))
-
-    settled = await ask_until_confident(ask, CHAIN, below=0.6)
-
-    assert settled.escalated
-    assert settled.tried.reply is not None
-    assert settled.tried.reply.text == "small says"
-    assert settled.tried.error is None
-    assert len(settled.tried.attempts) == 2
-    assert settled.reason.endswith("kept: server")
-
-
-async def test_a_model_that_took_over_is_not_asked_again() -> None:
-    ask = Asked(tried("middle", 0.3), tried("large", 0.9))
-
-    await ask_until_confident(ask, CHAIN, below=0.6)
-
-    assert ask.names[1] == ["large"]
-
-
 @pytest.mark.parametrize(
     ("confidence", "below", "unsure"),
     [
@@ -278,12 +196,3 @@ def test_a_confidence_not_known_is_no_low_one(
     confidence: float | None, below: float | None, unsure: bool
 ) -> None:
     assert is_unsure(confidence, below) is unsure
-
-
-async def test_a_failure_is_not_asked_further_here() -> None:
-    ask = Asked(tried("large", error=CallError("auth", "no key")))
-
-    settled = await ask_until_confident(ask, CHAIN, below=0.6)
-
-    assert settled.tried.error is not None
-    assert not settled.escalated

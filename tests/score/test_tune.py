@@ -23,8 +23,7 @@ from evalkit.score.tune import (
 
 def step(model: str, score: float, confidence: float | None = None, **more: Any) -> Step:
     values: dict[str, Any] = {"cost_usd": 1.0 if model == "small" else 10.0, "latency_ms": 100.0}
-    values |= {"failed_over": False, **more}
-    return Step(model=model, score=score, confidence=confidence, **values)
+    return Step(model=model, score=score, confidence=confidence, **values | more)
 
 
 def path(case_id: str, *steps: Step, cluster: str | None = None) -> Path:
@@ -83,7 +82,7 @@ def test_trials_are_averaged_within_their_case_first() -> None:
 
 
 def test_no_answer_goes_on_whatever_the_threshold() -> None:
-    steps = [step("small", 0, failed_over=True), step("large", 1)]
+    steps = [step("small", 0, failed=True, failed_over=True), step("large", 1)]
 
     walked = walk(steps, 0.0)
 
@@ -92,14 +91,25 @@ def test_no_answer_goes_on_whatever_the_threshold() -> None:
 
 
 def test_an_unsure_answer_stands_when_the_next_model_gave_none() -> None:
-    steps = [step("small", 1, 0.1), step("large", 0, failed_over=True)]
+    steps = [step("small", 1, 0.1), step("large", 0, failed=True, failed_over=True)]
 
     assert walk(steps, 0.5).answer.model == "small"
     assert walk(steps, 0.5).cost_usd == 11
 
 
+def test_a_failure_that_is_the_models_own_is_final_unless_an_unsure_answer_stands() -> None:
+    refused = step("small", 0, failed=True)
+    late = step("large", 0, failed=True)
+
+    assert walk([refused, step("large", 1)], 0.5).answer.score == 0
+    assert walk([step("small", 1, 0.1), late], 0.5).answer.score == 1
+
+
 def test_where_no_model_answered_the_score_is_the_last_ones() -> None:
-    steps = [step("small", 0, failed_over=True), step("large", 0, failed_over=True)]
+    steps = [
+        step("small", 0, failed=True, failed_over=True),
+        step("large", 0, failed=True, failed_over=True),
+    ]
 
     assert walk(steps, 0.5).answer.model == "large"
 
