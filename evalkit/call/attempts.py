@@ -113,11 +113,10 @@ async def attempt_until_answered(
     for position, target in enumerate(targets):
         if not done.may_fit(target.model):
             continue
-        if position == len(targets) - 1:
+        if position == len(targets) - 1 and patience.ttft_s is not None:
             patience = replace(patience, ttft_s=None)
-        params = {**target.model.params, **request.params}
-        ask = replace(request, model_id=target.model.id, params=params)
         answered_by = target
+        ask = _addressed(request, target.model)
         reply, error = await _try_target(ask, target, done, patience, clock, shown)
         if error is None or (shown is not None and shown.is_final(error)):
             break
@@ -131,6 +130,14 @@ async def attempt_until_answered(
         attempts=tuple(done.attempts),
         cut=tuple(done.cut),
     )
+
+
+def _addressed(request: ModelRequest, model: ModelSettings) -> ModelRequest:
+    """The request as this model gets it; a call's own parameters go over the model's."""
+    params = {**model.params, **request.params}
+    if model.id == request.model_id and params == request.params:
+        return request
+    return replace(request, model_id=model.id, params=params)
 
 
 @dataclass(slots=True)
