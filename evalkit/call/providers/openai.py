@@ -201,6 +201,8 @@ class _Reading:
     def _about(self, body: Mapping[str, Any]) -> None:
         self._model = text_or_none(body.get("model")) or self._model
         usage = body.get("usage")
+        if usage is None and isinstance(body.get("x_groq"), dict):
+            usage = body["x_groq"].get("usage")
         if isinstance(usage, dict):
             details = usage.get("prompt_tokens_details")
             cached = details.get("cached_tokens") if isinstance(details, dict) else None
