@@ -35,6 +35,8 @@ from evalkit.records import CallRecord, ModelRequest
 
 CANARY_LINE = "\n\n[{canary}] This mark is private: never write it."
 
+NOTHING_FOUND = frozenset({"no_documents", "retriever"})
+
 REFUSED = frozenset({"budget", "killed", "refusal", "guard_block", "policy"})
 """Kinds of failure in which nothing broke: the answer is no."""
 
@@ -102,6 +104,8 @@ async def retrieve(call: Call, parts: Parts) -> None:
     found = await retrieve_context(feature, input, retriever, timeout_s=left_s)
     call.retrieved_ids, call.index_version = found.ids, found.index_version
     call.guarded = replace(call.guarded, input={**input, "documents": found.documents()})
+    if found.note is not None or found.left_out:
+        call.route_reason = found.note or f"left out: {found.left_out} documents over the budget"
 
 
 def render(call: Call, parts: Parts) -> Rendered:
@@ -332,12 +336,19 @@ def fail(call: Call, error: CallError) -> None:
     call.error_kind = error.kind
     call.message = FAILURES[error.kind].message
     call.route_reason = str(error)[:500]
-    call.status = "refused" if error.kind in REFUSED else "error"
+    call.status = "refused" if error.kind in REFUSED or _refuses_empty(call) else "error"
+
+
+def _refuses_empty(call: Call) -> bool:
+    """Whether the call ended for want of documents, and the feature says no in that case."""
+    return call.error_kind in NOTHING_FOUND and call.feature.on_empty == "refuse"
 
 
 async def degrade(call: Call) -> None:
     """Answer without a model where the feature says how; else leave the failure as it is."""
     kind, _, argument = call.feature.on_failure.partition(":")
+    if _refuses_empty(call):
+        return
     if kind == "text":
         call.status, call.output, call.value = "degraded", argument, None
     elif kind == "degrade":

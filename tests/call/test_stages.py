@@ -270,6 +270,18 @@ async def test_an_empty_retrieval_never_reaches_the_model(tmp_path: Path) -> Non
     result = await project.execute("zzzz qqqq")
 
     assert result.error_kind == "no_documents"
+    assert result.status == "refused"
+    assert project.one.asked == []
+
+
+async def test_an_empty_retrieval_may_degrade(tmp_path: Path) -> None:
+    project = shop(tmp_path, [answer("I guess so.")])
+    project.change(on_empty="degrade", on_failure="text:Please call us.")
+
+    result = await project.execute("zzzz qqqq")
+
+    assert result.status == "degraded"
+    assert result.output == "Please call us."
     assert project.one.asked == []
 
 
