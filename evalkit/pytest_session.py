@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -237,9 +237,9 @@ class EvalSession:
                 f"{golden_set} {pair} {metric}: {mean} over {totals.n}{missing}"
             )
         if self._verdict is not None:
-            from evalkit.decide.render import verdict_lines
+            from evalkit.decide.terminal import verdict_lines
 
-            for line in verdict_lines(self._verdict):
+            for line in verdict_lines(self._verdict, width=terminalreporter._tw.fullwidth):
                 terminalreporter.write_line(line)
 
 
@@ -328,22 +328,32 @@ class GateItem(pytest.Item):
         self.golden, self.pair, self.plugin = golden, pair, plugin
 
     def runtest(self) -> None:
-        from evalkit.decide.render import comparison_sentence
+        from evalkit.decide.render import comparison_sentence, must_pass_sentence
 
         verdict = self.plugin.verdict()
-        mine = [
-            comparison
-            for comparison in verdict["comparisons"]
-            if comparison["gate"]
-            and comparison["golden_set"] == self.golden.name
-            and comparison["candidate"]["model"] == self.pair.model
-            and comparison["candidate"]["prompt_version"] == self.pair.prompt_version
-        ]
-        bad = [c for c in mine if c["verdict"] in {"regression", "unmeasurable"}]
+        mine = [c for c in verdict["comparisons"] if c["gate"] and self._is_mine(c, c["candidate"])]
+        failing = {"regression", "unmeasurable"}
+        bad = [comparison_sentence(c) for c in mine if c["verdict"] in failing]
+        bad += [must_pass_sentence(e) for e in verdict["must_pass_failures"] if self._is_mine(e, e)]
+        missing = sum(self._is_mine(entry, entry) for entry in verdict["must_pass_missing"])
+        if missing:
+            bad.append(f"unmeasurable: {missing} must-pass scores are missing")
+        if not (mine or bad or self._has_only_to_pass(verdict)):
+            bad.append("unmeasurable: " + ("; ".join(verdict["notes"]) or "no comparison"))
         if bad:
-            raise GateFailed("\n".join(comparison_sentence(c) for c in bad))
-        if not mine:
-            raise GateFailed("unmeasurable: " + ("; ".join(verdict["notes"]) or "no comparison"))
+            raise GateFailed("\n".join(bad))
+
+    def _is_mine(self, entry: Mapping[str, Any], side: Mapping[str, Any]) -> bool:
+        """Whether an entry of the verdict is about this pair on this golden set."""
+        pair = self.pair
+        wanted = (self.golden.name, pair.model, pair.prompt_version)
+        return (entry["golden_set"], side["model"], side["prompt_version"]) == wanted
+
+    def _has_only_to_pass(self, verdict: Mapping[str, Any]) -> bool:
+        """Whether must-pass metrics are all that this golden set is held to, and were looked at."""
+        must_pass = any(metric.must_pass for metric in self.golden.metrics)
+        gates = any(metric.gate for metric in self.golden.metrics)
+        return must_pass and not gates and self.golden.name in verdict["golden_sets"]
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         if isinstance(excinfo.value, (GateFailed, EvalkitError)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from evalkit.errors import ConfigError
 if TYPE_CHECKING:
     from evalkit.config import GateSettings
     from evalkit.decide.rows import FileRows
+    from evalkit.decide.terminal import Role
     from evalkit.store.views import Store
 
 SHARE = click.FloatRange(0, 1)
@@ -147,10 +150,21 @@ def _write_html(verdict: Mapping[str, Any], store: Store, path: Path, root: Path
 
 
 def _print(verdict: Mapping[str, Any]) -> None:
-    from evalkit.decide.render import verdict_lines
+    from shutil import get_terminal_size
 
-    colour = {"pass": "green", "regression": "red"}.get(verdict["verdict"], "yellow")
-    *lines, last = verdict_lines(verdict)
-    for line in lines:
+    from evalkit.decide.terminal import WIDTH, unpainted, verdict_lines
+
+    screen = sys.stdout.isatty()
+    for line in verdict_lines(
+        verdict,
+        width=get_terminal_size((WIDTH, 24)).columns if screen else WIDTH,
+        paint=_paint if screen and not os.environ.get("NO_COLOR") else unpainted,
+    ):
         click.echo(line)
-    click.secho(last, fg=colour, bold=True)
+
+
+def _paint(text: str, role: Role, bold: bool) -> str:
+    colours = {"pass": "green", "regression": "red", "quiet": None}
+    return click.style(
+        text, fg=colours.get(role, "yellow"), bold=bold or None, dim=role == "quiet" or None
+    )

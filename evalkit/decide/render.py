@@ -1,4 +1,4 @@
-"""Say a verdict in sentences: for the terminal, for pytest, for a pull request.
+"""Say a verdict in sentences, and in Markdown for a pull request.
 
 A reader of the finished verdict: it chooses words, never outcomes. Names and ids come
 from files that others wrote, so they are cut, cleaned of control characters, and in
@@ -8,12 +8,12 @@ Markdown every mark of theirs is written as an entity.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from evalkit.decide.machine import junit, sarif
 
-__all__ = ["comparison_sentence", "junit", "markdown", "plain", "sarif", "verdict_lines"]
+__all__ = ["comparison_sentence", "headline", "junit", "markdown", "plain", "sarif"]
 
 Comparison: TypeAlias = Mapping[str, Any]
 
@@ -40,23 +40,24 @@ def plain(text: object, limit: int = 80) -> str:
 
 def comparison_sentence(comparison: Comparison) -> str:
     """What the gate says of one comparison, as one sentence."""
-    return f"{_subject(comparison)}: {_finding(comparison)}{_missing(comparison)}"
+    return f"{name_of(comparison)}: {finding(comparison)}{missing_scores(comparison)}"
 
 
-def _subject(c: Comparison) -> str:
+def name_of(c: Comparison, *, sides: bool = True) -> str:
+    """`label on tickets, channel=mail (small/classify@v3 against v2)`."""
     where = f" on {plain(c['golden_set'])}" if c["golden_set"] else ""
     slice_ = f", {plain(c['slice'])}" if c["slice"] else ""
-    sides = _sides(c)
-    return f"{plain(c['metric'])}{where}{slice_}{f' ({sides})' if sides else ''}"
+    met = sides_text(c) if sides else ""
+    return f"{plain(c['metric'])}{where}{slice_}{f' ({met})' if met else ''}"
 
 
-def _sides(c: Comparison) -> str:
+def sides_text(c: Comparison) -> str:
     """`small/classify@v3 against v2`; empty where a file does not say."""
     candidate, baseline = c["candidate"], c["baseline"]
-    mine = _pair(candidate)
+    mine = pair_text(candidate)
     if not mine or baseline is None:
         return mine
-    other = _pair(baseline)
+    other = pair_text(baseline)
     if mine == other:
         return mine
     same = all(candidate[key] == baseline[key] for key in ("model", "prompt_name"))
@@ -64,7 +65,7 @@ def _sides(c: Comparison) -> str:
     return f"{mine} against {shown}" if shown else mine
 
 
-def _pair(side: Mapping[str, Any]) -> str:
+def pair_text(side: Mapping[str, Any]) -> str:
     prompt = "@".join(
         plain(side[key]) for key in ("prompt_name", "prompt_version") if side.get(key)
     )
@@ -73,47 +74,48 @@ def _pair(side: Mapping[str, Any]) -> str:
     )
 
 
-def _finding(c: Comparison) -> str:
+def finding(c: Comparison) -> str:
     verdict = c["verdict"]
     if verdict == "unmeasurable":
         return f"cannot be measured: {plain(c['reason'], 300)}"
     if verdict == "regression":
-        return f"{_moved(c)}, {_p(c['p_adjusted'])}{_corrected(c)}"
+        return f"{_moved(c)}, {p_text(c['p_adjusted'])}{_corrected(c)}"
     if verdict == "inconclusive" and c["method"] == "e-process":
         return f"could not tell: {_moved(c)}, not decided when the run ended after {c['n']} cases"
     if verdict == "inconclusive":
-        return f"could not tell: {_moved(c)}; {_what_would_tell(c)}"
-    return f"no drop of {_points(c['max_drop'])} points: {_moved(c)}"
+        return f"could not tell: {_what_would_tell(c)}; here {_moved(c)}"
+    return f"no drop of {points(c['max_drop'])} points: {_moved(c)}"
 
 
 def _moved(c: Comparison) -> str:
     delta, (low, high) = c["delta"], c["ci"]
     if abs(delta) < 0.0005:
-        return f"quality is the same ({_level(c)} interval {_points(low)} to {_points(high)})"
+        return f"quality is the same ({_interval(c, low, high)})"
     if delta > 0:
         return f"quality rose by {_counted(delta)} ({_interval(c, low, high)})"
     return f"quality fell by {_counted(-delta)} ({_interval(c, -high, -low)})"
 
 
 def _interval(c: Comparison, low: float, high: float) -> str:
-    return f"{_level(c)} interval {_points(low)} to {_points(high)}"
+    return f"{_level(c)} interval {points(low)} to {points(high)}"
 
 
 def _level(c: Comparison) -> str:
     return f"{100 * c['confidence']:.3g} %"
 
 
-def _points(share: float) -> str:
+def points(share: float) -> str:
+    """A share of 1 as points, no decimals where there are none."""
     text = f"{100 * share:.1f}".removesuffix(".0")
     return "0" if text == "-0" else text.replace("-", "−")
 
 
 def _counted(share: float) -> str:
-    points = _points(share)
-    return f"{points} point{'s' * (points != '1')}"
+    text = points(share)
+    return f"{text} point{'s' * (text != '1')}"
 
 
-def _p(p: float) -> str:
+def p_text(p: float) -> str:
     if p < 0.0001:
         return "p < 0.0001"
     return f"p = {p:.2f}" if p >= 0.1 else f"p = {p:.2g}"
@@ -127,7 +129,7 @@ def _corrected(c: Comparison) -> str:
 def _what_would_tell(c: Comparison) -> str:
     mde = c["mde"]
     misses = (
-        "would miss any drop" if mde is None else f"would miss drops under {_points(mde)} points"
+        "would miss any drop" if mde is None else f"would miss drops under {points(mde)} points"
     )
     ways = []
     if c["cases_needed"] is not None and c["cases_needed"] > c["n"]:
@@ -135,11 +137,11 @@ def _what_would_tell(c: Comparison) -> str:
     if c["trials_needed"] is not None and c["trials_needed"] > (c["trials"] or 1):
         more = c["trials_needed"] - (c["trials"] or 1)
         ways.append(f"{more:,} more trial{'s' * (more != 1)}")
-    told = f"; {' or '.join(ways)} would show a drop of {_points(c['max_drop'])}" if ways else ""
+    told = f"; {' or '.join(ways)} would show a drop of {points(c['max_drop'])}" if ways else ""
     return f"this golden set {misses}{told}"
 
 
-def _missing(c: Comparison) -> str:
+def missing_scores(c: Comparison) -> str:
     parts = []
     for side, counts in c["missing"]["outcomes"].items():
         if counts:
@@ -153,21 +155,6 @@ def _missing(c: Comparison) -> str:
 # --- the whole ----------------------------------------------------------------------
 
 
-def verdict_lines(verdict: Mapping[str, Any]) -> list[str]:
-    """The verdict for a terminal, a sentence a line, the overall word last."""
-    gating = [c for c in verdict["comparisons"] if c["gate"]]
-    lines: list[str] = []
-    for comparison in sorted(gating, key=lambda c: WORST_FIRST.index(c["verdict"])):
-        lines.append(comparison_sentence(comparison))
-        if comparison["verdict"] == "regression" and comparison["regressed_cases"]:
-            lines.append(f"    cases that fell: {_listed(comparison['regressed_cases'])}")
-    lines += _bounded(_look_here(verdict))
-    lines += _bounded(_must_pass_lines(verdict))
-    lines += _budget_lines(verdict)
-    lines += _bounded([f"note: {plain(note, 300)}" for note in verdict["notes"]])
-    return [*lines, headline(verdict)]
-
-
 def headline(verdict: Mapping[str, Any]) -> str:
     """The overall word, and what is worst in a few words."""
     word = verdict["verdict"]
@@ -178,25 +165,27 @@ def headline(verdict: Mapping[str, Any]) -> str:
         return f"regression: {failed} must-pass score{'s' * (failed != 1)} failed"
     if not gating and word == "pass":
         return "pass: nothing was compared"
-    of = f" ({fell} of {len(gating)} comparisons)" if fell and len(gating) > 1 else ""
-    return HEADLINES[word] + of
+    of = f" in {fell} of {len(gating)} comparisons" if fell and len(gating) > 1 else ""
+    also = f", and {failed} must-pass score{'s' * (failed != 1)} failed" if failed else ""
+    return HEADLINES[word] + of + also
 
 
-def _look_here(verdict: Mapping[str, Any]) -> list[str]:
-    """What fell without being able to fail the build: metrics in full, slices by their drop."""
+def look_here(
+    verdict: Mapping[str, Any], *, name: Callable[[Comparison], str] | None = None
+) -> list[str]:
+    """What fell without being able to fail the build: metrics, then slices, the worst first."""
+    named = name or name_of
+    found = sorted((c for c in verdict["comparisons"] if c["look_here"]), key=lambda c: c["delta"])
     lines, slices = [], dict[str, list[Comparison]]()
-    for c in verdict["comparisons"]:
-        if not c["look_here"]:
-            continue
+    for c in found:
         if c["slice"]:
-            slices.setdefault(_subject({**c, "slice": None}), []).append(c)
+            slices.setdefault(named({**c, "slice": None}), []).append(c)
         else:
-            lines.append(f"look here: {comparison_sentence(c)}")
-    for subject, found in slices.items():
-        found.sort(key=lambda c: c["delta"])
-        parts = [f"{plain(c['slice'])} by {_points(-c['delta'])}" for c in found[:LISTED_SLICES]]
-        more = f" and {len(found) - LISTED_SLICES} more" if len(found) > LISTED_SLICES else ""
-        lines.append(f"look here: {subject} fell in {', '.join(parts)} points{more}")
+            lines.append(f"{named(c)}: {_moved(c)}, {p_text(c['p_adjusted'])}{missing_scores(c)}")
+    for subject, parts in slices.items():
+        told = [f"{plain(c['slice'])} by {points(-c['delta'])}" for c in parts[:LISTED_SLICES]]
+        more = f" and {len(parts) - LISTED_SLICES} more" if len(parts) > LISTED_SLICES else ""
+        lines.append(f"{subject} fell in {', '.join(told)} points{more}")
     return lines
 
 
@@ -211,18 +200,16 @@ def _bounded(lines: Sequence[str]) -> list[str]:
     return [*lines[:LISTED_LINES], *([f"… and {more} more"] if more > 0 else [])]
 
 
-def _must_pass_lines(verdict: Mapping[str, Any]) -> list[str]:
-    lines = []
-    for entry in verdict["must_pass_failures"]:
-        why = f": {plain(entry['reason'], 120)}" if entry.get("reason") else ""
-        lines.append(
-            f"must-pass case {plain(entry['case_id'])} failed {plain(entry['metric'])} "
-            f"({plain(entry['golden_set'])}, {_pair(entry)}){why}"
-        )
-    return lines
+def must_pass_sentence(entry: Mapping[str, Any]) -> str:
+    """Which case failed what it has to pass, and why."""
+    why = f": {plain(entry['reason'], 120)}" if entry.get("reason") else ""
+    return (
+        f"must-pass case {plain(entry['case_id'])} failed {plain(entry['metric'])} "
+        f"({plain(entry['golden_set'])}, {pair_text(entry)}){why}"
+    )
 
 
-def _budget_lines(verdict: Mapping[str, Any]) -> list[str]:
+def budget_sentences(verdict: Mapping[str, Any]) -> list[str]:
     """Latency and cost, where the candidate's differ by more than a tenth."""
     lines = []
     units = {"latency_ms": ("latency", "ms", 0), "cost_usd": ("cost per call", "USD", 6)}
@@ -274,15 +261,16 @@ def _markdown_lines(verdict: Mapping[str, Any]) -> Iterator[str]:
     if gating:
         yield ""
     sentences = [comparison_sentence(c) for c in gating if c["verdict"] != "pass"]
-    sentences += _look_here(verdict)
-    sentences += _must_pass_lines(verdict) + _budget_lines(verdict)
+    sentences += [f"look here: {sentence}" for sentence in look_here(verdict)]
+    sentences += [must_pass_sentence(entry) for entry in verdict["must_pass_failures"]]
+    sentences += budget_sentences(verdict)
     sentences += [f"note: {note}" for note in verdict["notes"]]
     for sentence in _bounded(sentences):
         yield f"- {escaped(sentence, 600)}"
     for comparison in gating:
         if comparison["verdict"] == "regression" and comparison["regressed_cases"]:
             yield ""
-            subject = escaped(_subject(comparison), 200)
+            subject = escaped(name_of(comparison), 200)
             yield f"<details><summary>{subject}: cases that fell</summary>"
             yield ""
             yield escaped(_listed(comparison["regressed_cases"]), 4_000)
@@ -291,14 +279,14 @@ def _markdown_lines(verdict: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _markdown_row(c: Comparison) -> str:
-    low_high = "-" if c["ci"] is None else f"{_points(c['ci'][0])} to {_points(c['ci'][1])}"
+    low_high = "-" if c["ci"] is None else f"{points(c['ci'][0])} to {points(c['ci'][1])}"
     cells = (
-        escaped(_subject(c), 200),
+        escaped(name_of(c), 200),
         _share(c["baseline_mean"]),
         _share(c["candidate_mean"]),
-        "-" if c["delta"] is None else _points(c["delta"]),
+        "-" if c["delta"] is None else points(c["delta"]),
         low_high,
-        "-" if c["p_adjusted"] is None else re.sub("^p (= )?", "", _p(c["p_adjusted"])),
+        "-" if c["p_adjusted"] is None else re.sub("^p (= )?", "", p_text(c["p_adjusted"])),
         f"**{c['verdict']}**" if c["verdict"] != "pass" else "pass",
     )  # fmt: skip
     return f"| {' | '.join(cell.replace('<', '&lt;') for cell in cells)} |"

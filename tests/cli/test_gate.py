@@ -176,11 +176,33 @@ def test_people_get_sentences_and_ci_gets_files(
 
     output = capsys.readouterr()
     assert "quality fell by 8 points" in output.out
-    assert output.out.splitlines()[-1] == "regression: quality fell"
+    assert output.out.splitlines()[0] == "regression: quality fell"
     assert Path("out/j.xml").read_text().startswith("<?xml")
     assert json.loads(Path("s.sarif").read_text())["version"] == "2.1.0"
     assert Path("m.md").read_text().startswith("### regression")
     assert not store.path.exists()
+
+
+@pytest.mark.parametrize(("screen", "no_color", "coloured"), [
+    (True, "", True), (True, "1", False), (False, "", False),
+])  # fmt: skip
+def test_colour_is_for_a_terminal_that_wants_it(
+    store: Store,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    screen: bool,
+    no_color: str,
+    coloured: bool,
+) -> None:
+    files = two_files(*changed(10, 2, 88))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: screen)
+    monkeypatch.setenv("NO_COLOR", no_color)
+
+    main(["gate", *files])
+
+    first = capsys.readouterr().out.splitlines()[0]
+    assert ("\x1b[" in first) is coloured
+    assert "regression: quality fell" in first
 
 
 # --- baseline ---------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -16,42 +15,8 @@ from evalkit.decide.render import (
     markdown,
     plain,
     sarif,
-    verdict_lines,
 )
-
-SIDE: dict[str, Any] = {
-    "run_id": "run-1",
-    "file": None,
-    "model": "small",
-    "prompt_name": "classify",
-    "prompt_version": "v2",
-}
-
-
-def comparison(**changes: Any) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "golden_set": "tickets", "metric": "label", "tier": 1, "slice": None,
-        "baseline": SIDE, "candidate": SIDE | {"run_id": "run-2"}, "n": 200, "n_clusters": None,
-        "trials": 1, "baseline_mean": 0.9, "candidate_mean": 0.859, "delta": -0.041,
-        "ci": [-0.067, -0.016], "p_value": 0.0003, "p_adjusted": 0.004,
-        "method": "mcnemar-midp", "verdict": "regression", "mde": 0.09, "cases_needed": 440,
-        "missing": {"baseline": 0, "candidate": 0, "excluded": 0, "unpaired": 0,
-                    "worst_case_verdict": "regression", "outcomes": {}},
-        "regressed_cases": ["t-1"], "improved_cases": [], "gate": True, "look_here": False,
-        "family_size": 12, "confidence": 0.9, "same_pair": True, "reason": None,
-        "tolerance": 0.0, "max_drop": 0.05, "trials_needed": None,
-    }  # fmt: skip
-    return values | changes
-
-
-def verdict(*comparisons: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "verdict": "regression", "alpha": 0.05, "correction": "holm",
-        "comparisons": list(comparisons), "must_pass_failures": [], "must_pass_missing": [],
-        "budget": {}, "golden_sets": {}, "notes": [],
-    }  # fmt: skip
-    return values | changes
-
+from tests.decide.verdicts import HOSTILE, SIDE, comparison, verdict
 
 # --- sentences --------------------------------------------------------------------------
 
@@ -69,9 +34,9 @@ def test_what_could_not_be_told_says_what_would_tell() -> None:
     )
 
     assert sentence == (
-        "label on tickets (small/classify@v2): could not tell: quality fell by 1 point "
-        "(90 % interval −4 to 6); this golden set would miss drops under 9 points; "
-        "240 more cases or 2 more trials would show a drop of 5"
+        "label on tickets (small/classify@v2): could not tell: this golden set would miss drops "
+        "under 9 points; 240 more cases or 2 more trials would show a drop of 5; "
+        "here quality fell by 1 point (90 % interval −4 to 6)"
     )
 
 
@@ -109,55 +74,7 @@ def test_another_version_is_named_and_a_file_has_no_pair() -> None:
     assert comparison_sentence(file).startswith("label: quality fell")
 
 
-def test_the_last_line_is_the_verdict_and_cases_are_bounded() -> None:
-    many = comparison(regressed_cases=[f"t-{n}" for n in range(80)])
-
-    lines = verdict_lines(verdict(many))
-
-    assert lines[-1] == "regression: quality fell"
-    assert lines[1].startswith("    cases that fell: t-0, t-1, ")
-    assert lines[1].endswith("t-49 and 30 more")
-
-
-def test_slices_that_fell_are_one_line_the_worst_first() -> None:
-    slices = [
-        comparison(slice=f"lang={n}", gate=False, look_here=True, delta=-n / 10)
-        for n in range(1, 8)
-    ]
-
-    lines = verdict_lines(verdict(comparison(verdict="pass"), *slices, verdict="pass"))
-
-    assert lines[1] == (
-        "look here: label on tickets (small/classify@v2) fell in lang=7 by 70, lang=6 by 60, "
-        "lang=5 by 50, lang=4 by 40, lang=3 by 30 points and 2 more"
-    )
-
-
-def test_a_failed_must_pass_case_is_named() -> None:
-    failure = {
-        "golden_set": "tickets", "case_id": "t-9", "metric": "shape", "model": "small",
-        "prompt_name": "classify", "prompt_version": "v2", "reason": "no label",
-    }  # fmt: skip
-
-    lines = verdict_lines(verdict(comparison(verdict="pass"), must_pass_failures=[failure]))
-
-    assert lines[1:] == [
-        "must-pass case t-9 failed shape (tickets, small/classify@v2): no label",
-        "regression: 1 must-pass score failed",
-    ]
-
-
 # --- text of others ---------------------------------------------------------------------
-
-HOSTILE = "\x1b[31m<img src=x onerror=alert(1)>|`x` [a](http://e.vil) @team #1 $x$\n# head"
-
-
-def test_the_terminal_gets_no_control_characters() -> None:
-    lines = verdict_lines(
-        verdict(comparison(metric=HOSTILE, regressed_cases=[HOSTILE]), notes=[HOSTILE, "x" * 5_000])
-    )
-
-    assert all(line.isprintable() and len(line) < 500 for line in lines)
 
 
 def test_markdown_of_others_is_shown_and_does_nothing() -> None:

@@ -87,10 +87,9 @@ def test_the_runs_own_baseline_pair_is_what_it_is_compared_with(store: Store) ->
 
     baseline = only(verdict)["baseline"]
     assert (baseline["run_id"], baseline["prompt_version"]) == ("run-early", "v2")
-    assert verdict["notes"] == [
-        "run run-early stopped early: its comparisons were decided while it ran, by e-processes; "
-        "120 calls were saved"
-    ]
+    [note] = verdict["notes"]
+    assert note.startswith("run run-early stopped early: its comparisons were decided while it ran")
+    assert note.endswith("by e-processes; 120 calls were saved")
 
 
 def test_its_p_value_is_corrected_for_the_comparisons_it_decided(store: Store) -> None:

@@ -122,6 +122,32 @@ def test_a_failed_check_is_soft_and_a_must_pass_case_is_not(project: pytest.Pyte
     assert result.parseoutcomes()["failed"] == 1
 
 
+@pytest.mark.parametrize(("prompt", "status"), [("v1", 0), ("v2", 1)])
+def test_a_golden_set_with_must_pass_metrics_alone_is_gated_by_these(
+    project: pytest.Pytester, prompt: str, status: int
+) -> None:
+    header = project.path / "golden_sets" / "tickets" / "golden_set.yaml"
+    text = header.read_text(encoding="utf-8")
+    header.write_text(text.replace("gate: true", "must_pass: true"), encoding="utf-8")
+
+    result = run(project, "--llm-eval", "--llm-eval-prompt", f"classify@{prompt}", "-v")
+
+    assert result.ret == status
+    word = "FAILED" if status else "PASSED"
+    result.stdout.fnmatch_lines([f"*::gate?small/classify@{prompt}?*{word}*"])
+
+
+def test_a_golden_set_that_nothing_gates_is_unmeasurable(project: pytest.Pytester) -> None:
+    header = project.path / "golden_sets" / "tickets" / "golden_set.yaml"
+    text = header.read_text(encoding="utf-8")
+    header.write_text(text.replace(", gate: true", ""), encoding="utf-8")
+
+    result = run(project, "--llm-eval")
+
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*unmeasurable: *no metric gates*"])
+
+
 def test_an_option_from_the_ini_file_is_named_in_the_header(project: pytest.Pytester) -> None:
     project.makeini("[pytest]\nllm_eval_limit = 3\n")
 
