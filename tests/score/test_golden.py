@@ -239,8 +239,8 @@ BAD_HEADERS = [
     ),
     (
         HEADER.replace("[channel]", "[7]"),
-        "golden_set.yaml:3: slices[0] is 7. "
-        "Write a key of metadata, or {key: channel, gate: true}.",
+        ("golden_set.yaml:3: slices[0] is 7. "
+        "Write a key of metadata, or {key: channel, gate: true}."),
     ),
     (
         HEADER + "must_pass: [t-11]\n",
