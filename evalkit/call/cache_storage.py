@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 MAX_BYTES = 256 * 1024 * 1024
 MAX_UNWRITTEN = 1_000
 """Answers that wait for a slow disk; more are not kept."""
+GATHER_S = 0.05
+"""How long answers are gathered, to be written together."""
 REST_S = 5.0
 """How long a cache that failed is left alone, so that calls do not wait for it."""
 READ_WAIT_S = 0.02
@@ -220,6 +222,7 @@ class SqliteCache:
         self._thread: ThreadPoolExecutor | None = None
         self._writing: Future[None] | None = None
         self._unwritten: dict[str, _Row] = {}
+        self._closing = threading.Event()
         self._lock = threading.Lock()
 
     @property
@@ -245,8 +248,10 @@ class SqliteCache:
                 self._hand_over(key, _Row(data, now + ttl_s))
 
     async def aclose(self) -> None:
+        self._closing.set()
         while (writing := self._writing) is not None:
             await asyncio.wrap_future(writing)
+        self._closing.clear()
         if self._thread is not None:
             self._thread.shutdown(wait=False)
         for connection in (self._reader, self._writer):
@@ -307,6 +312,7 @@ class SqliteCache:
 
     def _write_all(self) -> None:
         while True:
+            self._closing.wait(GATHER_S)
             with self._lock:
                 rows = dict(self._unwritten)
                 if not rows:
