@@ -48,9 +48,8 @@ def find_pii(text: str, kinds: Collection[str] | None = None) -> Iterator[Findin
     count; digits and letters of other widths and scripts do. Findings of different kinds
     may overlap. Raises KeyError for a kind that is not in `PII_KINDS`.
     """
-    unknown = set(kinds or ()) - set(PII_KINDS)
-    if unknown:
-        raise KeyError(sorted(unknown)[0])
+    if kinds is not None and (unknown := set(kinds).difference(PII_KINDS)):
+        raise KeyError(min(unknown))
     if len(text) < SHORTEST or is_media(text):
         return
     folded = fold(text)

@@ -117,17 +117,18 @@ class Guard:
         if clean != texts:
             events.append("normalised")
             input = rewrite(input, normal)
-        found = [finding.kind for text in clean for finding in self._found(text)]
-        if not found:
+        found = {text: self._found(text) for text in clean}
+        kinds = Counter(finding.kind for text in clean for finding in found[text])
+        if not kinds:
             return input, None
-        kinds = Counter(found)
         events += [f"pii:{kind}" for kind in kinds]
         if self.settings.pii == "block":
             raise _block(f"the input has personal data ({_counted(kinds)})")
         if self.settings.pii == "flag":
             return input, None
         placeholders = Placeholders(
-            self.recognise, self.settings.pii_kinds, taken=placeholders_in(input)
+            lambda text, kinds: found[text] if text in found else self._found(text),
+            taken=placeholders_in(input),
         )
         return rewrite(input, placeholders.replace), placeholders
 
@@ -290,27 +291,35 @@ def redact_record(record: CallRecord, *, recognise: Recogniser = find_pii) -> Ca
     Ids stay usable for counting: one that is personal data becomes the same pseudonym
     each time.
     """
-    told = {
-        "input": record.input,
-        "output": record.output,
-        "route_reason": record.route_reason,
-        "user_feedback": record.user_feedback,
-        "tool_calls": [call.arguments for call in record.tool_calls],
-        "replies": [attempt.reply for attempt in record.attempts],
-    }
+    told = [
+        record.input,
+        record.output,
+        record.route_reason,
+        record.user_feedback,
+        [call.arguments for call in record.tool_calls],
+        [attempt.reply for attempt in record.attempts],
+    ]
     clean, count = redact(told, recognise=recognise)
-    replies = zip(record.attempts, clean.pop("replies"), strict=True)
-    calls = zip(record.tool_calls, clean.pop("tool_calls"), strict=True)
+    ids = (record.user_id, record.tenant, record.session_id)
+    user_id, tenant, session_id = pseudonyms = tuple(map(_pseudonym, ids))
+    if not count and pseudonyms == ids:
+        return record
+    input, output, route_reason, user_feedback, arguments, replies = clean
+    calls = zip(record.tool_calls, arguments, strict=True)
+    attempts = zip(record.attempts, replies, strict=True)
     return replace(
         record,
-        **clean,
+        user_id=user_id,
+        tenant=tenant,
+        session_id=session_id,
+        input=input,
+        output=output,
+        route_reason=route_reason,
+        user_feedback=user_feedback,
         tool_calls=tuple(replace(call, arguments=text) for call, text in calls),
         attempts=tuple(
-            attempt if text is None else replace(attempt, reply=text) for attempt, text in replies
+            attempt if text is None else replace(attempt, reply=text) for attempt, text in attempts
         ),
-        user_id=_pseudonym(record.user_id),
-        tenant=_pseudonym(record.tenant),
-        session_id=_pseudonym(record.session_id),
         redactions=record.redactions + count,
     )
 
