@@ -127,7 +127,7 @@ class Guard:
         if self.settings.pii == "flag":
             return input, None
         placeholders = Placeholders(
-            lambda text, kinds: found[text] if text in found else self._found(text),
+            lambda text, kinds=None: found[text] if text in found else self._found(text),
             taken=placeholders_in(input),
         )
         return rewrite(input, placeholders.replace), placeholders
