@@ -154,6 +154,20 @@ class RunSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PytestSettings:
+    """What `pytest --llm-eval` does where neither command line nor environment says so."""
+
+    model: tuple[str, ...] = ()
+    prompt: tuple[str, ...] = ()
+    trials: int | None = None
+    limit: int | None = None
+    baseline: str | None = None
+    report: str | None = None
+    """File of the HTML report, relative to the configuration."""
+    no_gate: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GateSettings:
     """When a drop fails the build."""
 
@@ -273,6 +287,7 @@ class Settings:
     features: Mapping[str, FeatureSettings] = field(default_factory=dict)
     run: RunSettings = RunSettings()
     gate: GateSettings = GateSettings()
+    pytest: PytestSettings = PytestSettings()
     budgets: BudgetSettings = BudgetSettings()
     guard: GuardSettings = GuardSettings()
     retention: RetentionSettings = RetentionSettings()

@@ -572,6 +572,7 @@ def to_toml(table: dict[str, Any]) -> str:
 TABLES = {
     "run": config.RunSettings,
     "gate": config.GateSettings,
+    "pytest": config.PytestSettings,
     "guard": config.GuardSettings,
     "retention": config.RetentionSettings,
     "alerts": config.AlertSettings,
