@@ -1,4 +1,4 @@
-"""Find the content that people write or replace: judges, report templates, SQL.
+"""Find the content that people write or replace: judges, report templates, SQL, scaffolds.
 
 One rule for every lookup: the user's own folder of that name first, then what the
 wheel ships, then the checkout's folder beside the package (an editable install
@@ -15,7 +15,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def content_dirs(kind: str, *, project: Path) -> list[Path]:
-    """Folders that may hold `kind` ("judges", "reports"), in the order they win."""
+    """Folders that may hold `kind` ("judges", "reports", "scaffold"), in the order they win."""
     candidates = [project / kind, _PACKAGE / "_shipped" / kind, _PACKAGE.parent / kind]
     seen: dict[Path, Path] = {}
     for folder in candidates:

@@ -15,6 +15,7 @@ from evalkit import __version__
 from evalkit.errors import EXIT_INTERRUPTED, EXIT_USAGE, EvalkitError
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("evalkit.cli.init", "Start a project that runs at once."),
     "run": ("evalkit.cli.run", "Run golden sets and store the scores."),
     "gate": ("evalkit.cli.gate", "Compare a run with its baseline and decide."),
     "report": ("evalkit.cli.report", "Write the HTML report of a run or a comparison."),
@@ -26,9 +27,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "replay": ("evalkit.cli.replay", "Decide a recorded call again, or ask another pair."),
     "drill": ("evalkit.cli.drill", "Fail providers on purpose, and see who answers."),
     "baseline": ("evalkit.cli.baseline", "Choose which run others are compared with."),
+    "show": ("evalkit.cli.show", "Show a case, a call or a run, with all that is known of it."),
     "query": ("evalkit.cli.query", "Ask the store in SQL."),
     "cache": ("evalkit.cli.cache", "Measure and empty the response caches."),
     "review": ("evalkit.cli.review", "Decide on answers that wait for a person."),
+    "doctor": ("evalkit.cli.doctor", "Say what is missing for a run."),
+    "completion": ("evalkit.cli.completion", "Print a shell's completion script."),
 }
 """Command -> (module with a `command`, what it does), in the order of the work."""
 
