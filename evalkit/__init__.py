@@ -13,15 +13,17 @@ if TYPE_CHECKING:
     from evalkit.call.orchestrator import Orchestrator as Orchestrator
     from evalkit.records import CallRecord as CallRecord
     from evalkit.records import CallResult as CallResult
+    from evalkit.store.call_log import CallLog as CallLog
     from evalkit.store.views import open_store as open_store
 
 _PUBLIC = {
+    "CallLog": "evalkit.store.call_log",
     "CallRecord": "evalkit.records",
     "CallResult": "evalkit.records",
     "Orchestrator": "evalkit.call.orchestrator",
     "open_store": "evalkit.store.views",
 }
-__all__ = ["CallRecord", "CallResult", "Orchestrator", "__version__", "open_store"]
+__all__ = ["CallLog", "CallRecord", "CallResult", "Orchestrator", "__version__", "open_store"]
 
 
 def __getattr__(name: str) -> Any:

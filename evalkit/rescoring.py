@@ -14,7 +14,7 @@ from typing import Any
 
 from evalkit import __version__
 from evalkit.call.budget import Budget
-from evalkit.call.trace import new_id
+from evalkit.ids import new_id
 from evalkit.config import Settings
 from evalkit.errors import ConfigError, NotComparable, StoreError
 from evalkit.records import Pair

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from evalkit import __version__
-from evalkit.call.trace import new_id
+from evalkit.ids import new_id
 from evalkit.config import Settings
 from evalkit.errors import ConfigError, StoreError
 from evalkit.score.golden import GoldenSet

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "evalkit"
 
 FLOORS = [
-    "errors", "records", "strict", "json_schema", "schemas", "national_ids", "plain_text", "pii",
+    "errors", "ids", "records", "strict", "json_schema", "schemas", "national_ids", "plain_text", "pii",
     "content",
     "settings", "config_checks", "config",
 ]  # fmt: skip

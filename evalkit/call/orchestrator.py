@@ -26,9 +26,10 @@ from evalkit.call.flags import FlagSource
 from evalkit.call.parts import Parts
 from evalkit.call.prompts import PromptRegistry
 from evalkit.call.providers.base import Provider
-from evalkit.call.trace import Call, Rendered, Stages, new_id
+from evalkit.call.trace import Call, Rendered, Stages
 from evalkit.config import FeatureSettings, Settings, load_settings
 from evalkit.errors import CallError, ConfigError
+from evalkit.ids import new_id
 from evalkit.records import CallRecord, CallResult, TextDelta
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,11 @@ class Orchestrator:
     @property
     def prompts(self) -> PromptRegistry:
         return self._parts.prompts
+
+    @property
+    def storage(self) -> ResponseCache:
+        """Where answers are kept; closed with the rest."""
+        return self._parts.storage
 
     async def execute(
         self,

@@ -1,14 +1,7 @@
-"""What one call leaves behind: ids, stage times and the record, gathered while it runs.
-
-An id is time-ordered and random (the layout of UUIDv7): it sorts by creation and
-never depends on the clock alone.
-"""
+"""What one call leaves behind: stage times and the record, gathered while it runs."""
 
 from __future__ import annotations
 
-import os
-import random
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,18 +16,6 @@ from evalkit.records import (
     Message,
     ToolCall,
 )
-
-_RANDOM = random.Random(os.urandom(32))
-os.register_at_fork(after_in_child=lambda: _RANDOM.seed(os.urandom(32)))
-
-
-def new_id() -> str:
-    """A UUIDv7 as 32 hex digits: 48 bits of milliseconds, 74 random bits (RFC 9562)."""
-    millis = time.time_ns() // 1_000_000 & 0xFFFF_FFFF_FFFF
-    noise = _RANDOM.getrandbits(74)
-    version, variant = 0x7 << 76, 0x2 << 62
-    high, low = (noise >> 62) << 64, noise & (1 << 62) - 1
-    return f"{millis << 80 | version | high | variant | low:032x}"
 
 
 class Stages:

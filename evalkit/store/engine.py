@@ -30,7 +30,8 @@ class Engine:
     """A DuckDB connection with views over given files and tables; a context manager.
 
     Views may be added at any time; the connection is made, with access to their files
-    alone, when the next query needs it. Parameters are `$1` or `$name`.
+    alone, when the next query needs it. (A new file needs a new connection: what queries
+    made in the old one is gone.) Parameters are `$1` or `$name`.
     """
 
     def __init__(self) -> None:
@@ -44,9 +45,16 @@ class Engine:
         self._files[view] = [Path(file).absolute() for file in files]
 
     def add_table(self, view: str, table: pa.Table) -> None:
-        """Make `view` of an Arrow table."""
-        self.close()
+        """Make `view` of an Arrow table; one that has this name already is replaced."""
         self._tables[view] = table
+        if self._connection is not None:
+            self._connection.register(view, table)
+
+    def drop_table(self, view: str) -> None:
+        """Let go of an Arrow table and its memory."""
+        self._tables.pop(view, None)
+        if self._connection is not None:
+            self._connection.unregister(view)
 
     def rows(self, sql: str, params: Params = ()) -> list[dict[str, Any]]:
         """Rows as dicts; maps are dicts, times are aware datetimes in UTC."""
@@ -146,9 +154,11 @@ class Engine:
         import pyarrow as pa
 
         for view, table in self._tables.items():
-            connection.register(view, table)
+            connection.register(f"_also_{view}" if view in self._files else view, table)
         for view, files in self._files.items():
             sources = [_read_parquet(files)] if files else []
+            if view in self._tables:
+                sources.append(f"SELECT * FROM _also_{view}")
             if view in TABLES:
                 # The empty table gives each column its type, also where old files lack it.
                 nothing = pa.Table.from_batches([], schema=arrow_schema(view))

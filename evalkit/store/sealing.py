@@ -66,6 +66,17 @@ def write_calls(calls: Iterable[Row], *, store: Path, file_id: str) -> list[Path
     return [store / name for name in sinks.facts]
 
 
+def seal_calls(rows: Iterable[bytes], *, store: Path, file_id: str) -> list[Path]:
+    """Write encoded calls, a file for each day; files of a seal that was killed are replaced."""
+    for path in (store / "calls").glob(f"date=*/{file_id}.parquet"):
+        path.unlink()
+    with _Sinks(store) as sinks:
+        for row in rows:
+            sinks.open(calls_file(_ts(row), file_id), "calls").add(row)
+            sinks.bound_memory()
+    return [store / name for name in sinks.facts]
+
+
 def write_labels(labels: Iterable[Row], *, store: Path, file_id: str) -> Path:
     """Write one file of labels."""
     name = f"labels/{file_id}.parquet"

@@ -8,7 +8,8 @@ what stands beside it. Nothing is created before something is written.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -206,9 +207,29 @@ class Store:
         elif view == "labels":
             engine.add_files(view, self._readable((self.path / "labels").glob("*.parquet")))
         else:
-            sealed = self._all_sealed_files(f"{view}/")
-            loose = self._calls_outside_runs() if view == "calls" else []
-            engine.add_files(view, [*sealed, *self._readable(loose)])
+            files = self._all_sealed_files(f"{view}/")
+            if view == "calls":
+                self._add_calls(engine, files)
+            else:
+                engine.add_files(view, files)
+
+    def _add_calls(self, engine: Engine, sealed: Sequence[Path]) -> None:
+        """Calls of runs, of production, and those that the log has not sealed yet."""
+        import pyarrow as pa
+
+        from evalkit.store.call_log import read_segment, segments_folder
+        from evalkit.store.sealing import Rows
+
+        rows, open_ids = Rows("calls"), set()
+        for path in sorted(segments_folder(self.path).glob("*.jsonl")):
+            open_ids.add(path.stem)
+            with suppress(FileNotFoundError):
+                for row in read_segment(path):
+                    rows.add(row)
+        loose = [p for p in self._calls_outside_runs() if p.stem not in open_ids]
+        engine.add_files("calls", [*sealed, *self._readable(loose)])
+        if len(rows):
+            engine.add_table("calls", pa.Table.from_batches([rows.take()]))
 
     def _table(
         self,

@@ -1,0 +1,215 @@
+"""The call log: every record there once, whatever dies, and no call that waits for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from evalkit.records import CallRecord
+from evalkit.store.call_log import CallLog, seal_left_segments, segments_folder
+from evalkit.store.views import open_store
+from tests.store.journal_lines import call
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+HOUR = 3600
+
+
+def traces(store: Path) -> list[str]:
+    return [
+        row["trace_id"] for row in open_store(store).sql("SELECT trace_id FROM calls ORDER BY 1")
+    ]
+
+
+def test_what_was_logged_is_sealed_when_the_log_is_closed(tmp_path: Path) -> None:
+    with CallLog(tmp_path) as log:
+        for number in range(100):
+            log(call(trace_id=f"t-{number:03d}"))
+
+    assert traces(tmp_path) == [f"t-{n:03d}" for n in range(100)]
+    assert not list(segments_folder(tmp_path).glob("*"))
+    assert len(list((tmp_path / "calls").glob("date=*/*.parquet"))) == 1
+
+
+def test_records_can_be_read_before_they_are_sealed(tmp_path: Path) -> None:
+    with CallLog(tmp_path) as log:
+        log(call(trace_id="t-1"))
+        assert log.flush()
+
+        assert traces(tmp_path) == ["t-1"]
+
+
+def test_each_hour_is_a_file_of_its_own(tmp_path: Path) -> None:
+    clock = [0.0]
+    with CallLog(tmp_path, flush_s=0.01, now=lambda: clock[0]) as log:
+        log(call(trace_id="t-1"))
+        log.flush()
+        clock[0] += 2 * HOUR
+        wait_until(lambda: not list(segments_folder(tmp_path).glob("*.jsonl")))
+        log(call(trace_id="t-2"))
+
+    assert traces(tmp_path) == ["t-1", "t-2"]
+    assert len(list((tmp_path / "calls").glob("date=*/*.parquet"))) == 2
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Bounded by 20 s."""
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+LOGS_FOR_EVER = """
+import sys, time
+from evalkit.store.call_log import CallLog
+from tests.store.journal_lines import call
+log = CallLog(sys.argv[1], flush_s=0.05)
+for number in range(10**6):
+    log(call(trace_id=f"{sys.argv[2]}-{number:06d}"))
+    if number == 500:
+        log.flush()
+        print("flushed", flush=True)
+    time.sleep(0.0005)
+"""
+
+
+def leave_a_segment(store: Path) -> None:
+    """Have a process log, and kill it once 501 records are in its segment."""
+    command = [sys.executable, "-c", LOGS_FOR_EVER, str(store), "a"]
+    with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+
+
+def test_what_a_killed_process_had_written_is_sealed_by_the_next(tmp_path: Path) -> None:
+    leave_a_segment(tmp_path)
+
+    before = traces(tmp_path)
+    assert seal_left_segments(tmp_path) == 1
+
+    assert len(before) >= 501
+    assert traces(tmp_path) == before
+    assert not list(segments_folder(tmp_path).glob("*.jsonl"))
+
+
+def test_a_living_process_keeps_its_segment(tmp_path: Path) -> None:
+    with CallLog(tmp_path) as log:
+        log(call(trace_id="t-1"))
+        log.flush()
+
+        done = subprocess.run(
+            [sys.executable, "-c", SEALS, str(tmp_path)],
+            cwd=CHECKOUT,
+            capture_output=True,
+            text=True,
+        )
+
+    assert done.stdout.strip() == "0", done.stderr
+
+
+SEALS = """
+import sys
+from pathlib import Path
+from evalkit.store.call_log import seal_left_segments
+print(seal_left_segments(Path(sys.argv[1])))
+"""
+
+
+def test_a_seal_that_was_killed_is_done_again(tmp_path: Path) -> None:
+    leave_a_segment(tmp_path)
+    (segment,) = segments_folder(tmp_path).glob("*.jsonl")
+    kept = segment.read_bytes()
+    before = traces(tmp_path)
+    seal_left_segments(tmp_path)
+    segment.write_bytes(kept)  # as if the process had died before it removed the segment
+
+    assert traces(tmp_path) == before
+    assert seal_left_segments(tmp_path) == 1
+    assert traces(tmp_path) == before
+
+
+def test_many_processes_log_into_one_store(tmp_path: Path) -> None:
+    code = (
+        LOGS_FOR_EVER.replace("10**6", "700").replace("time.sleep(0.0005)", "pass")
+        + "log.close()\n"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path), f"p{n}"],
+            cwd=CHECKOUT,
+            stdout=subprocess.DEVNULL,
+        )
+        for n in range(4)
+    ]
+    assert [process.wait() for process in processes] == [0] * 4
+
+    found = traces(tmp_path)
+    assert len(found) == len(set(found)) == 4 * 700
+
+
+def test_a_disk_that_refuses_is_tried_again_and_nothing_is_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    blocked = tmp_path / "calls"
+    blocked.write_text("a file where the folder should be")
+    with CallLog(tmp_path, flush_s=0.01) as log:
+        log(call(trace_id="t-1"))
+        wait_until(lambda: log.failures > 0)
+        blocked.unlink()
+        assert log.flush()
+
+    assert traces(tmp_path) == ["t-1"]
+    assert log.lost == 0
+    assert "not written" in caplog.text
+
+
+def test_what_finds_no_room_is_counted_and_nobody_waits(tmp_path: Path) -> None:
+    (tmp_path / "calls").write_text("a file where the folder should be")
+    log = CallLog(tmp_path, flush_s=0.01, max_held=10)
+
+    for number in range(15):
+        log(call(trace_id=f"t-{number}"))
+
+    assert log.lost >= 5
+    log.close()
+
+
+def test_a_forked_process_has_a_segment_of_its_own(tmp_path: Path) -> None:
+    code = """
+import os, sys
+from evalkit.store.call_log import CallLog
+from tests.store.journal_lines import call
+log = CallLog(sys.argv[1])
+log(call(trace_id="parent-1")); log.flush()
+child = os.fork()
+log(call(trace_id="child" if child == 0 else "parent-2"))
+log.close()
+if child: os.waitpid(child, 0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)], cwd=CHECKOUT, check=True
+    )
+
+    assert done.returncode == 0
+    assert traces(tmp_path) == ["child", "parent-1", "parent-2"]
+
+
+def test_taking_a_record_is_cheap() -> None:
+    record: CallRecord = call(trace_id="t-1")
+    log = CallLog(os.devnull + "-nowhere", flush_s=60)
+
+    started = time.process_time()
+    for _ in range(10_000):
+        log(record)
+
+    assert (time.process_time() - started) / 10_000 < 100e-6
+    log._held.clear()
+    log.close()
