@@ -215,13 +215,14 @@ def test_the_judges_spending_limit_stops_it_and_it_goes_on_later(tmp_path: Path)
         write_project(tmp_path, cases=12)
         judged_by(tmp_path, server.url)
         old = run(tmp_path)
+        judged_by(tmp_path, server.url, version="2")
 
-        stopped = rescore(tmp_path, old, max_cost_usd=0.004, concurrency=1)
+        stopped = rescore(tmp_path, old, max_cost_usd=0.008, concurrency=1)
         finished = rescore(tmp_path, resume=stopped.run.run_id, max_cost_usd=10.0)
 
     assert stopped.run.summary.stopped == "budget_stop"
     assert 0 < stopped.run.summary.done < 12
-    assert stopped.run.summary.judge_cost_usd <= 0.004
+    assert stopped.run.summary.judge_cost_usd <= 0.008
     assert finished.run.run_id == stopped.run.run_id
     assert finished.run.summary.resumed == stopped.run.summary.done
     assert finished.run.summary.complete
@@ -232,8 +233,9 @@ def test_a_rescoring_is_not_finished_by_another_judge(tmp_path: Path) -> None:
         write_project(tmp_path, cases=12)
         judged_by(tmp_path, server.url)
         old = run(tmp_path)
-        stopped = rescore(tmp_path, old, max_cost_usd=0.004, concurrency=1)
         judged_by(tmp_path, server.url, version="2")
+        stopped = rescore(tmp_path, old, max_cost_usd=0.008, concurrency=1)
+        judged_by(tmp_path, server.url, version="3")
 
         with pytest.raises(StoreError, match="a golden set or a judge has changed"):
             rescore(tmp_path, resume=stopped.run.run_id)
