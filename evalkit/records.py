@@ -260,6 +260,8 @@ class Answer:
     has_expected: bool
     metadata: Mapping[str, Any]
     record: CallRecord
+    trial: int = 0
+    """Which execution of the case; a pairwise judge compares like with like."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

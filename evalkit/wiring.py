@@ -6,27 +6,24 @@ the same call path.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from evalkit.call.batch import MAX_CONCURRENCY, batch_settings
 from evalkit.call.budget import Budget
 from evalkit.call.orchestrator import Orchestrator
 from evalkit.call.prompts import PromptRegistry
-from evalkit.call.trace import Rendered
-from evalkit.config import FeatureSettings, Settings
-from evalkit.content import find_content
+from evalkit.config import Settings
 from evalkit.errors import ConfigError
-from evalkit.records import Answer, CallRecord, CallResult, Case, Mark, Message, Pair
+from evalkit.records import Answer, CallRecord, Case, Mark, Pair
 from evalkit.score.checks import check_version, compile_check
 from evalkit.score.golden import GoldenSet, MetricSpec, find_golden_sets, load_golden_set
-from evalkit.score.judge import Judge, JudgeSpec, load_judge
+from evalkit.score.judge import JudgeSpec
+from evalkit.score.judging import Judging, find_judge, with_judge_features
+from evalkit.score.opponents import Opponents
 from evalkit.score.runner import PlannedSet, RunPlan, Scorer, order_cases, shuffle_drawn
-
-JUDGE_MAX_TOKENS = 512
-JUDGE_LATENCY_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +97,10 @@ class Bench:
     settings: Settings
     orchestrator: Orchestrator
     judges: Mapping[str, JudgeSpec]
+    judging: Judging
     budget: Budget | None
+    opponents: Opponents | None = None
+    """The answers that pairwise judges compare with; None: they have nothing to compare."""
 
     def scorers(self, golden: GoldenSet) -> tuple[Scorer, ...]:
         """The golden set's own scorers; people (tier 3) score later."""
@@ -112,9 +112,8 @@ class Bench:
 
     def _scorer(self, metric: MetricSpec, golden: GoldenSet) -> Scorer:
         if metric.kind == "judge":
-            return _judge_scorer(
-                metric, self.judges[metric.params["judge"]], self.orchestrator, self.budget
-            )
+            spec = self.judges[metric.params["judge"]]
+            return _judge_scorer(metric, spec, self.judging, self.opponents, golden.name)
         return _check_scorer(metric, golden.path)
 
 
@@ -124,17 +123,27 @@ def make_bench(
     *,
     budget: Budget | None,
     batch_scope: str | None = None,
+    opponents: Opponents | None = None,
+    fresh: bool = False,
 ) -> Bench:
     """Load the judges that these golden sets name, each as a feature of its own.
 
-    `batch_scope`, a run's id, has all calls go through the providers' batch endpoints.
+    `batch_scope`, a run's id, has all calls go through the providers' batch endpoints;
+    `fresh` has judges asked again where what they said of the same answer is kept.
     """
     judges = _load_judges(sets, settings)
-    all_features = _with_judge_features(settings, judges)
+    all_features = with_judge_features(settings, judges.values())
     if batch_scope is not None:
         all_features = batch_settings(all_features, scope=batch_scope)
     orchestrator = Orchestrator.from_config(all_features)
-    return Bench(settings=settings, orchestrator=orchestrator, judges=judges, budget=budget)
+    return Bench(
+        settings=settings,
+        orchestrator=orchestrator,
+        judges=judges,
+        judging=Judging(orchestrator=orchestrator, budget=budget, fresh=fresh),
+        budget=budget,
+        opponents=opponents,
+    )
 
 
 def _plan_set(golden: GoldenSet, request: RunRequest, bench: Bench, *, run_id: str) -> PlannedSet:
@@ -242,86 +251,27 @@ def _check_scorer(metric: MetricSpec, base: Path) -> Scorer:
 
 
 def _judge_scorer(
-    metric: MetricSpec, spec: JudgeSpec, orchestrator: Orchestrator, budget: Budget | None
+    metric: MetricSpec, spec: JudgeSpec, judging: Judging, opponents: Opponents | None, name: str
 ) -> Scorer:
-    judge = Judge(spec, execute=judge_execute(spec, orchestrator, budget))
+    against = None if opponents is None else partial(opponents.answer_to, golden_set=name)
+    rate = judging.rater(spec, against=against)
+    compared = f":against={opponents.name}" if spec.pairwise and opponents else ""
 
     async def score(answer: Answer) -> tuple[Mark, Sequence[CallRecord]]:
-        judgement = await judge.judge(answer)
+        judgement = await rate(answer)
         return judgement.mark, judgement.records
 
     return Scorer(
         metric=metric.name,
         tier=2,
         name=spec.name,
-        version=f"{spec.hash}:{orchestrator.settings.features[judge_feature(spec)].model}",
+        version=f"{judging.version(spec)}{compared}",
         gate=metric.gate,
         must_pass=metric.must_pass,
         score=score,
     )
 
 
-def judge_feature(spec: JudgeSpec) -> str:
-    """Name of the feature that a judge is on the call path."""
-    return f"judge:{spec.name}"
-
-
-def judge_execute(
-    spec: JudgeSpec, orchestrator: Orchestrator, budget: Budget | None = None
-) -> Callable[..., Any]:
-    """How a judge makes its calls: as a feature of its own, retries and records included."""
-
-    async def execute(
-        messages: tuple[Message, ...], response_schema: Mapping[str, Any], *, trial: int
-    ) -> CallResult:
-        return await orchestrator.execute(
-            judge_feature(spec),
-            {},
-            rendered=Rendered(
-                name=judge_feature(spec), version=spec.version, hash=spec.hash, messages=messages
-            ),
-            response_schema=response_schema,
-            seed=trial,
-            pinned=True,
-            budget=budget,
-        )
-
-    return execute
-
-
 def _load_judges(sets: Sequence[GoldenSet], settings: Settings) -> dict[str, JudgeSpec]:
     names = {m.params["judge"] for golden in sets for m in golden.metrics if m.kind == "judge"}
-    return {
-        name: load_judge(find_content("judges", f"{name}.yaml", project=settings.root))
-        for name in sorted(names)
-    }
-
-
-def _with_judge_features(settings: Settings, judges: Mapping[str, JudgeSpec]) -> Settings:
-    """Settings in which every judge is a feature, on the model that it or `[run]` names."""
-    if not judges:
-        return settings
-    features = dict(settings.features)
-    for spec in judges.values():
-        model = spec.model or settings.run.judge_model
-        if model is None:
-            raise ConfigError(
-                f"judge {spec.name}: no model. Name one in judges/{spec.name}.yaml (model: …) "
-                "or for all judges in evalkit.toml ([run] judge_model = …)."
-            )
-        if model not in settings.models:
-            known = ", ".join(sorted(settings.models))
-            raise ConfigError(f"judge {spec.name}: no model {model!r}. There are: {known}.")
-        features[judge_feature(spec)] = FeatureSettings(
-            name=judge_feature(spec),
-            task="judge",
-            prompt_name=judge_feature(spec),
-            prompt_version=spec.version,
-            model=model,
-            max_tokens=JUDGE_MAX_TOKENS,
-            max_latency_ms=JUDGE_LATENCY_MS,
-            retries=2,
-            temperature=0.0,
-            guard=False,
-        )
-    return replace(settings, features=features)
+    return {name: find_judge(name, settings=settings) for name in sorted(names)}

@@ -64,6 +64,11 @@ class Parts:
         return KeptAnswers(storage, most_days=self.settings.retention.cache_days)
 
     @cached_property
+    def storage(self) -> ResponseCache:
+        """Where answers are kept, for whoever keeps something else there: judges do."""
+        return self._cache or open_cache(self.settings)
+
+    @cached_property
     def ledger(self) -> Ledger:
         return Ledger(Path(self.settings.store_path) / "budget.sqlite", self.settings.budgets)
 
@@ -127,6 +132,8 @@ class Parts:
             await provider.aclose()
         if "kept_answers" in self.__dict__:
             await self.kept_answers.aclose()
+        if (storage := self.__dict__.pop("storage", None)) is not None:
+            await storage.aclose()
         for name in ("ledger", "reviews"):
             if (file := self.__dict__.pop(name, None)) is not None:
                 file.close()

@@ -139,7 +139,7 @@ async def rescore_answer(answer: StoredAnswer, plan: RescorePlan) -> dict[str, A
     every = plan.metrics is None or case.case_hash != one.case_hash
     again = [s for s in scorers if every or s.metric in (plan.metrics or ())]
     marks, judge_calls = await score_result(
-        stored_result(record), case, again, limit_ms=_limit_ms(answer)
+        stored_result(record), case, again, limit_ms=_limit_ms(answer), trial=one.trial
     )
     if any(mark.outcome == "budget_stop" and mark.error_kind == "budget" for mark in marks):
         return None

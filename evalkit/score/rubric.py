@@ -1,7 +1,8 @@
 """What a judge is: a rubric with its scales, what it sees and its examples, read from YAML.
 
-`judges/NAME.yaml` -> `JudgeSpec`. The part of tier 2 that makes no call and knows no
-answer; every problem of a file is told at once, as `file:line: problem. fix`.
+`judges/NAME.yaml` -> `JudgeSpec`: a judge that grades one answer, one that compares two
+(`pairwise`), or a panel of others (`judges`). The part of tier 2 that makes no call and
+knows no answer; every problem of a file is told at once, as `file:line: problem. fix`.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from evalkit.content import find_content
 from evalkit.errors import ContentError
 from evalkit.records import Json
 from evalkit.schemas import Fault, find_faults, label, nearest
@@ -22,6 +24,12 @@ WIRE_VERSION = "1"
 """Part of a judge's hash: another way of asking is another judge."""
 PIECES = ("input", "documents", "reference")
 """What a judge may see beside the answer, in the order it is shown."""
+GRADED, COMPARED = ("output",), ("first", "second")
+"""Blocks that hold what is judged: one answer, or two."""
+BETTER = "better of two"
+"""The scale of a pairwise judge."""
+
+Combine = Literal["mean", "median", "majority"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,7 @@ SCALES: dict[str, Scale] = {
     "1 to 4": Scale("1 to 4", 1, 4, (1, 2, 3, 4)),
     "1 to 5": Scale("1 to 5", 1, 5, (1, 2, 3, 4, 5)),
     "0 to 1, any number": Scale("0 to 1, any number", 0, 1, None),
+    BETTER: Scale("1 the first, 2 the second, 0 a tie", 0, 2, (0, 1, 2)),
 }
 
 
@@ -95,6 +104,23 @@ class JudgeSpec:
     examples: tuple[Example, ...]
     votes: int
     pass_at: float
+    temperature: float = 0.0
+    pairwise: bool = False
+    """Two answers of the same case are compared; else one is graded."""
+    members: tuple[JudgeSpec, ...] = ()
+    """Of a panel: it has no rubric of its own."""
+    combine: Combine | None = None
+    """How a panel makes one score of its members'."""
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """Blocks that hold what is judged."""
+        return COMPARED if self.pairwise else GRADED
+
+    @property
+    def leaves(self) -> tuple[JudgeSpec, ...]:
+        """The judges that ask a model: the members of a panel, else the judge itself."""
+        return self.members or (self,)
 
 
 # --- loading ---------------------------------------------------------------------
@@ -102,6 +128,10 @@ class JudgeSpec:
 
 def load_judge(path: Path) -> JudgeSpec:
     """Read a judge's file; raises ContentError with every problem as `file:line: …`."""
+    return _load(path, member=False)
+
+
+def _load(path: Path, *, member: bool) -> JudgeSpec:
     shown = f"{path.parent.name}/{path.name}"
     try:
         text = read_text(path, max_bytes=MAX_JUDGE_BYTES)
@@ -112,8 +142,60 @@ def load_judge(path: Path) -> JudgeSpec:
     if faults:
         raise ContentError([f"{shown}:{document.line(one.place)}: {one}" for one in faults])
     normalised = text.replace("\r\n", "\n").replace("\r", "\n")
-    digest = sha256(f"{WIRE_VERSION}\n{normalised}".encode()).hexdigest()[:16]
-    return _spec(document.value, path, digest)
+    if "judges" in document.value and member:
+        names = ", ".join(document.value["judges"])
+        raise ContentError(f"{path.stem} is a panel itself. Name its judges instead: {names}.")
+    if "judges" not in document.value:
+        return _spec(document.value, path, _digest(normalised))
+    members, problems = _members(document.value["judges"], path)
+    if problems:
+        line = document.line(("judges",))
+        raise ContentError([f"{shown}:{line}: {problem}" for problem in problems])
+    return _panel(document.value, path, members, normalised)
+
+
+def _digest(text: str) -> str:
+    return sha256(f"{WIRE_VERSION}\n{text}".encode()).hexdigest()[:16]
+
+
+def _members(names: Sequence[str], path: Path) -> tuple[tuple[JudgeSpec, ...], list[str]]:
+    """The judges of a panel, found as any judge is, and what is wrong with their being there."""
+    members: list[JudgeSpec] = []
+    problems: list[str] = []
+    for name in names:
+        try:
+            file = find_content("judges", f"{name}.yaml", project=path.parent.parent)
+            members.append(_load(file, member=True))
+        except ContentError as error:
+            problems += error.problems
+    if len({one.pairwise for one in members}) > 1:
+        pairwise = [one.name for one in members if one.pairwise]
+        problems.append(f"{', '.join(pairwise)} compares, the others grade. Use either kind.")
+    return tuple(members), problems
+
+
+def _panel(
+    table: Mapping[str, Any], path: Path, members: tuple[JudgeSpec, ...], text: str
+) -> JudgeSpec:
+    """A panel is another one when a member is, and needs of a case what any member needs."""
+    wanted = {kind for one in members for kind in one.inputs}
+    needed = {kind for one in members for kind in set(one.inputs) - one.optional}
+    return JudgeSpec(
+        name=table["name"],
+        version=table["version"],
+        hash=_digest("\n".join([text, *(one.hash for one in members)])),
+        path=path,
+        model=None,
+        criteria=(),
+        inputs=tuple(kind for kind in PIECES if kind in wanted),
+        optional=frozenset(wanted - needed),
+        examples=(),
+        votes=1,
+        pass_at=table.get("pass_at", 0.5),
+        pairwise=members[0].pairwise,
+        members=members,
+        combine=table.get("combine", "mean"),
+    )
 
 
 def _spec(table: Mapping[str, Any], path: Path, digest: str) -> JudgeSpec:
@@ -136,7 +218,7 @@ def _spec(table: Mapping[str, Any], path: Path, digest: str) -> JudgeSpec:
         optional=frozenset(one.rstrip("?") for one in table["inputs"] if one.endswith("?")),
         examples=tuple(
             Example(
-                pieces={k: one[k] for k in (*PIECES, "output") if k in one},
+                pieces={k: one[k] for k in (*PIECES, *GRADED, *COMPARED) if k in one},
                 reason=_one_line(one["reason"]),
                 grades={c["name"]: one["grades"][c["name"]] for c in table["rubric"]},
             )
@@ -144,6 +226,8 @@ def _spec(table: Mapping[str, Any], path: Path, digest: str) -> JudgeSpec:
         ),
         votes=table.get("votes", 1),
         pass_at=table.get("pass_at", 0.5),
+        temperature=table.get("temperature", 0.0),
+        pairwise=table.get("pairwise", False),
     )
 
 
@@ -156,17 +240,32 @@ def _cross_check(table: Mapping[str, Any], path: Path) -> Iterator[Fault]:
     if table["name"] != path.stem:
         problem = f'name is "{table["name"]}", the file is {path.name}'
         yield Fault(("name",), problem, f"Write name: {path.stem}, or rename the file")
+    if "judges" in table:
+        for key in ("rubric", "inputs", "examples", "votes", "model", "temperature", "pairwise"):
+            if key in table:
+                fix = "Leave it out; it stands in the judges' own files"
+                yield Fault((key,), f'"{key}" has no meaning for a panel', fix)
+        return
+    if "combine" in table:
+        yield Fault(("combine",), '"combine" belongs to a panel', "Add judges: [...], or remove it")
     scales = {one["name"]: SCALES[one["scale"]] for one in table["rubric"]}
     if len(scales) < len(table["rubric"]):
         yield Fault(("rubric",), "two criteria have the same name", "Rename one")
+    pairwise = table.get("pairwise", False)
     for number, one in enumerate(table["rubric"]):
         scale = SCALES[one["scale"]]
+        if (one["scale"] == BETTER) != pairwise:
+            at = ("rubric", number, "scale")
+            fix = f"Write scale: {BETTER}" if pairwise else "Add pairwise: true, or grade each"
+            yield Fault(at, f'{label(at)} is "{one["scale"]}"', fix)
         for grade in one.get("anchors", {}):
             if not _is_anchor(grade, scale):
                 place = ("rubric", number, "anchors", grade)
                 yield Fault(place, f'{label(place)}: "{grade}" is no grade', f"Use {scale.words}")
     for number, example in enumerate(table.get("examples", ())):
-        yield from _check_example(example, ("examples", number), scales, table["inputs"])
+        where = ("examples", number)
+        yield from _check_example(example, where, scales, table["inputs"])
+        yield from _check_judged(example, where, pairwise=pairwise)
 
 
 def _is_anchor(grade: str, scale: Scale) -> bool:
@@ -175,6 +274,21 @@ def _is_anchor(grade: str, scale: Scale) -> bool:
     except StrictError:
         return False
     return scale.has(value)
+
+
+def _check_judged(
+    example: Mapping[str, Any], place: tuple[str | int, ...], *, pairwise: bool
+) -> Iterator[Fault]:
+    """An example shows one answer to a judge that grades, two to one that compares."""
+    wanted, other = (COMPARED, GRADED) if pairwise else (GRADED, COMPARED)
+    for key in wanted:
+        if key not in example:
+            yield Fault(place, f'{label(place)} has no "{key}"', "Add it: an answer to judge")
+    for key in other:
+        if key in example:
+            where = (*place, key)
+            fix = f"Write {' and '.join(wanted)}"
+            yield Fault(where, f"{label(where)}: this judge does not see it", fix)
 
 
 def _check_example(

@@ -251,7 +251,9 @@ async def run_unit(
         return None
     scorers = (*unit.planned.scorers, *unit.planned.case_scorers(case))
     limit_ms = orchestrator.settings.features[golden.feature].max_latency_ms
-    marks, judge_calls = await score_result(result, case, scorers, limit_ms=limit_ms)
+    marks, judge_calls = await score_result(
+        result, case, scorers, limit_ms=limit_ms, trial=unit.trial
+    )
     if any(mark.outcome == "budget_stop" for mark in marks):
         return None
     return {
@@ -277,7 +279,7 @@ def must_pass_metrics(scorers: Sequence[Scorer], case: Case) -> list[str]:
 
 
 async def score_result(
-    result: CallResult, case: Case, scorers: Sequence[Scorer], *, limit_ms: float
+    result: CallResult, case: Case, scorers: Sequence[Scorer], *, limit_ms: float, trial: int
 ) -> tuple[list[Mark], list[CallRecord]]:
     """Score one result by every scorer; marks in the scorers' order, and the judges' calls.
 
@@ -295,6 +297,7 @@ async def score_result(
         has_expected=case.has_expected,
         metadata=case.metadata,
         record=result.record,
+        trial=trial,
     )
     marks: list[Mark] = []
     calls: list[CallRecord] = []

@@ -97,6 +97,14 @@ class StoredRun:
         rows = self._engine.rows(f"SELECT trace_id, input FROM calls WHERE {_AMONG}", [trace_ids])
         return {row["trace_id"]: json.loads(row["input"]) for row in rows}
 
+    def outputs(self) -> dict[str, tuple[str | None, str | None]]:
+        """Trace id -> (input as JSON text, output), of calls that went well."""
+        rows = self._engine.rows(
+            "SELECT trace_id, input, output FROM calls WHERE error_kind IS NULL AND "
+            "trace_id IN (SELECT trace_id FROM scores)"
+        )
+        return {row["trace_id"]: (row["input"], row["output"]) for row in rows}
+
     def answers(self, executions: Sequence[Execution]) -> Iterator[StoredAnswer]:
         """Each execution with its call, in the order given; each has to have a trace id."""
         for start in range(0, len(executions), BATCH):

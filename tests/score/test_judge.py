@@ -16,18 +16,9 @@ from hypothesis import strategies as st
 from evalkit.errors import ContentError
 from evalkit.json_schema import compile_schema
 from evalkit.records import CallResult, Message
-from evalkit.score.judge import (
-    MAX_JUDGED_CHARS,
-    Judge,
-    JudgeSpec,
-    Unusable,
-    block_json,
-    load_judge,
-    question_text,
-    read_reply,
-    response_schema,
-    system_text,
-)
+from evalkit.score.judge import Judge, JudgeSpec, load_judge
+from evalkit.score.judge_asking import MAX_JUDGED_CHARS, Asker, Execute, Unusable, read_reply
+from evalkit.score.judge_messages import block_json, question_text, response_schema, system_text
 from tests.score.answers import RECORD, make_answer
 
 SHIPPED = sorted((Path(__file__).resolve().parents[2] / "judges").glob("*.yaml"))
@@ -60,6 +51,10 @@ def judge_file(tmp_path: Path, text: str = TWO_CRITERIA, name: str = "quality") 
 @pytest.fixture
 def spec(tmp_path: Path) -> JudgeSpec:
     return load_judge(judge_file(tmp_path))
+
+
+def judge_of(spec: JudgeSpec, execute: Execute) -> Judge:
+    return Judge(Asker(spec, execute=execute))
 
 
 Reply = Callable[[str], str]
@@ -111,7 +106,7 @@ def failed_call(kind: str) -> CallResult:
 async def test_score_is_the_mean_of_the_criteria_on_0_to_1(spec: JudgeSpec) -> None:
     model = ScriptedModel(grades(right=1, clear=2))
 
-    judgement = await Judge(spec, execute=model).judge(make_answer("It is here."))
+    judgement = await judge_of(spec, model).judge(make_answer("It is here."))
 
     assert judgement.mark.score == pytest.approx((1 + 0.25) / 2)
     assert judgement.mark.passed is True
@@ -145,7 +140,7 @@ async def test_each_scale_is_mapped_to_0_to_1(
         lambda n: json.dumps({"judgement_tag": n, "reason": "r", "grades": {"c": grade}})
     )
 
-    mark = (await Judge(judge, execute=model).judge(make_answer("x"))).mark
+    mark = (await judge_of(judge, model).judge(make_answer("x"))).mark
 
     assert mark.score == pytest.approx(score)
     assert mark.reason == "r"
@@ -154,7 +149,7 @@ async def test_each_scale_is_mapped_to_0_to_1(
 async def test_pass_at_is_reached_by_equality(spec: JudgeSpec) -> None:
     model = ScriptedModel(grades(right=1, clear=1))
 
-    mark = (await Judge(spec, execute=model).judge(make_answer("x"))).mark
+    mark = (await judge_of(spec, model).judge(make_answer("x"))).mark
 
     assert (mark.score, mark.passed) == (spec.pass_at, True)
 
@@ -162,7 +157,7 @@ async def test_pass_at_is_reached_by_equality(spec: JudgeSpec) -> None:
 async def test_score_below_pass_at_fails(spec: JudgeSpec) -> None:
     model = ScriptedModel(grades(right=0, clear=4))
 
-    mark = (await Judge(spec, execute=model).judge(make_answer("x"))).mark
+    mark = (await judge_of(spec, model).judge(make_answer("x"))).mark
 
     assert (mark.score, mark.passed) == (0.375, False)
 
@@ -234,7 +229,7 @@ async def test_unusable_reply_is_asked_for_once_more_with_the_problem_alone(
 ) -> None:
     model = ScriptedModel(lambda n: "Surely a secret 5/5!", grades(right=1, clear=5))
 
-    judgement = await Judge(spec, execute=model).judge(make_answer("x"))
+    judgement = await judge_of(spec, model).judge(make_answer("x"))
 
     assert judgement.mark.score == 1.0
     assert len(judgement.records) == 2
@@ -248,7 +243,7 @@ async def test_unusable_reply_is_asked_for_once_more_with_the_problem_alone(
 async def test_unusable_twice_is_a_judge_error_and_never_a_zero(spec: JudgeSpec) -> None:
     model = ScriptedModel(grades(right=7), grades(right=8))
 
-    judgement = await Judge(spec, execute=model).judge(make_answer("x"))
+    judgement = await judge_of(spec, model).judge(make_answer("x"))
 
     mark = judgement.mark
     assert (mark.outcome, mark.error_kind) == ("judge_error", "judge_reply")
@@ -266,7 +261,7 @@ async def test_tag_of_an_earlier_question_is_refused(spec: JudgeSpec) -> None:
 
     model = ScriptedModel(remember, lambda n: grades()(used[0]))
 
-    mark = (await Judge(spec, execute=model).judge(make_answer("x"))).mark
+    mark = (await judge_of(spec, model).judge(make_answer("x"))).mark
 
     assert mark.error_kind == "judge_reply"
 
@@ -276,7 +271,7 @@ async def test_tag_of_an_earlier_question_is_refused(spec: JudgeSpec) -> None:
 
 @pytest.mark.parametrize("kind", ["timeout", "rate_limit", "refusal", "context_length", "killed"])
 async def test_failed_call_is_a_judge_error_of_its_kind(spec: JudgeSpec, kind: str) -> None:
-    judgement = await Judge(spec, execute=ScriptedModel(kind)).judge(make_answer("x"))
+    judgement = await judge_of(spec, ScriptedModel(kind)).judge(make_answer("x"))
 
     mark = judgement.mark
     assert (mark.outcome, mark.error_kind, mark.score) == ("judge_error", kind, None)
@@ -285,7 +280,7 @@ async def test_failed_call_is_a_judge_error_of_its_kind(spec: JudgeSpec, kind: s
 
 
 async def test_call_refused_for_budget_stops_instead_of_failing(spec: JudgeSpec) -> None:
-    mark = (await Judge(spec, execute=ScriptedModel("budget")).judge(make_answer("x"))).mark
+    mark = (await judge_of(spec, ScriptedModel("budget")).judge(make_answer("x"))).mark
 
     assert (mark.outcome, mark.score, mark.passed) == ("budget_stop", None, None)
 
@@ -300,10 +295,10 @@ async def test_votes_are_different_trials_and_the_median_counts(spec: JudgeSpec)
         grades(right=1, clear=4, reason="middle"),
     )
 
-    judgement = await Judge(replace(spec, votes=3), execute=model).judge(make_answer("x"))
+    judgement = await judge_of(replace(spec, votes=3), model).judge(make_answer("x"))
 
     assert judgement.mark.score == pytest.approx((1 + 0.75) / 2)
-    assert judgement.mark.reason == "[right 1, 0, 1; clear 5, 1, 4] middle"
+    assert judgement.mark.reason == "[right 1, 0, 1; clear 5, 1, 4; votes agree 17%] middle"
     assert model.trials == [0, 1, 2]
     assert len(judgement.records) == 3
 
@@ -311,7 +306,7 @@ async def test_votes_are_different_trials_and_the_median_counts(spec: JudgeSpec)
 async def test_vote_that_failed_is_left_out_while_most_are_usable(spec: JudgeSpec) -> None:
     model = ScriptedModel(grades(right=1, clear=5), "timeout", grades(right=1, clear=4))
 
-    mark = (await Judge(replace(spec, votes=3), execute=model).judge(make_answer("x"))).mark
+    mark = (await judge_of(replace(spec, votes=3), model).judge(make_answer("x"))).mark
 
     assert mark.score == pytest.approx((1 + 0.875) / 2)
 
@@ -319,7 +314,7 @@ async def test_vote_that_failed_is_left_out_while_most_are_usable(spec: JudgeSpe
 async def test_most_votes_failed_is_a_judge_error(spec: JudgeSpec) -> None:
     model = ScriptedModel("timeout", grades(), "timeout")
 
-    mark = (await Judge(replace(spec, votes=3), execute=model).judge(make_answer("x"))).mark
+    mark = (await judge_of(replace(spec, votes=3), model).judge(make_answer("x"))).mark
 
     assert (mark.outcome, mark.error_kind) == ("judge_error", "timeout")
 
@@ -327,7 +322,7 @@ async def test_most_votes_failed_is_a_judge_error(spec: JudgeSpec) -> None:
 async def test_yes_and_no_split_evenly_is_not_known(spec: JudgeSpec) -> None:
     model = ScriptedModel(grades(right=1), grades(right=0), "timeout")
 
-    mark = (await Judge(replace(spec, votes=3), execute=model).judge(make_answer("x"))).mark
+    mark = (await judge_of(replace(spec, votes=3), model).judge(make_answer("x"))).mark
 
     assert (mark.outcome, mark.error_kind, mark.score) == ("judge_error", "votes_split", None)
 
@@ -335,7 +330,7 @@ async def test_yes_and_no_split_evenly_is_not_known(spec: JudgeSpec) -> None:
 async def test_one_vote_refused_for_budget_stops_the_case(spec: JudgeSpec) -> None:
     model = ScriptedModel("timeout", "timeout", "budget")
 
-    mark = (await Judge(replace(spec, votes=3), execute=model).judge(make_answer("x"))).mark
+    mark = (await judge_of(replace(spec, votes=3), model).judge(make_answer("x"))).mark
 
     assert mark.outcome == "budget_stop"
 
@@ -343,7 +338,7 @@ async def test_one_vote_refused_for_budget_stops_the_case(spec: JudgeSpec) -> No
 async def test_asking_again_never_repeats_a_trial_of_another_vote(spec: JudgeSpec) -> None:
     model = ScriptedModel(*[lambda nonce: "rubbish"] * 6)
 
-    await Judge(replace(spec, votes=3), execute=model).judge(make_answer("x"))
+    await judge_of(replace(spec, votes=3), model).judge(make_answer("x"))
 
     assert sorted(model.trials) == [0, 1, 2, 3, 4, 5]
 
@@ -364,7 +359,7 @@ async def test_judge_sees_what_it_names_and_nothing_else(tmp_path: Path) -> None
     )
     model = ScriptedModel(grades())
 
-    await Judge(judge, execute=model).judge(answer)
+    await judge_of(judge, model).judge(answer)
 
     assert blocks(model.questions[0]) == {
         "input": {"question": "How long?"},
@@ -382,8 +377,8 @@ async def test_case_without_what_the_judge_needs_is_missing_and_costs_no_call(
     may_lack = load_judge(judge_file(tmp_path, TWO_CRITERIA.replace("[input]", f'["{piece}?"]')))
     model = ScriptedModel(grades())
 
-    without = await Judge(needs, execute=model).judge(make_answer("x"))
-    allowed = await Judge(may_lack, execute=model).judge(make_answer("x"))
+    without = await judge_of(needs, model).judge(make_answer("x"))
+    allowed = await judge_of(may_lack, model).judge(make_answer("x"))
 
     assert (without.mark.outcome, without.mark.error_kind) == ("judge_error", f"no_{piece}")
     assert without.records == ()
@@ -395,7 +390,7 @@ async def test_expected_null_is_a_reference(tmp_path: Path) -> None:
     judge = load_judge(judge_file(tmp_path, TWO_CRITERIA.replace("[input]", "[reference]")))
     model = ScriptedModel(grades())
 
-    await Judge(judge, execute=model).judge(make_answer("x", expected=None))
+    await judge_of(judge, model).judge(make_answer("x", expected=None))
 
     assert blocks(model.questions[0])["reference"] is None
 
@@ -403,7 +398,7 @@ async def test_expected_null_is_a_reference(tmp_path: Path) -> None:
 async def test_answer_too_long_to_judge_is_missing_and_costs_no_call(spec: JudgeSpec) -> None:
     model = ScriptedModel()
 
-    judgement = await Judge(spec, execute=model).judge(make_answer("x" * (MAX_JUDGED_CHARS + 1)))
+    judgement = await judge_of(spec, model).judge(make_answer("x" * (MAX_JUDGED_CHARS + 1)))
 
     assert judgement.mark.error_kind == "too_long"
 
@@ -449,7 +444,7 @@ def test_any_text_is_one_printable_line_that_reads_back(text: str) -> None:
 async def test_reason_is_bounded_and_what_cannot_be_seen_is_shown(spec: JudgeSpec) -> None:
     model = ScriptedModel(grades(reason="\x1b[31m\u202eok\n" + "x" * 5000))
 
-    mark = (await Judge(spec, execute=model).judge(make_answer("x"))).mark
+    mark = (await judge_of(spec, model).judge(make_answer("x"))).mark
 
     assert mark.reason is not None
     assert "\\u001b[31m\\u202eok\\n" in mark.reason
@@ -466,9 +461,9 @@ def test_response_schema_admits_a_judgement_and_no_other_tag(spec: JudgeSpec) ->
 
 
 def test_nonces_are_random_and_never_in_the_system_message(spec: JudgeSpec) -> None:
-    judge = Judge(spec, execute=ScriptedModel())
+    asker = Asker(spec, execute=ScriptedModel())
 
-    nonces = {judge._new_nonce() for _ in range(100)}
+    nonces = {asker.new_nonce() for _ in range(100)}
 
     assert len(nonces) == 100
     assert all(re.fullmatch("[0-9a-f]{16}", nonce) for nonce in nonces)
@@ -500,7 +495,7 @@ async def test_shipped_judge_loads_and_shows_examples_its_own_reader_accepts(pat
         return failed_call("timeout")
 
     answer = make_answer("x", expected="y", input={"text": "t", "documents": [{"id": "d"}]})
-    await Judge(spec, execute=execute).judge(answer)
+    await judge_of(spec, execute).judge(answer)
 
     system, *turns = asked[0]
     examples = list(zip(turns[0::2], turns[1::2], strict=False))
@@ -535,7 +530,19 @@ def test_hash_follows_the_text_and_not_its_line_ends(tmp_path: Path) -> None:
         ("pass_at: 0.5", "pass_at: 5", "quality.yaml:10: pass_at is 5"),
         ("pass_at: 0.5", "pas_at: 0.5", 'quality.yaml:10: unknown key "pas_at". Did you mean'),
         ("pass_at: 0.5", "votes: 2", "quality.yaml:10: votes is 2"),
-        ("pass_at: 0.5", "pairwise: true", "Each answer is graded alone. Write false"),
+        (
+            "pass_at: 0.5",
+            "pairwise: true",
+            'rubric[0].scale is "0 or 1". Write scale: better of two',
+        ),
+        ("scale: 1 to 5", "scale: better of two", "Add pairwise: true, or grade each"),
+        ("pass_at: 0.5", "combine: mean", 'quality.yaml:10: "combine" belongs to a panel'),
+        ("pass_at: 0.5", "temperature: 3", "quality.yaml:10: temperature is 3"),
+        (
+            "inputs: [input]",
+            "inputs: [input]\njudges: [a, b]",
+            '"rubric" has no meaning for a panel',
+        ),
         ("name: quality", "name: other", "Write name: quality, or rename the file"),
         ("name: clear", "name: right", "two criteria have the same name"),
         ('"5": Crystal', '"6": Crystal', 'quality.yaml:8: rubric[1].anchors.6: "6" is no grade'),

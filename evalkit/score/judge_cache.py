@@ -1,0 +1,73 @@
+"""Keeps the votes of judges, so that the same question is paid once.
+
+A vote is known by the judge's hash and model, the case as this judge sees it, the text
+that is judged, and the vote's number: another rubric, model or answer is another question.
+Failures are never kept. The storage is that of the response cache, which fails open.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from hashlib import sha256
+
+from evalkit.call.cache import Cached, ResponseCache
+from evalkit.records import CallRecord, Finish, Pair, Usage
+from evalkit.score.judge_asking import Unusable, Vote, read_reply
+from evalkit.score.judge_messages import Blocks
+from evalkit.score.rubric import JudgeSpec
+
+KEPT_S = 90 * 24 * 3600.0
+"""How long a vote is kept: it cannot become wrong, only unused."""
+_TAG = "kept"
+
+
+@dataclass(frozen=True, slots=True)
+class JudgementCache:
+    """Votes of one judge model in a storage that others share."""
+
+    storage: ResponseCache
+    model: str
+    """Its name in the configuration, as in a score's scorer_version."""
+    model_id: str
+    """The provider's name: the same configured name may come to mean another model."""
+    fresh: bool = False
+    """Nothing kept is used; what is said now is kept."""
+
+    async def get(self, spec: JudgeSpec, blocks: Blocks, number: int) -> Vote | None:
+        if self.fresh:
+            return None
+        cached = await self.storage.get(self.key(spec, blocks, number))
+        if cached is None:
+            return None
+        try:
+            return read_reply(cached.output, spec, _TAG)
+        except Unusable:
+            return None
+
+    async def put(
+        self, spec: JudgeSpec, blocks: Blocks, number: int, vote: Vote, record: CallRecord
+    ) -> None:
+        said = {"judgement_tag": _TAG, "reason": vote.reason, "grades": dict(vote.grades)}
+        usage = Usage(
+            prompt_tokens=record.prompt_tokens, completion_tokens=record.completion_tokens
+        )
+        kept = Cached(
+            output=json.dumps(said),
+            finish=Finish(finish_reason="stop", usage=usage, served_model=record.served_model),
+            model=self.model,
+            served_model=record.served_model,
+            pair=Pair(model=self.model, prompt_name=spec.name, prompt_version=spec.version),
+        )
+        await self.storage.put(self.key(spec, blocks, number), kept, KEPT_S)
+
+    def key(self, spec: JudgeSpec, blocks: Blocks, number: int) -> str:
+        """`judge/NAME:hash`; the case and what is judged are hashed apart."""
+        case = _hash({kind: line for kind, line in blocks.items() if kind not in spec.judged})
+        judged = _hash({kind: blocks[kind] for kind in spec.judged})
+        whole = [spec.hash, self.model, self.model_id, case, judged, number]
+        return f"judge/{spec.name}:{_hash(whole)}"
+
+
+def _hash(value: object) -> str:
+    return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
