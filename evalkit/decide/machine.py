@@ -1,7 +1,7 @@
 """Write a verdict in the formats that CI systems read: JUnit XML and SARIF.
 
 A reader of the finished verdict, like `render`. Text of others is cut and cleaned of
-what XML cannot hold; a location is a line of the golden set's own files, where found.
+what XML cannot hold.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from evalkit.decide.locations import GoldenLines
+from evalkit.decide.findings import RULES, Finding, findings_of
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 MAX_RESULTS = 1_000
-MAX_CASE_RESULTS = 50
 
 
 def junit(verdict: Mapping[str, Any]) -> str:
@@ -74,18 +73,10 @@ def _xml(text: str) -> str:
 
 # --- SARIF --------------------------------------------------------------------------
 
-_RULES = {
-    "regression": "A gating metric fell beyond chance.",
-    "unmeasurable": "A gating metric could not be compared fairly.",
-    "inconclusive": "Too little data to exclude a drop.",
-    "must-pass": "A case that has to pass failed.",
-    "regressed-case": "A case scores lower than in the baseline.",
-}
-
 
 def sarif(verdict: Mapping[str, Any], *, root: Path) -> str:
     """SARIF 2.1.0: a result per failing comparison and case, on the golden set's lines."""
-    results = list(_sarif_results(verdict, root))[:MAX_RESULTS]
+    found = findings_of(verdict, root=root)[:MAX_RESULTS]
     document = {
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
@@ -96,47 +87,25 @@ def sarif(verdict: Mapping[str, Any], *, root: Path) -> str:
                         "name": "evalkit",
                         "rules": [
                             {"id": name, "shortDescription": {"text": text}}
-                            for name, text in _RULES.items()
+                            for name, text in RULES.items()
                         ],
                     }
                 },
-                "results": results,
+                "results": [_result(one) for one in found],
             }
         ],
     }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-def _sarif_results(verdict: Mapping[str, Any], root: Path) -> Iterator[dict[str, Any]]:
-    from evalkit.decide.render import comparison_sentence
-
-    lines = {name: GoldenLines.read(root, path) for name, path in verdict["golden_sets"].items()}
-    levels = {"regression": "error", "unmeasurable": "error", "inconclusive": "warning"}
-    for c in verdict["comparisons"]:
-        if not c["gate"] or c["verdict"] not in levels:
-            continue
-        known = lines.get(c["golden_set"])
-        place = known.of_metric(c["metric"]) if known else None
-        yield _result(c["verdict"], levels[c["verdict"]], comparison_sentence(c), place)
-        if c["verdict"] == "regression" and known:
-            for case_id in c["regressed_cases"][:MAX_CASE_RESULTS]:
-                text = f"{case_id}: {c['metric']} is lower than in the baseline"
-                yield _result("regressed-case", "note", text, known.of_case(case_id))
-    for entry in verdict["must_pass_failures"]:
-        known = lines.get(entry["golden_set"])
-        text = f"{entry['case_id']} has to pass {entry['metric']} and failed: {entry['reason']}"
-        place = known.of_case(entry["case_id"]) if known else None
-        yield _result("must-pass", "error", text, place)
-
-
-def _result(rule: str, level: str, text: str, place: tuple[str, int] | None) -> dict[str, Any]:
+def _result(finding: Finding) -> dict[str, Any]:
     result: dict[str, Any] = {
-        "ruleId": rule,
-        "level": level,
-        "message": {"text": _NOT_XML.sub("�", text)[:1_000]},
+        "ruleId": finding.rule,
+        "level": finding.level,
+        "message": {"text": _NOT_XML.sub("�", finding.text)[:1_000]},
     }
-    if place is not None:
-        uri, line = place
+    if finding.place is not None:
+        uri, line = finding.place
         location = {"artifactLocation": {"uri": uri}, "region": {"startLine": line}}
         result["locations"] = [{"physicalLocation": location}]
     return result
