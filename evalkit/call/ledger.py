@@ -116,9 +116,12 @@ class Spent:
     """Calls that cost something nobody knows."""
 
 
+_NO_CAPS = BudgetSettings()
+
+
 def has_caps(caps: BudgetSettings) -> bool:
     """Whether anything is limited; without, no ledger is needed."""
-    return caps != BudgetSettings()
+    return caps != _NO_CAPS
 
 
 class Ledger:
