@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from evalkit import __version__
-from evalkit.ids import new_id
 from evalkit.config import Settings
 from evalkit.errors import ConfigError, StoreError
+from evalkit.ids import new_id
 from evalkit.score.golden import GoldenSet
 from evalkit.score.runner import RunSummary, run_plan
 from evalkit.store.views import Store, open_store
@@ -248,6 +248,7 @@ def manifest_of(prepared: PreparedRun, request: RunRequest, settings: Settings) 
         "versions": {"evalkit": __version__, "python": platform.python_version()},
         "seed": plan.seed,
         "concurrency": plan.concurrency,
+        **_shard_facts(request),
         "planned": plan.size,
         "request": {**asdict(request), "golden_sets": [str(s.golden.path) for s in plan.sets]},
         "pairs": sorted({str(pair) for one in plan.sets for pair in one.pairs}),
@@ -258,6 +259,13 @@ def manifest_of(prepared: PreparedRun, request: RunRequest, settings: Settings) 
             "pairs": [str(pair) for pair in one.pairs],
         } for one in plan.sets},
     }  # fmt: skip
+
+
+def _shard_facts(request: RunRequest) -> dict[str, Any]:
+    if request.shard is None:
+        return {}
+    number, of = request.shard
+    return {"shard": {"number": number, "of": of}}
 
 
 def golden_manifest(golden: GoldenSet, settings: Settings) -> dict[str, Any]:
@@ -295,15 +303,16 @@ def request_of(manifest: Mapping[str, Any], asked: RunRequest) -> RunRequest:
     stored = dict(manifest["request"])
     stored["golden_sets"] = tuple(Path(path) for path in stored["golden_sets"])
     stored["models"], stored["prompts"] = tuple(stored["models"]), tuple(stored["prompts"])
+    stored["shard"] = tuple(stored["shard"]) if stored.get("shard") else None
     changes = (
         asked.golden_sets, asked.models, asked.prompts, asked.trials, asked.limit,
-        asked.stop_early, asked.baseline_pair, asked.batch,
+        asked.stop_early, asked.baseline_pair, asked.batch, asked.shard,
     )  # fmt: skip
     if any(changes):
         raise ConfigError(
             "--resume finishes the run as it was started: leave out golden sets, --model, "
-            "--prompt, --trials, --limit, --stop-early, --baseline-pair and --batch, or start a "
-            "new run."
+            "--prompt, --trials, --limit, --stop-early, --baseline-pair, --batch and --shard, or "
+            "start a new run."
         )
     original = RunRequest(**stored)
     return replace(

@@ -44,6 +44,8 @@ class RunRequest:
     """MODEL/PROMPT@VERSION that runs beside those asked for, to be compared with."""
     batch: bool = False
     """Through the providers' batch endpoints: within a day, at half the price."""
+    shard: tuple[int, int] | None = None
+    """(i, n): every n-th case from the i-th, counted from 1; other machines run the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +150,9 @@ def make_bench(
 
 def _plan_set(golden: GoldenSet, request: RunRequest, bench: Bench, *, run_id: str) -> PlannedSet:
     numbers = order_cases(len(golden.cases), limit=request.limit, seed=request.seed)
+    if request.shard is not None:
+        number, of = request.shard
+        numbers = numbers[number - 1 :: of]
     if request.stop_early:
         # The order must be the same when the run is resumed, and another in the next run.
         seed = run_id if request.seed is None else request.seed

@@ -10,9 +10,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "evalkit"
 
 FLOORS = [
-    "errors", "ids", "records", "strict", "json_schema", "schemas", "national_ids", "plain_text", "pii",
-    "content",
-    "settings", "config_checks", "config",
+    "errors", "ids", "records", "strict", "json_schema", "schemas", "national_ids", "plain_text",
+    "pii", "content", "settings", "config_checks", "config",
 ]  # fmt: skip
 """Every file may use these, each only those before it (and itself)."""
 
@@ -23,6 +22,7 @@ MAY_IMPORT = {
     "decide": {"decide", "store"},
     "exchange": {"exchange", "store", "score"},
     "wiring": {"call", "store", "score"},
+    "merging": {"score", "store"},
     "session": {"call", "store", "score", "wiring", ""},
     "rescoring": {"call", "store", "score", "wiring", "session", ""},
     "cli": {
@@ -35,10 +35,21 @@ MAY_IMPORT = {
         "wiring",
         "session",
         "rescoring",
+        "merging",
         "",
     },
-    "pytest_plugin": {"pytest_session", ""},
-    "pytest_session": {"call", "store", "score", "decide", "wiring", "session", "pytest_plugin"},
+    "pytest_options": set(),
+    "pytest_plugin": {"pytest_session", "pytest_options", "call", ""},
+    "pytest_session": {
+        "pytest_session",
+        "pytest_options",
+        "call",
+        "store",
+        "score",
+        "decide",
+        "wiring",
+        "session",
+    },
     "__main__": {"cli"},
 }
 """Room -> rooms it may import, beyond the floors below everything."""
@@ -50,6 +61,7 @@ HEAVY = {
 
 LAZY = {
     "__init__", "errors", "records", "content", "pytest_plugin",
+    "pytest_options",
     "strict", "schemas/__init__", "settings", "config_checks", "config", "call/prompts",
 }  # fmt: skip
 """Modules that any pytest run or `import evalkit` loads: nothing heavy at import."""

@@ -26,11 +26,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "prompts": ("evalkit.cli.prompts", "List prompt versions, show one, compare two."),
     "replay": ("evalkit.cli.replay", "Decide a recorded call again, or ask another pair."),
     "drill": ("evalkit.cli.drill", "Fail providers on purpose, and see who answers."),
+    "merge": ("evalkit.cli.merge", "Put the shards of one run together."),
     "baseline": ("evalkit.cli.baseline", "Choose which run others are compared with."),
     "show": ("evalkit.cli.show", "Show a case, a call or a run, with all that is known of it."),
     "query": ("evalkit.cli.query", "Ask the store in SQL."),
     "cache": ("evalkit.cli.cache", "Measure and empty the response caches."),
     "review": ("evalkit.cli.review", "Decide on answers that wait for a person."),
+    "ci": ("evalkit.cli.ci", "Gate a change in CI: baseline, run, verdict, comment."),
     "doctor": ("evalkit.cli.doctor", "Say what is missing for a run."),
     "completion": ("evalkit.cli.completion", "Print a shell's completion script."),
 }

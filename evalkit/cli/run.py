@@ -30,6 +30,7 @@ from evalkit.cli.options import common_options, print_json, say
 @click.option(
     "--batch", is_flag=True, help="Through the providers' batch endpoints: a day, half the price."
 )
+@click.option("--shard", metavar="I/N", help="Only the I-th of N parts; then evalkit merge.")
 @common_options
 def command(
     golden_sets: tuple[Path, ...],
@@ -44,6 +45,7 @@ def command(
     stop_early: bool,
     baseline_pair: str | None,
     batch: bool,
+    shard: str | None,
     as_json: bool,
     store: str | None,
     config: Path | None,
@@ -59,6 +61,8 @@ def command(
     """
     if baseline_pair is not None and not stop_early:
         raise click.UsageError("--baseline-pair belongs to --stop-early. Add it, or leave both.")
+    if shard is not None and stop_early:
+        raise click.UsageError("--shard runs a fixed part of the cases: leave out --stop-early.")
     if batch and stop_early:
         raise click.UsageError("--batch sends all cases at once: leave out --stop-early.")
     from evalkit.cli.progress import run_progress
@@ -81,6 +85,7 @@ def command(
         stop_early=stop_early,
         baseline_pair=baseline_pair,
         batch=batch,
+        shard=_read_shard(shard),
     )
     finished = run_golden_sets(
         settings,
@@ -100,3 +105,12 @@ def command(
         ):
             click.echo(line)
     return exit_status(finished.summary)
+
+
+def _read_shard(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    number, slash, of = text.partition("/")
+    if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise click.UsageError(f"--shard {text!r} is not I/N with 1 <= I <= N, e.g. 2/4.")
+    return int(number), int(of)

@@ -1,0 +1,110 @@
+"""Puts the shards of one run, made on several machines, together into one sealed run.
+
+Reads journals, writes a new run; the shards are left as they are. No model is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from evalkit.errors import NotComparable, StoreError
+from evalkit.ids import new_id
+from evalkit.score.summary import RunSummary, count_line
+from evalkit.store.views import Store, open_store
+
+SAME_IN_ALL = ("prompts", "pairs", "seed", "versions")
+"""Keys of the manifest that shards of one run have in common."""
+
+
+def merge_runs(
+    store: str | Path, run_ids: Sequence[str], *, others: Sequence[Path] = ()
+) -> tuple[str, RunSummary]:
+    """Merge complete shards into a new run of `store`; returns its id and what is in it.
+
+    A run is looked for in `store`, then in the stores `others`. Raises NotComparable when
+    the runs are not all the shards of one plan, StoreError for one that is not there.
+    """
+    opened = open_store(store)
+    stores = [opened, *map(open_store, others)]
+    found = [_find(run_id, stores) for run_id in run_ids]
+    manifests = [store.manifest(run_id) for store, run_id in found]
+    _refuse_what_does_not_fit(manifests)
+    merged = _merged_manifest(manifests)
+    summary = RunSummary(planned=merged["planned"])
+    with opened.create_run(merged) as writer:
+        for line in _lines(found, writer.run_id):
+            writer.append(line)
+            count_line(line, summary)
+        writer.seal("complete", counts=dict(summary.outcomes))
+    return writer.run_id, summary
+
+
+def _find(run_id: str, stores: Sequence[Store]) -> tuple[Store, str]:
+    for store in stores:
+        if any(run["run_id"] == run_id for run in store.runs()):
+            return store, run_id
+    places = ", ".join(str(store.path) for store in stores)
+    raise StoreError(f"no run {run_id} in {places}. Name the shard's store: --from DIR.")
+
+
+def _refuse_what_does_not_fit(manifests: Sequence[Mapping[str, Any]]) -> None:
+    """Raise NotComparable, saying which run is at fault, unless these are all shards of one run."""
+    first = manifests[0]
+    numbers = []
+    for run in manifests:
+        run_id, shard = run["run_id"], run.get("shard")
+        if shard is None:
+            raise NotComparable(f"run {run_id} is no shard: make shards with run --shard i/n.")
+        if run["status"] != "complete":
+            raise NotComparable(f"run {run_id} is not complete: evalkit run --resume {run_id}.")
+        if shard["of"] != first["shard"]["of"]:
+            raise NotComparable(f"run {run_id} is one of {shard['of']} shards, the first is not.")
+        for key in SAME_IN_ALL:
+            if run.get(key) != first.get(key):
+                raise NotComparable(f"run {run_id} has other {key} than {first['run_id']}.")
+        if _golden_hashes(run) != _golden_hashes(first):
+            raise NotComparable(f"run {run_id} has another golden set than {first['run_id']}.")
+        numbers.append(shard["number"])
+    wanted = range(1, first["shard"]["of"] + 1)
+    missing, twice = set(wanted) - set(numbers), len(numbers) - len(set(numbers))
+    if missing or twice:
+        what = (
+            f"shard {min(missing)} of {len(wanted)} is missing" if missing else "a shard is twice"
+        )
+        raise NotComparable(f"{what}: name each shard of the run once.")
+
+
+def _golden_hashes(run: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: golden["hash"] for name, golden in run["golden_sets"].items()}
+
+
+def _merged_manifest(manifests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    first = manifests[0]
+    golden_sets = {
+        name: {
+            **golden,
+            "n_cases": sum(run["golden_sets"][name]["n_cases"] for run in manifests),
+        }
+        for name, golden in first["golden_sets"].items()
+    }
+    own = ("status", "run_id", "created_at", "sealed_at", "counts", "files", "shard")
+    return {
+        **{key: value for key, value in first.items() if key not in own},
+        "run_id": new_id(),
+        "planned": sum(run["planned"] for run in manifests),
+        "golden_sets": golden_sets,
+        "merged_from": [run["run_id"] for run in manifests],
+    }
+
+
+def _lines(found: Sequence[tuple[Store, str]], run_id: str) -> Iterator[dict[str, Any]]:
+    """The shards' journal lines, as lines of the new run."""
+    with ExitStack() as stack:
+        for store, shard_id in found:
+            shard = stack.enter_context(store.open_run(shard_id))
+            for line in shard.finished():
+                scores = [{**score, "run_id": run_id} for score in line["scores"]]
+                yield {**line, "scores": scores}

@@ -1,0 +1,86 @@
+"""A run made in parts, on machines that know nothing of each other, is one run afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalkit.config import load_settings
+from evalkit.errors import NotComparable, StoreError
+from evalkit.merging import merge_runs
+from evalkit.session import run_golden_sets
+from evalkit.store.views import open_store
+from evalkit.wiring import RunRequest
+from tests.project import write_project
+
+
+def run(folder: Path, store: Path, **request: Any) -> str:
+    settings = load_settings(folder / "evalkit.toml")
+    return run_golden_sets(settings, RunRequest(**request), store=str(store)).run_id
+
+
+def scores(store: Path, run_id: str) -> list[dict[str, Any]]:
+    sql = (
+        "SELECT case_id, metric, prompt_version, trial, score FROM scores "
+        "WHERE run_id = ? ORDER BY ALL"
+    )
+    return open_store(store).sql(sql, [run_id])
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return write_project(tmp_path / "project", target="tests.apps:always_billing", cases=23)
+
+
+def test_shards_merged_are_the_run_made_in_one_go(project: Path, tmp_path: Path) -> None:
+    whole = run(project, tmp_path / "one", trials=2)
+    stores = [tmp_path / f"machine-{n}" for n in (1, 2, 3)]
+    shards = [
+        run(project, store, trials=2, shard=(n, 3)) for n, store in enumerate(stores, start=1)
+    ]
+
+    merged, summary = merge_runs(tmp_path / "one", shards, others=stores)
+
+    assert summary.done == 46
+    assert summary.complete
+    assert scores(tmp_path / "one", merged) == scores(tmp_path / "one", whole)
+    manifest = open_store(tmp_path / "one").manifest(merged)
+    assert manifest["status"] == "complete"
+    assert manifest["merged_from"] == shards
+    assert manifest["golden_sets"]["tickets"]["n_cases"] == 23
+
+
+def test_a_missing_shard_is_named(project: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shards = [run(project, store, shard=(n, 3)) for n in (1, 3)]
+
+    with pytest.raises(NotComparable, match="shard 2 of 3 is missing"):
+        merge_runs(store, shards)
+
+
+def test_a_shard_is_not_counted_twice(project: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shards = [run(project, store, shard=(n, 2)) for n in (1, 2, 2)]
+
+    with pytest.raises(NotComparable, match="a shard is twice"):
+        merge_runs(store, shards)
+
+
+def test_shards_of_different_runs_do_not_fit(project: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    one = run(project, store, shard=(1, 2))
+    other = run(project, store, shard=(2, 2), prompts=("classify@v2",))
+
+    with pytest.raises(NotComparable, match="has other prompts than"):
+        merge_runs(store, [one, other])
+
+
+def test_a_whole_run_is_no_shard(project: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+
+    with pytest.raises(NotComparable, match="is no shard"):
+        merge_runs(store, [run(project, store)])
+    with pytest.raises(StoreError, match="Name the shard's store"):
+        merge_runs(store, ["nowhere"])
