@@ -118,10 +118,14 @@ def find_run(runs: Sequence[Manifest], text: str) -> Manifest:
 def newest_complete(
     runs: Iterable[Manifest], *, branch: str | None = None, golden_set: str | None = None
 ) -> Manifest | None:
-    """The first complete run of `runs` (newest first) that has what is asked; None without."""
+    """The first complete run of `runs` (newest first) that has what is asked; None without.
+
+    A shard is complete, and still no run of all cases.
+    """
     for run in runs:
         if (
             run.get("status") == "complete"
+            and not run.get("shard")
             and (golden_set is None or golden_set in (run.get("golden_sets") or {}))
             and (branch is None or branch_of(run) == branch)
         ):

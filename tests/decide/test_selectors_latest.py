@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evalkit.decide.selectors import find_run
+from evalkit.decide.selectors import find_run, newest_complete
 from evalkit.errors import ConfigError
 
 RUNS = [
@@ -25,3 +25,15 @@ def test_only_complete_runs_are_counted(text: str, run_id: str) -> None:
 def test_counting_past_the_first_run_says_how_many_there_are() -> None:
     with pytest.raises(ConfigError, match=r"latest~2: this store has 2 complete runs"):
         find_run(RUNS, "latest~2")
+
+
+def test_a_shard_is_no_baseline() -> None:
+    runs = [
+        {"run_id": "b", "status": "complete", "shard": {"number": 1, "of": 2}},
+        {"run_id": "a", "status": "complete"},
+    ]
+
+    found = newest_complete(runs)
+
+    assert found is not None
+    assert found["run_id"] == "a"
