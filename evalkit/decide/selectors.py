@@ -118,14 +118,10 @@ def find_run(runs: Sequence[Manifest], text: str) -> Manifest:
 def newest_complete(
     runs: Iterable[Manifest], *, branch: str | None = None, golden_set: str | None = None
 ) -> Manifest | None:
-    """The first complete run of `runs` (newest first) that has what is asked; None without.
-
-    A shard is complete, and still no run of all cases.
-    """
+    """The first complete run of `runs` (newest first) that has what is asked; None without."""
     for run in runs:
         if (
-            run.get("status") == "complete"
-            and not run.get("shard")
+            is_whole(run)
             and (golden_set is None or golden_set in (run.get("golden_sets") or {}))
             and (branch is None or branch_of(run) == branch)
         ):
@@ -147,7 +143,7 @@ def baseline_runs(
     complete = [
         run
         for run in earlier
-        if run.get("status") == "complete" and golden_set in (run.get("golden_sets") or {})
+        if is_whole(run) and golden_set in (run.get("golden_sets") or {})
     ]
     found = [run for run in complete if branch_of(run) == default_branch]
     if not found and branch_of(candidate) is None:
@@ -186,6 +182,11 @@ def _answered_in(run: Manifest, by_id: Mapping[str, Manifest]) -> str:
         run_id = str(source)
         run = by_id.get(run_id, {})
     return run_id
+
+
+def is_whole(run: Manifest) -> bool:
+    """Whether a run is complete; a shard is, and still no run of all cases."""
+    return run.get("status") == "complete" and not run.get("shard")
 
 
 def stopped_early(run: Manifest) -> bool:
