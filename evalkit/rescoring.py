@@ -10,16 +10,19 @@ import platform
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from evalkit import __version__
 from evalkit.call.budget import Budget
-from evalkit.ids import new_id
 from evalkit.config import Settings
 from evalkit.errors import ConfigError, NotComparable, StoreError
+from evalkit.ids import new_id
 from evalkit.records import Pair
 from evalkit.schemas import nearest
 from evalkit.score.golden import GoldenSet, load_golden_set
+from evalkit.score.notes import run_notes
+from evalkit.score.opponents import Opponents
 from evalkit.score.rescore import LeftOut, RescorePlan, choose_executions, run_rescore
 from evalkit.score.runner import PlannedSet, RunSummary
 from evalkit.score.stored import StoredRun
@@ -46,6 +49,10 @@ class RescoreRequest:
     metrics: tuple[str, ...] = ()
     edited: bool = False
     """Also cases whose input is as it was, though expected values or checks are not."""
+    against: str | None = None
+    """The run, or RUN:MODEL/PROMPT@VERSION, whose answers pairwise judges compare with."""
+    fresh: bool = False
+    """Judges are asked again even where what they said of the same answer is kept."""
     concurrency: int | None = None
     max_cost_usd: float | None = None
 
@@ -81,14 +88,17 @@ def rescore_run(
     again, DamagedStore when a file differs from its seal, ConfigError for an unknown
     metric or judge.
     """
-    opened = open_store(store or settings.store_path)
+    if store is not None:
+        settings = replace(settings, store=str(Path(store).absolute()))
+    opened = open_store(settings.store_path)
     with ExitStack() as stack:
         writer = None
         if resume is not None:
             writer = stack.enter_context(opened.open_run(resume))
             request = _request_of(writer, request)
         source = opened.manifest(request.run_id)
-        sets, bench = _load(source, settings, request)
+        opponents = _opponents(opened, request.against)
+        sets, bench = _load(source, settings, request, opponents)
         stored = stack.enter_context(StoredRun(opened, request.run_id))
         new_run_id = new_id() if writer is None else writer.run_id
         plan = _plan(stored, sets, bench, request, run_id=new_run_id)
@@ -100,20 +110,32 @@ def rescore_run(
         on_start(_describe(plan, request))
         show = stack.enter_context((progress or silent)(len(plan.executions)))
         summary = run_async(_run(plan, bench, stored, writer, show))
+        notes = _notes(source, sets, bench, summary)
         if summary.complete:
-            writer.seal("complete", counts=dict(summary.outcomes))
-        return _rescored(writer, opened, summary, request, plan)
+            writer.seal("complete", counts=dict(summary.outcomes), facts={"notes": notes})
+        run = FinishedRun(
+            run_id=writer.run_id, store=str(opened.path), summary=summary, notes=tuple(notes)
+        )
+        return Rescored(run=run, rescored_from=request.run_id, left_out=plan.left_out)
 
 
-def _rescored(
-    writer: RunWriter,
-    store: Store,
-    summary: RunSummary,
-    request: RescoreRequest,
-    plan: RescorePlan,
-) -> Rescored:
-    run = FinishedRun(run_id=writer.run_id, store=str(store.path), summary=summary)
-    return Rescored(run=run, rescored_from=request.run_id, left_out=plan.left_out)
+def _notes(
+    source: Mapping[str, Any], sets: Mapping[str, PlannedSet], bench: Bench, summary: RunSummary
+) -> list[str]:
+    """Those of the old run hold, too: its answers are the same."""
+    models = {pair.model for planned in sets.values() for pair in planned.pairs}
+    golden_sets = {name: planned.golden for name, planned in sets.items()}
+    now = [*bench.notes(models), *run_notes(golden_sets, summary)]
+    return list(dict.fromkeys([*source.get("notes", ()), *now]))
+
+
+def _opponents(store: Store, against: str | None) -> Opponents | None:
+    """The answers of `RUN` or `RUN:MODEL/PROMPT@VERSION`."""
+    if against is None:
+        return None
+    run_id, _, pair = against.partition(":")
+    with StoredRun(store, run_id) as stored:
+        return Opponents(stored, run_id=run_id, pair=Pair.parse(pair) if pair else None)
 
 
 async def _run(
@@ -135,7 +157,10 @@ async def _run(
 
 
 def _load(
-    source: Mapping[str, Any], settings: Settings, request: RescoreRequest
+    source: Mapping[str, Any],
+    settings: Settings,
+    request: RescoreRequest,
+    opponents: Opponents | None,
 ) -> tuple[dict[str, PlannedSet], Bench]:
     """The golden sets of a run as they are now, with their scorers."""
     golden_sets = {
@@ -144,7 +169,13 @@ def _load(
     }
     limit = request.max_cost_usd
     budget = None if limit is None else Budget(limit_usd=limit)
-    bench = make_bench(settings, list(golden_sets.values()), budget=budget)
+    bench = make_bench(
+        settings,
+        list(golden_sets.values()),
+        budget=budget,
+        opponents=opponents,
+        fresh=request.fresh,
+    )
     return {
         name: _planned(golden, source["golden_sets"][name], bench)
         for name, golden in golden_sets.items()
@@ -288,10 +319,10 @@ def _request_of(writer: RunWriter, asked: RescoreRequest) -> RescoreRequest:
         raise ConfigError(
             f"run {run_id} is no rescoring. Finish it with: evalkit run --resume {run_id}"
         )
-    if asked.run_id or asked.judges or asked.metrics or asked.edited:
+    if asked.run_id or asked.judges or asked.metrics or asked.edited or asked.against:
         raise ConfigError(
             "--resume finishes the rescoring as it was started: leave out RUN, --judge, "
-            "--metric and --edited, or start a new one."
+            "--metric, --against and --edited, or start a new one."
         )
     before = writer.manifest["request"]
     names = {key: tuple(before[key]) for key in ("judges", "metrics")}

@@ -22,6 +22,7 @@ from evalkit.config import Settings
 from evalkit.errors import ConfigError, StoreError
 from evalkit.ids import new_id
 from evalkit.score.golden import GoldenSet
+from evalkit.score.notes import run_notes
 from evalkit.score.runner import RunSummary, run_plan
 from evalkit.store.views import Store, open_store
 from evalkit.wiring import PreparedRun, RunRequest, prepare_run
@@ -50,6 +51,8 @@ class FinishedRun:
     summary: RunSummary
     stop_early: Mapping[str, Any] | None = None
     """What was decided while it ran; None where it was not to stop early."""
+    notes: tuple[str, ...] = ()
+    """What the numbers do not say by themselves."""
 
     def as_json(self) -> dict[str, Any]:
         summary = self.summary
@@ -83,6 +86,7 @@ class FinishedRun:
                 }
                 for (golden_set, pair, metric), totals in summary.metrics.items()
             ],
+            "notes": list(self.notes),
             **early,
         }
 
@@ -123,7 +127,8 @@ def run_golden_sets(
     show = progress or silent
     with writer, show(prepared.plan.size) as on_progress:
         summary = run_async(_run(prepared, writer, on_progress, rule))
-        facts = early_facts(rule, summary)
+        notes = notes_of(prepared, summary)
+        facts = {**early_facts(rule, summary), "notes": notes}
         if summary.complete:
             writer.seal("complete", counts=dict(summary.outcomes), facts=facts)
     return FinishedRun(
@@ -131,7 +136,14 @@ def run_golden_sets(
         store=str(opened.path),
         summary=summary,
         stop_early=facts.get("stop_early"),
+        notes=tuple(notes),
     )
+
+
+def notes_of(prepared: PreparedRun, summary: RunSummary) -> list[str]:
+    """What should be known of a run beside its scores; its manifest keeps it."""
+    golden_sets = {one.golden.name: one.golden for one in prepared.plan.sets}
+    return [*prepared.notes, *run_notes(golden_sets, summary)]
 
 
 def _early_rule(

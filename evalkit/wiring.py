@@ -6,7 +6,7 @@ the same call path.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from evalkit.call.prompts import PromptRegistry
 from evalkit.config import Settings
 from evalkit.errors import ConfigError
 from evalkit.records import Answer, CallRecord, Case, Mark, Pair
+from evalkit.score.bias import self_preference
 from evalkit.score.checks import check_version, compile_check
 from evalkit.score.golden import GoldenSet, MetricSpec, find_golden_sets, load_golden_set
 from evalkit.score.judge import JudgeSpec
@@ -56,6 +57,8 @@ class PreparedRun:
     orchestrator: Orchestrator
     baseline_pair: str | None = None
     """The pair the others are compared with, where the request names one."""
+    notes: tuple[str, ...] = ()
+    """What should be known of the run before its first call."""
 
 
 def prepare_run(
@@ -89,7 +92,12 @@ def prepare_run(
         seed=request.seed,
         budget=bench.budget,
     )
-    return PreparedRun(plan=plan, orchestrator=orchestrator, baseline_pair=request.baseline_pair)
+    return PreparedRun(
+        plan=plan,
+        orchestrator=orchestrator,
+        baseline_pair=request.baseline_pair,
+        notes=tuple(bench.notes(pair.model for one in planned for pair in one.pairs)),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +111,10 @@ class Bench:
     budget: Budget | None
     opponents: Opponents | None = None
     """The answers that pairwise judges compare with; None: they have nothing to compare."""
+
+    def notes(self, models: Iterable[str]) -> list[str]:
+        """What speaks against these judges of these models."""
+        return self_preference(self.judges, models, self.settings)
 
     def scorers(self, golden: GoldenSet) -> tuple[Scorer, ...]:
         """The golden set's own scorers; people (tier 3) score later."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,6 +22,12 @@ SHOWN_LEFT_OUT = 20
     is_flag=True,
     help="Also cases whose expected value or checks have changed, but not their input.",
 )
+@click.option(
+    "--against",
+    metavar="RUN2[:PAIR]",
+    help="Whose answers pairwise judges compare with; 1 is a win of RUN, 0.5 a tie.",
+)
+@click.option("--fresh", is_flag=True, help="Ask judges again though their judgement is kept.")
 @click.option("--max-cost", type=click.FloatRange(0), metavar="USD", help="Stop judging before.")
 @click.option("--resume", metavar="RUN", help="Finish a rescoring that was interrupted.")
 @click.option("--concurrency", type=click.IntRange(1, 10_000), help="Answers scored at once.")
@@ -29,6 +37,8 @@ def command(
     judges: tuple[str, ...],
     metrics: tuple[str, ...],
     edited: bool,
+    against: str | None,
+    fresh: bool,
     max_cost: float | None,
     resume: str | None,
     concurrency: int | None,
@@ -39,7 +49,8 @@ def command(
     """Score the stored answers of RUN again, as a new run; no model under test is called.
 
     With --judge or --metric, the other metrics keep the scores they have. Cases that have
-    changed since, or are gone, are listed and left out. RUN stays as it is.
+    changed since, or are gone, are listed and left out. RUN stays as it is. What a judge
+    said of the same answer before is kept and not paid again.
     """
     if (run is None) == (resume is None):
         raise click.UsageError("name the run whose answers are scored again, or one to --resume.")
@@ -59,6 +70,8 @@ def command(
             judges=judges,
             metrics=metrics,
             edited=edited,
+            against=None if against is None else _find_opponent(runs, against),
+            fresh=fresh,
             concurrency=concurrency,
             max_cost_usd=max_cost,
         ),
@@ -76,4 +89,20 @@ def command(
             click.echo(f"left out: {one.golden_set} {one.case_id}: {one.why}")
         if len(rescored.left_out) > SHOWN_LEFT_OUT:
             click.echo(f"… and {len(rescored.left_out) - SHOWN_LEFT_OUT} more; --json lists all")
+        for note in rescored.run.notes:
+            click.echo(f"note: {note}")
     return exit_status(rescored.run.summary)
+
+
+def _find_opponent(runs: Sequence[Mapping[str, Any]], text: str) -> str:
+    """`RUN` or `RUN:PAIR` with the run's whole id."""
+    from evalkit.decide.selectors import find_run
+    from evalkit.errors import ConfigError
+    from evalkit.records import Pair
+
+    run, colon, pair = text.partition(":")
+    run_id = str(find_run(runs, run)["run_id"])
+    try:
+        return f"{run_id}:{Pair.parse(pair)}" if colon else run_id
+    except ValueError as error:
+        raise ConfigError(f"--against {error}") from None

@@ -104,6 +104,8 @@ def command(
             early_lines(finished.stop_early, finished.run_id) if finished.stop_early else ()
         ):
             click.echo(line)
+        for note in finished.notes:
+            click.echo(f"note: {note}")
     return exit_status(finished.summary)
 
 

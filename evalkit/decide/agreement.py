@@ -1,8 +1,9 @@
 """Measure how far a judge agrees with people, or people with each other.
 
-Cohen's kappa (plain or weighted) for two raters on the same cases, Krippendorff's alpha for
-any number with gaps, each with an interval; agreement by chance counts for nothing. Arrays
-in, frozen results out; part of `decide`'s statistics, no I/O, seeded resampling only.
+Cohen's kappa (plain or weighted) for two raters on the same cases, Krippendorff's alpha and
+Gwet's AC1 for any number with gaps, each with an interval; agreement by chance counts for
+nothing. Arrays in, frozen results out; part of `decide`'s statistics, no I/O, seeded
+resampling only.
 """
 
 from __future__ import annotations
@@ -124,6 +125,49 @@ def krippendorff(
     return Agreement(
         value=value, ci=(max(float(low), -1.0), min(float(high), 1.0)),
         se=float(draws.std(ddof=1)), n=n, observed=1 - seen, expected=1 - chance,
+    )  # fmt: skip
+
+
+def ac1(ratings: ArrayLike, *, alpha: float = 0.05) -> Agreement:
+    """Gwet's AC1 of any number of raters on categories, NaN where one did not rate.
+
+    `ratings` (n_raters, n_cases). Where one category is rare kappa falls though raters
+    agree; AC1 does not. Standard error: Gwet 2008, eq. 20, of the sampling of cases; a case
+    with one rating says which categories are common, and nothing of agreement.
+    """
+    rated = np.asarray(ratings, dtype=np.float64)
+    if rated.ndim != 2:
+        raise ValueError("ratings has one row per rater and one column per case")
+    seen = np.isfinite(rated)
+    values = np.unique(rated[seen])
+    q = len(values)
+    each = np.array([(rated == value).sum(axis=0) for value in values]).T
+    raters = seen.sum(axis=0)
+    each, raters = each[raters > 0], raters[raters > 0]
+    twice = raters >= 2
+    n, n_twice = len(raters), int(twice.sum())
+    if n_twice < 2 or q < 2:
+        return _nothing(n_twice, "ratings of fewer than two cases, or all the same")
+    shares = each / raters[:, None]
+    habits = shares.mean(axis=0)
+    chance = float((habits * (1 - habits)).sum() / (q - 1))
+    same = np.zeros(n)
+    r = raters[twice]
+    same[twice] = (each[twice] * (each[twice] - 1)).sum(axis=1) / (r * (r - 1))
+    observed = float(same.sum() / n_twice)
+    value = (observed - chance) / (1 - chance)
+    # Linearised per case; a case rated once has no agreement of its own.
+    own = np.where(twice, (same - chance) / (1 - chance), 0.0) * n / n_twice
+    own_chance = (shares * (1 - habits)).sum(axis=1) / (q - 1)
+    linear = own - 2 * (1 - value) * (own_chance - chance) / (1 - chance)
+    se = math.sqrt(float(((linear - value) ** 2).sum()) / (n * (n - 1)))
+    reach = float(special.stdtrit(n - 1, 1 - alpha)) * se
+    low = value - reach
+    if se < SAME:
+        low = value - (-math.expm1(math.log(alpha) / n)) / (1 - chance)
+    return Agreement(
+        value=value, ci=(max(low, -1.0), min(value + reach, 1.0)), se=se, n=n_twice,
+        observed=observed, expected=chance,
     )  # fmt: skip
 
 

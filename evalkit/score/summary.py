@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from evalkit.score.bias import Repeats
+from evalkit.score.pairwise import ORDERS_AGREE, ORDERS_DISAGREE
+
 
 @dataclass(slots=True)
 class MetricSummary:
@@ -19,6 +22,9 @@ class MetricSummary:
     total: float = 0.0
     passed: int = 0
     missing: int = 0
+    orders_agree: int = 0
+    orders_disagree: int = 0
+    """Of a pairwise judge: answers for which the winner followed the place."""
 
     @property
     def mean(self) -> float | None:
@@ -45,6 +51,8 @@ class RunSummary:
     """(golden set, pair, metric) -> totals."""
     must_pass_failures: list[tuple[str, str, str, str]] = field(default_factory=list)
     """(golden set, pair, case id, metric)."""
+    repeats: dict[tuple[str, str], Repeats] = field(default_factory=dict)
+    """(golden set, pair) -> how often each answer was given, one trial a case."""
     stopped: str | None = None
     """None when every unit finished, else budget_stop or cancelled."""
 
@@ -60,6 +68,7 @@ def count_line(line: Mapping[str, Any], summary: RunSummary) -> None:
     summary.unpriced_calls += call["cost_usd"] is None
     if call["error_kind"]:
         summary.errors[call["error_kind"]] += 1
+    _count_answer(line["key"], call["output"], summary)
     _count_judges(judge_calls, summary)
     _count_scores(line, summary)
 
@@ -68,6 +77,12 @@ def count_rescored_line(line: Mapping[str, Any], summary: RunSummary) -> None:
     """Count a line for which no model was called again: all its calls are judges'."""
     _count_judges(line["calls"], summary)
     _count_scores(line, summary)
+
+
+def _count_answer(key: list[Any], output: str | None, summary: RunSummary) -> None:
+    golden_set, pair, _, _, trial = key
+    if trial == 0 and output:
+        summary.repeats.setdefault((golden_set, pair), Repeats()).add(output)
 
 
 def _count_judges(calls: list[Mapping[str, Any]], summary: RunSummary) -> None:
@@ -88,5 +103,14 @@ def _count_scores(line: Mapping[str, Any], summary: RunSummary) -> None:
         totals.n += 1
         totals.total += score["score"]
         totals.passed += bool(score["passed"])
+        _count_orders(score, totals)
         if score["passed"] is False and score["metric"] in line["must_pass"]:
             summary.must_pass_failures.append((golden_set, pair, case_id, score["metric"]))
+
+
+def _count_orders(score: Mapping[str, Any], totals: MetricSummary) -> None:
+    """Only a pairwise judge has opponents in its version; its reason says how they met."""
+    if ":against=" in (score["scorer_version"] or ""):
+        reason = score["reason"] or ""
+        totals.orders_agree += reason.startswith(f"[{ORDERS_AGREE}")
+        totals.orders_disagree += reason.startswith(f"[{ORDERS_DISAGREE}")

@@ -1,0 +1,47 @@
+"""What a run's numbers do not say by themselves: sentences for whoever reads them.
+
+From the golden sets and the counts of a run that has ended. They change no score and
+decide nothing; the manifest keeps them, and the gate repeats them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+from evalkit.records import Json
+from evalkit.score.bias import duplicate_output
+from evalkit.score.golden import GoldenSet
+from evalkit.score.summary import RunSummary
+
+
+def run_notes(golden_sets: Mapping[str, GoldenSet], summary: RunSummary) -> list[str]:
+    """Answers that hardly differ from case to case, and winners that followed their place."""
+    return [*_repeated(golden_sets, summary), *_order_notes(summary)]
+
+
+def _repeated(golden_sets: Mapping[str, GoldenSet], summary: RunSummary) -> Iterator[str]:
+    for (name, pair), repeats in summary.repeats.items():
+        golden = golden_sets.get(name)
+        found = duplicate_output(repeats, partial(_expected, golden))
+        if found is not None:
+            most, n, text = found
+            yield (
+                f"duplicate_output: {pair} gave the same answer, or nearly, to {most} of {n} "
+                f"cases of {name}: {text!r}. A score that stays high says little of it"
+            )
+
+
+def _expected(golden: GoldenSet | None) -> list[Json]:
+    return [case.expected for case in golden.cases if case.has_expected] if golden else []
+
+
+def _order_notes(summary: RunSummary) -> Iterator[str]:
+    for (name, pair, metric), totals in summary.metrics.items():
+        compared = totals.orders_agree + totals.orders_disagree
+        if compared:
+            share = totals.orders_disagree / compared
+            yield (
+                f"{metric} on {name}: in {totals.orders_disagree} of {compared} comparisons of "
+                f"{pair} ({share:.0%}) the winner followed the order shown, and was made a tie"
+            )
