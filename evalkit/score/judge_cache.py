@@ -62,12 +62,11 @@ class JudgementCache:
         await self.storage.put(self.key(spec, blocks, number), kept, KEPT_S)
 
     def key(self, spec: JudgeSpec, blocks: Blocks, number: int) -> str:
-        """`judge/NAME:hash`; the case and what is judged are hashed apart."""
-        case = _hash({kind: line for kind, line in blocks.items() if kind not in spec.judged})
-        judged = _hash({kind: blocks[kind] for kind in spec.judged})
-        whole = [spec.hash, self.model, self.model_id, case, judged, number]
-        return f"judge/{spec.name}:{_hash(whole)}"
+        """`judge/NAME:hash`; the case and what is judged stand apart."""
+        case = {kind: line for kind, line in blocks.items() if kind not in spec.judged}
+        judged = {kind: blocks[kind] for kind in spec.judged}
+        whole = _canonical([spec.hash, self.model, self.model_id, case, judged, number])
+        return f"judge/{spec.name}:{sha256(whole.encode()).hexdigest()}"
 
 
-def _hash(value: object) -> str:
-    return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+_canonical = json.JSONEncoder(sort_keys=True).encode
