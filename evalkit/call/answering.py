@@ -170,7 +170,9 @@ class _Asking:
         if tried.error is not None:
             return replace(answer, error=self._incomplete(tried.error))
         try:
-            answer = replace(answer, text=await self._guarded(answer))
+            guarded = await self._guarded(answer)
+            if guarded != answer.text:
+                answer = replace(answer, text=guarded)
             with call.stages("validate"):
                 return self._validated(answer)
         except CallError as error:

@@ -222,13 +222,14 @@ def _units(plan: RunPlan, finished: set[Key], settled: Collection[str]) -> Itera
     """
     for planned in plan.sets:
         golden = planned.golden
+        pairs = [(pair, str(pair)) for pair in planned.pairs]
         for number in planned.case_numbers:
             case_id, case_hash = golden.cases.ids[number], golden.cases.hash_at(number)
             if golden.name in settled and case_id not in golden.cases.must_pass:
                 continue
             for trial in range(planned.trials):
-                for pair in planned.pairs:
-                    if (golden.name, str(pair), case_id, case_hash, trial) not in finished:
+                for pair, name in pairs:
+                    if (golden.name, name, case_id, case_hash, trial) not in finished:
                         yield Unit(planned, number, pair, trial)
 
 
