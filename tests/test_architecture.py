@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "merging": {"score", "store"},
     "session": {"call", "store", "score", "wiring", ""},
     "rescoring": {"call", "store", "score", "wiring", "session", ""},
+    "labelling": {"labelling", "call", "store", "score", "decide"},
     "cli": {
         "cli",
         "call",
@@ -32,6 +33,7 @@ MAY_IMPORT = {
         "score",
         "decide",
         "exchange",
+        "labelling",
         "wiring",
         "session",
         "rescoring",
@@ -56,7 +58,7 @@ MAY_IMPORT = {
 
 HEAVY = {
     "aiohttp", "duckdb", "httpx", "httpx_aiohttp", "jinja2", "jsonschema", "numpy",
-    "pandas", "pyarrow", "rich", "scipy", "yaml",
+    "markdown_it", "pandas", "pyarrow", "rich", "scipy", "starlette", "uvicorn", "yaml",
 }  # fmt: skip
 
 LAZY = {

@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("evalkit.cli.show", "Show a case, a call or a run, with all that is known of it."),
     "query": ("evalkit.cli.query", "Ask the store in SQL."),
     "cache": ("evalkit.cli.cache", "Measure and empty the response caches."),
+    "label": ("evalkit.cli.label", "Ask people: draw answers, label them, see who agrees."),
     "review": ("evalkit.cli.review", "Decide on answers that wait for a person."),
     "ci": ("evalkit.cli.ci", "Gate a change in CI: baseline, run, verdict, comment."),
     "doctor": ("evalkit.cli.doctor", "Say what is missing for a run."),
