@@ -198,6 +198,12 @@ class Store:
             self._add_view(engine, view)
         return engine
 
+    def production(self) -> Engine:
+        """An engine whose `calls` are those of production alone, without those of runs."""
+        engine = Engine()
+        self._add_calls(engine, [])
+        return engine
+
     def _add_view(self, engine: Engine, view: str) -> None:
         if view == "runs":
             engine.add_table("runs", self._table("runs", self.runs(), _run_rows))

@@ -1,0 +1,117 @@
+"""`evalkit cost`: what production's calls cost, by feature, model, user, tenant or day."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from evalkit.cli.options import common_options, print_json, say
+from evalkit.cli.periods import MOMENT
+from evalkit.errors import EXIT_PASS
+
+if TYPE_CHECKING:
+    from evalkit.decide.costs import CostReport, Spend
+
+GROUPS = ("feature", "model", "user", "tenant", "day")
+SHOWN_GROUPS = 200
+
+
+@click.command("cost")
+@click.option(
+    "--by", default="feature", show_default=True, metavar="COLS",
+    help=f"Any of {', '.join(GROUPS)}, with commas.",
+)  # fmt: skip
+@click.option("--since", type=MOMENT, help="Calls from then on: 2026-03-01, or 7d ago.")
+@click.option("--until", type=MOMENT, help="Calls before then.")
+@click.option("--runs", is_flag=True, help="With the calls of evaluation runs, judges included.")
+@common_options
+def command(
+    by: str,
+    since: int | None,
+    until: int | None,
+    runs: bool,
+    as_json: bool,
+    store: str | None,
+    config: Path | None,
+) -> int:
+    """Say what production's calls cost, and what caches and cheap models saved.
+
+    A call whose price is not known is counted as unpriced and never as 0. "Against
+    frontier" is the cost over what the same tokens cost at a frontier model's price;
+    answers from a cache are left out of it.
+    """
+    from evalkit.config import load_settings
+    from evalkit.decide.costs import cost_report
+    from evalkit.store.views import open_store
+
+    columns = _columns(by)
+    settings = load_settings(config)
+    opened = open_store(store or settings.store_path)
+    with opened.engine("FROM calls") if runs else opened.production() as engine:
+        report = cost_report(engine, settings, by=columns, since=since, until=until)
+    for problem in opened.problems:
+        say(f"warning: {problem}")
+    if as_json:
+        print_json({"calls": "all" if runs else "production", **report.as_json()})
+    else:
+        _print(report)
+    return EXIT_PASS
+
+
+def _columns(text: str) -> list[str]:
+    columns = [name.strip() for name in text.split(",") if name.strip()]
+    for name in columns:
+        if name not in GROUPS:
+            raise click.UsageError(f"--by {name}: not known. Known: {', '.join(GROUPS)}.")
+    return list(dict.fromkeys(columns))
+
+
+def _print(report: CostReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from evalkit.cli.query import shown
+    from evalkit.decide.costs import CACHE_TARGET
+
+    if not report.total.calls:
+        say("no calls")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in report.by:
+        table.add_column(name, overflow="fold")
+    for name in ("calls", "cost USD", "unpriced", "tokens", "cached", "cheap", "vs frontier"):
+        table.add_column(name, justify="right")
+    rows = list(report.groups.items())
+    for names, spend in rows[:SHOWN_GROUPS] if report.by else ():
+        table.add_row(*(Text("-" if n is None else shown(n)) for n in names), *_cells(spend))
+    if report.by:
+        table.add_row(
+            Text("all", style="bold"), *[""] * (len(report.by) - 1), *_cells(report.total)
+        )
+    else:
+        table.add_row(*_cells(report.total))
+    Console(highlight=False).print(table)
+    if len(rows) > SHOWN_GROUPS:
+        say(f"{len(rows) - SHOWN_GROUPS} more groups; --json prints all")
+    share = report.total.cache_hit_share or 0.0
+    verb = "reached" if share >= CACHE_TARGET else "missed"
+    click.echo(f"\ncache hits {share:.1%}: the target of {CACHE_TARGET:.0%} is {verb}")
+
+
+def _cells(spend: Spend) -> list[str]:
+    def share(value: float | None) -> str:
+        return "-" if value is None else f"{value:.1%}"
+
+    priced = spend.calls - spend.unpriced_calls
+    return [
+        str(spend.calls),
+        f"{spend.cost_usd:.6f}" if priced else "-",
+        str(spend.unpriced_calls or ""),
+        str(spend.prompt_tokens + spend.completion_tokens),
+        share(spend.cache_hit_share),
+        share(spend.cheap_share),
+        share(spend.against_frontier),
+    ]

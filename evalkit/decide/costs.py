@@ -1,0 +1,210 @@
+"""What production's calls cost: sums by feature, model, user, tenant or day.
+
+Reads `calls` and the configured prices; changes nothing. Sums are decimal, exact however
+many calls there are. A call without a known cost is counted as such and never as 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any
+
+from evalkit.settings import ModelSettings, Price, Settings
+from evalkit.store.engine import Engine
+
+CACHE_TARGET = 0.30
+"""Share of calls that a cache should answer."""
+BY = {
+    "feature": "feature",
+    "model": "coalesce(regexp_replace(served_model, '\\(.*\\)$', ''), model)",
+    "user": "user_id",
+    "tenant": "tenant",
+    "day": "epoch_us(ts) // 86400000000",
+}
+"""What can be grouped by -> its SQL."""
+
+_MONEY = "TRY_CAST(cost_usd AS DECIMAL(38, 12))"
+_PRICED = f"{_MONEY} IS NOT NULL"
+_LAST_PROMPT = "coalesce(attempts[-1].prompt_tokens, prompt_tokens)"
+_LAST_COMPLETION = "coalesce(attempts[-1].completion_tokens, completion_tokens)"
+_COMPARABLE = (
+    f"NOT cache_hit AND {_PRICED} AND {_LAST_PROMPT} IS NOT NULL AND {_LAST_COMPLETION} IS NOT NULL"
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class Spend:
+    """Sums over some calls."""
+
+    calls: int = 0
+    errors: int = 0
+    unpriced_calls: int = 0
+    """Of these nobody knows the cost; it is in no sum."""
+    cost_usd: Decimal = Decimal(0)
+    """Of the priced calls."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    uncounted_calls: int = 0
+    """Calls that a model answered without its tokens being counted."""
+    cache_hits: int = 0
+    cheap_calls: int = 0
+    tiered_calls: int = 0
+    """Calls answered by a model whose tier is known."""
+    compared_calls: int = 0
+    """Calls of which is known what they cost and what a frontier model would have."""
+    compared_usd: Decimal = Decimal(0)
+    frontier_usd: Decimal = Decimal(0)
+
+    @property
+    def cache_hit_share(self) -> float | None:
+        return self.cache_hits / self.calls if self.calls else None
+
+    @property
+    def cheap_share(self) -> float | None:
+        """Of the calls that a model of known tier answered."""
+        return self.cheap_calls / self.tiered_calls if self.tiered_calls else None
+
+    @property
+    def against_frontier(self) -> float | None:
+        """Cost over what the same answers by a frontier model would have cost; cache hits apart."""
+        return float(self.compared_usd / self.frontier_usd) if self.frontier_usd else None
+
+    def as_json(self) -> dict[str, Any]:
+        all_unpriced = self.unpriced_calls == self.calls > 0
+        return {
+            "calls": self.calls,
+            "errors": self.errors,
+            "cost_usd": None if all_unpriced else float(self.cost_usd),
+            "unpriced_calls": self.unpriced_calls,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "uncounted_calls": self.uncounted_calls,
+            "cache_hits": self.cache_hits,
+            "cache_hit_share": self.cache_hit_share,
+            "cheap_share": self.cheap_share,
+            "compared_calls": self.compared_calls,
+            "compared_usd": float(self.compared_usd) if self.compared_calls else None,
+            "always_frontier_usd": float(self.frontier_usd) if self.compared_calls else None,
+            "against_frontier": self.against_frontier,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostReport:
+    """The sums of each group, dearest first, and of all."""
+
+    by: tuple[str, ...]
+    groups: Mapping[tuple[str | None, ...], Spend]
+    total: Spend = field(default_factory=Spend)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "by": list(self.by),
+            "total": self.total.as_json(),
+            "cache_hit_target": CACHE_TARGET,
+            "groups": [
+                dict(zip(self.by, names, strict=True)) | spend.as_json()
+                for names, spend in self.groups.items()
+            ],
+        }
+
+
+def cost_report(
+    engine: Engine,
+    settings: Settings,
+    *,
+    by: Sequence[str] = (),
+    since: int | None = None,
+    until: int | None = None,
+) -> CostReport:
+    """Sum the calls that `engine` has, of `since` <= ts < `until` (microseconds since 1970)."""
+    total = Spend()
+    groups: dict[tuple[str | None, ...], Spend] = {}
+    prices = {name: frontier_price(settings, name) for name in settings.features}
+    general = frontier_price(settings, None)
+    for row in engine.rows(_query(by), {"since": since, "until": until}):
+        names = tuple(_name(key, row[f"by_{key}"]) for key in by)
+        price = prices.get(row["feature"], general)
+        model = settings.models.get(row["model"] or "")
+        for spend in (total, groups.setdefault(names, Spend())):
+            _add(spend, row, model, price)
+    order = sorted(groups.items(), key=lambda item: (-item[1].cost_usd, _sortable(item[0])))
+    if "day" in by:
+        order.sort(key=lambda item: item[0][by.index("day")] or "")
+    return CostReport(by=tuple(by), groups=dict(order), total=total)
+
+
+def _query(by: Iterable[str]) -> str:
+    """One row for each group, feature and model; `by` names keys of `BY` only."""
+    columns = "".join(f"{BY[key]} AS by_{key}, " for key in by)
+    return f"""
+        SELECT {columns} feature, {BY["model"]} AS model, cache_hit,
+            count(*) AS calls,
+            count(*) FILTER (status = 'error') AS errors,
+            count(*) FILTER (NOT ({_PRICED})) AS unpriced,
+            coalesce(sum({_MONEY}), 0)::VARCHAR AS cost_usd,
+            coalesce(sum(prompt_tokens), 0)::VARCHAR AS prompt_tokens,
+            coalesce(sum(completion_tokens), 0)::VARCHAR AS completion_tokens,
+            count(*) FILTER (NOT cache_hit AND served_model IS NOT NULL
+                AND (prompt_tokens IS NULL OR completion_tokens IS NULL)) AS uncounted,
+            count(*) FILTER (served_model IS NOT NULL AND NOT cache_hit) AS answered,
+            count(*) FILTER ({_COMPARABLE}) AS comparable,
+            coalesce(sum({_MONEY}) FILTER ({_COMPARABLE}), 0)::VARCHAR AS comparable_usd,
+            coalesce(sum({_LAST_PROMPT}) FILTER ({_COMPARABLE}), 0)::VARCHAR AS last_prompt,
+            coalesce(sum({_LAST_COMPLETION}) FILTER ({_COMPARABLE}), 0)::VARCHAR AS last_completion
+        FROM calls
+        WHERE ($since IS NULL OR epoch_us(ts) >= $since)
+            AND ($until IS NULL OR epoch_us(ts) < $until)
+        GROUP BY ALL
+        """
+
+
+def _add(
+    spend: Spend, row: Mapping[str, Any], model: ModelSettings | None, price: Price | None
+) -> None:
+    spend.calls += row["calls"]
+    spend.errors += row["errors"]
+    spend.unpriced_calls += row["unpriced"]
+    spend.cost_usd += Decimal(row["cost_usd"])
+    spend.prompt_tokens += int(row["prompt_tokens"])
+    spend.completion_tokens += int(row["completion_tokens"])
+    spend.uncounted_calls += row["uncounted"]
+    spend.cache_hits += row["calls"] if row["cache_hit"] else 0
+    if model is not None:
+        spend.tiered_calls += row["answered"]
+        spend.cheap_calls += row["answered"] if model.tier == "cheap" else 0
+    if price is not None:
+        spend.compared_calls += row["comparable"]
+        spend.compared_usd += Decimal(row["comparable_usd"])
+        tokens = int(row["last_prompt"]), int(row["last_completion"])
+        spend.frontier_usd += _cost(price, *tokens)
+
+
+def _cost(price: Price, prompt_tokens: int, completion_tokens: int) -> Decimal:
+    prompt = prompt_tokens * Decimal(str(price.input))
+    return (prompt + completion_tokens * Decimal(str(price.output))) / 1_000_000
+
+
+def frontier_price(settings: Settings, feature: str | None) -> Price | None:
+    """Of the frontier model that the feature can fall back to, else of the cheapest there is."""
+    own = settings.features[feature] if feature is not None else None
+    chain = (own.model, *own.fallbacks) if own is not None else ()
+    models = [settings.models[name] for name in chain if name in settings.models]
+    for candidates in (models, settings.models.values()):
+        prices = [m.price for m in candidates if m.tier == "frontier" and m.price is not None]
+        if prices:
+            return min(prices, key=lambda price: (price.output, price.input))
+    return None
+
+
+def _name(key: str, value: Any) -> str | None:
+    if value is None or key != "day":
+        return None if value is None else str(value)
+    return (date(1970, 1, 1) + timedelta(days=int(value))).isoformat()
+
+
+def _sortable(names: tuple[str | None, ...]) -> tuple[str, ...]:
+    return tuple(name or "" for name in names)
