@@ -294,7 +294,7 @@ def _skip_line(file: BinaryIO, at_most: int) -> int:
 
 # --- YAML ------------------------------------------------------------------------
 
-_NOT_YAML = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NOT_YAML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
 _YAML_NULL = re.compile(r"(?:null|Null|NULL|~|)")
 _YAML_BOOL = re.compile(r"(?:true|True|TRUE|false|False|FALSE)")
 _YAML_INT = re.compile(r"[-+]?[0-9]+")

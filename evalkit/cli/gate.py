@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -11,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.options import common_options, print_json, say
+from evalkit.cli.options import common_options, say
 from evalkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from evalkit.config import GateSettings
     from evalkit.decide.rows import FileRows
     from evalkit.decide.terminal import Role
-    from evalkit.store.views import Store
+    from evalkit.store.views import Engine, Store
 
 SHARE = click.FloatRange(0, 1)
 FILE = click.Path(path_type=Path, dir_okay=False, writable=True)
@@ -80,28 +81,31 @@ def command(
     """
     from evalkit.config import load_settings
     from evalkit.decide.gate import exit_code, run_gate
-    from evalkit.store.views import open_store
+    from evalkit.store.views import Engine, open_store
 
     settings = load_settings(config)
     policy = _policy(settings.gate, alpha=alpha, correction=correction)
     opened = open_store(store or settings.store_path)
+    engine = Engine()
     verdict = run_gate(
         opened,
-        candidate=_side(candidate),
-        baseline=_side(baseline),
+        candidate=_side(candidate, engine),
+        baseline=_side(baseline, engine),
         settings=policy,
         compare=compare,
         tolerance=tolerance,
         max_drop=max_drop,
         allow_no_baseline=allow_no_baseline,
         project=settings.root,
+        engine=engine,
     )
     texts = {"junit": junit, "sarif": sarif, "markdown": markdown}
-    _write_texts(verdict, {kind: path for kind, path in texts.items() if path}, settings.root)
+    if any(texts.values()):
+        _write_texts(verdict, {kind: path for kind, path in texts.items() if path}, settings.root)
     if html:
         _write_html(verdict, opened, html, settings.root)
     if as_json:
-        print_json(verdict)
+        _print_json(verdict)
     else:
         _print(verdict)
     return exit_code(verdict, strict=strict or policy.strict)
@@ -112,7 +116,7 @@ def _policy(settings: GateSettings, *, alpha: float | None, correction: str | No
     return replace(settings, **{name: v for name, v in changed.items() if v is not None})
 
 
-def _side(text: str | None) -> str | FileRows | None:
+def _side(text: str | None, engine: Engine) -> str | FileRows | None:
     """A selector as it is; a results file as its rows."""
     from evalkit.exchange.results import is_results_file, load_results
 
@@ -120,7 +124,7 @@ def _side(text: str | None) -> str | FileRows | None:
         return text
     from evalkit.decide.rows import FileRows
 
-    results = load_results(Path(text))
+    results = load_results(Path(text), engine=engine)
     return FileRows(name=text, table=results.table, notes=results.notes)
 
 
@@ -147,6 +151,19 @@ def _write_html(verdict: Mapping[str, Any], store: Store, path: Path, root: Path
 
     write_report(verdict, store, path, project=root)
     say(f"wrote {path}")
+
+
+def _print_json(verdict: Mapping[str, Any]) -> None:
+    """The verdict as one JSON document, a comparison a line: thousands are quick to write."""
+
+    def text(value: Any) -> str:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+    comparisons = ",\n".join(f"    {text(one)}" for one in verdict["comparisons"])
+    values = {key: text(value) for key, value in verdict.items() if key != "comparisons"}
+    values["comparisons"] = f"[\n{comparisons}\n  ]" if comparisons else "[]"
+    lines = ",\n".join(f"  {text(key)}: {values[key]}" for key in verdict)
+    click.echo(f"{{\n{lines}\n}}")
 
 
 def _print(verdict: Mapping[str, Any]) -> None:

@@ -92,12 +92,14 @@ def run_gate(
     max_drop: float | None = None,
     allow_no_baseline: bool = False,
     project: Path | None = None,
+    engine: Engine | None = None,
 ) -> dict[str, Any]:
     """Compare, decide, keep the verdict in the store; returns it as JSON data.
 
-    Sides are runs, `RUN:MODEL/PROMPT@VERSION`, `branch:NAME` (baseline) or results files.
-    What makes the whole unmeasurable (no run, a damaged file) is a verdict, too. Raises
-    ConfigError for a name that cannot be meant.
+    Sides are runs, `RUN:MODEL/PROMPT@VERSION`, `branch:NAME` or `pooled` (baseline), or
+    results files. What makes the whole unmeasurable (no run, a damaged file) is a verdict,
+    too. Raises ConfigError for a name that cannot be meant. An `engine` that is open
+    already is used, and closed.
     """
     from evalkit.store.views import Engine
 
@@ -106,7 +108,7 @@ def run_gate(
         correction="bh" if settings.correction == "bh" else "holm",
         min_coverage=settings.min_coverage,
     )
-    with Engine() as engine:
+    with engine or Engine() as engine:
         request = Request(
             candidate=_as_source(candidate, "candidate_file", engine),
             baseline=_as_source(baseline, "baseline_file", engine),

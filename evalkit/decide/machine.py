@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 from evalkit.decide.findings import RULES, Finding, findings_of
 
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 MAX_RESULTS = 1_000
 
 

@@ -102,15 +102,19 @@ def pair_cases(
     """The cases of each meeting, in the order of `meetings`; `runs` are sources that are runs."""
     _write_plan(engine, meetings)
     sql = find_sql("paired_cases", project=project)
-    codes = ", ".join(f"'{name}'" for name in MISSING_OUTCOMES)
+    listed = ", ".join(f"'{name}'" for name in MISSING_OUTCOMES)
+
+    def code(side: str) -> str:
+        at = f"coalesce(list_position([{listed}], {side}_outcome), 1) - 1"
+        return f"CASE WHEN {side}_outcome IS NULL THEN 0 ELSE {at} END AS {side}_outcome"
+
     columns = engine.columns(f"""
         SELECT comparison, case_id, baseline, candidate, baseline_var, candidate_var,
             baseline_trials::DOUBLE AS baseline_trials,
             candidate_trials::DOUBLE AS candidate_trials,
             baseline_rows::DOUBLE AS baseline_rows, candidate_rows::DOUBLE AS candidate_rows,
             excluded_rows > 0 AS excluded,
-            coalesce(list_position([{codes}], baseline_outcome), 1) - 1 AS baseline_outcome,
-            coalesce(list_position([{codes}], candidate_outcome), 1) - 1 AS candidate_outcome,
+            {code("baseline")}, {code("candidate")},
             cluster IS NOT NULL AS clustered,
             CASE WHEN cluster IS NULL THEN hash(case_id) ELSE hash(cluster) END AS cluster
         FROM ({sql})
@@ -143,7 +147,7 @@ def _write_plan(engine: Engine, meetings: Sequence[Meeting]) -> None:
             row = (
                 number, side, group.source, group.golden_set, group.metric, group.pair.model,
                 group.pair.prompt_name, group.pair.prompt_version, by_hash, meeting.number,
-                meeting.number not in seen,
+                meeting.number not in seen, meeting.candidate.several_trials,
             )  # fmt: skip
             for column, value in zip(plan.values(), row, strict=True):
                 column.append(value)
@@ -154,7 +158,7 @@ def _write_plan(engine: Engine, meetings: Sequence[Meeting]) -> None:
 
 _PLAN = (
     "comparison", "side", "source", "golden_set", "metric", "model", "prompt_name",
-    "prompt_version", "by_hash", "meeting", "first_of_meeting",
+    "prompt_version", "by_hash", "meeting", "first_of_meeting", "several_trials",
 )  # fmt: skip
 
 

@@ -97,8 +97,9 @@ def _mean(scores: np.typing.NDArray[np.float64]) -> float:
 
 def _trials(cases: Cases | None, side: str) -> int | None:
     """Most trials that any case has a score of."""
-    counts = getattr(cases, f"{side}_trials", ())
-    return int(max(counts)) if len(counts) else None
+    if cases is None or not len(cases.ids):
+        return None
+    return int(getattr(cases, f"{side}_trials").max())
 
 
 def _reason(comparison: Comparison, verdict: Verdict, policy: Policy) -> str | None:
@@ -149,11 +150,12 @@ def _changed(cases: Cases | None) -> dict[str, list[str]]:
     if cases is None:
         return {"regressed_cases": [], "improved_cases": []}
     d = cases.candidate - cases.baseline
-    worst, best = np.argsort(d, kind="stable"), np.argsort(-d, kind="stable")
-    down, up = worst[d[worst] < -SAME], best[d[best] > SAME]
+    down, up = np.flatnonzero(d < -SAME), np.flatnonzero(d > SAME)
+    worst = down[np.argsort(d[down], kind="stable")]
+    best = up[np.argsort(-d[up], kind="stable")]
     return {
-        "regressed_cases": cases.ids[down[:LISTED_CASES]].tolist(),
-        "improved_cases": cases.ids[up[:LISTED_CASES]].tolist(),
+        "regressed_cases": cases.ids[worst[:LISTED_CASES]].tolist(),
+        "improved_cases": cases.ids[best[:LISTED_CASES]].tolist(),
     }
 
 

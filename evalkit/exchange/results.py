@@ -50,8 +50,8 @@ def is_results_file(text: str) -> bool:
     return Path(text).suffix.lower() in SUFFIXES
 
 
-def load_results(path: Path) -> Results:
-    """Read and check `path`.
+def load_results(path: Path, *, engine: Engine | None = None) -> Results:
+    """Read and check `path`, in an engine that is there already, or in one of its own.
 
     Raises InputFileError with one `file:line: problem. fix` per bad row, the first 20.
     """
@@ -63,7 +63,11 @@ def load_results(path: Path) -> Results:
     if not path.is_file():
         raise InputFileError(f"{path}: no such file.")
     try:
-        found, table = _checked(path, kind)
+        if engine is not None:
+            found, table = _checked(path, kind, engine)
+        else:
+            with Engine() as own:
+                found, table = _checked(path, kind, own)
     except OSError as error:
         raise InputFileError(f"{path}: cannot be read: {error.strerror or error}.") from None
     if table.num_rows == 0:
@@ -71,26 +75,37 @@ def load_results(path: Path) -> Results:
     return Results(path=path, table=table, notes=tuple(_notes(found, path)))
 
 
-def _checked(path: Path, kind: str) -> tuple[list[str], pa.Table]:
+def _checked(path: Path, kind: str, engine: Engine) -> tuple[list[str], pa.Table]:
     """The columns found and the typed rows.
 
     A large plain CSV file is read at once; only if something is wrong in it is it read
     again line by line, to say where.
     """
-    with Engine() as engine:
-        if kind == "parquet":
-            found = _add_parquet(engine, path)
-            _refuse_bad_rows(engine, path, unit="row")
-            return found, engine.arrow(_TYPED)
-        found, rows = read_csv(path) if kind == "csv" else read_jsonl(path)
-        at_once = plain_csv_table(path, found) if kind == "csv" else None
-        if at_once is not None:
-            engine.add_table("raw", at_once)
-            if not _problems(engine, path, unit="line"):
-                return found, engine.arrow(_TYPED)
-        engine.add_table("raw", text_table(found, rows, path))
-        _refuse_bad_rows(engine, path, unit="line")
+    if kind == "parquet":
+        found = _add_parquet(engine, path)
+        _refuse_bad_rows(engine, path, unit="row")
         return found, engine.arrow(_TYPED)
+    found, rows = read_csv(path) if kind == "csv" else read_jsonl(path)
+    at_once = plain_csv_table(path, found) if kind == "csv" else None
+    if at_once is not None:
+        _add_text(engine, at_once)
+        if not _problems(engine, path, unit="line"):
+            return found, _taken(engine)
+    _add_text(engine, text_table(found, rows, path))
+    _refuse_bad_rows(engine, path, unit="line")
+    return found, _taken(engine)
+
+
+def _add_text(engine: Engine, table: pa.Table) -> None:
+    engine.add_table("raw_text", table)
+    engine.rows("CREATE OR REPLACE TEMP VIEW raw AS FROM raw_text")
+
+
+def _taken(engine: Engine) -> pa.Table:
+    """The typed rows of the text, which is let go."""
+    typed = engine.arrow(_TYPED)
+    engine.drop_table("raw_text")
+    return typed
 
 
 # --- Parquet ----------------------------------------------------------------------
@@ -115,7 +130,9 @@ def _add_parquet(engine: Engine, path: Path) -> list[str]:
         _parquet_cell(name, types[name]) if name in types else f"NULL::VARCHAR AS {name}"
         for name in COLUMNS
     )
-    engine.rows(f"CREATE TEMP VIEW raw AS SELECT row_number() OVER () AS line, {cells} FROM file")
+    engine.rows(
+        f"CREATE OR REPLACE TEMP VIEW raw AS SELECT row_number() OVER () AS line, {cells} FROM file"
+    )
     return [*types]
 
 

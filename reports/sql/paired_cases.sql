@@ -3,7 +3,8 @@
 -- the other: who reads this counts them. A candidate's trials beyond the baseline's are left
 -- out: a baseline that was lucky once on each case would look like a small drop on all.
 --
--- score_rows: every score of both sides. plan: which rows are which side of which comparison.
+-- score_rows: every score of both sides. plan: which rows are which side of which comparison,
+-- and whether the candidate has several trials at all.
 WITH r AS (
     SELECT *, coalesce(trial, 0) AS attempt
     FROM score_rows
@@ -12,33 +13,47 @@ WITH r AS (
 baseline_trials AS (
     SELECT comparison, max(n) AS most
     FROM (SELECT comparison, case_id, case_hash, count(*) AS n
-          FROM r WHERE side = 'baseline' GROUP BY ALL)
+          FROM r WHERE side = 'baseline' AND several_trials GROUP BY ALL)
     GROUP BY ALL
 ),
 candidate_trials AS (
     SELECT comparison, attempt,
         row_number() OVER (PARTITION BY comparison ORDER BY attempt) AS nth
-    FROM (SELECT DISTINCT comparison, attempt FROM r WHERE side = 'candidate')
+    FROM (SELECT DISTINCT comparison, attempt
+          FROM r WHERE side = 'candidate' AND several_trials)
+),
+sides AS (
+    SELECT
+        comparison,
+        case_id,
+        CASE WHEN by_hash THEN case_hash ELSE '' END AS case_hash,
+        side = 'baseline' AS is_baseline,
+        CASE WHEN is_baseline THEN score END AS baseline_score,
+        CASE WHEN NOT is_baseline THEN score END AS candidate_score,
+        CASE WHEN score IS NULL THEN outcome END AS missing,
+        outcome = 'excluded' AS is_excluded,
+        cluster
+    FROM r
+    LEFT JOIN baseline_trials USING (comparison)
+    LEFT JOIN candidate_trials USING (comparison, attempt)
+    WHERE side = 'baseline' OR most IS NULL OR nth <= most
 )
 SELECT
     comparison,
     case_id,
-    CASE WHEN by_hash THEN case_hash ELSE '' END AS case_hash,
-    avg(score) FILTER (side = 'baseline') AS baseline,
-    avg(score) FILTER (side = 'candidate') AS candidate,
-    var_samp(score) FILTER (side = 'baseline') AS baseline_var,
-    var_samp(score) FILTER (side = 'candidate') AS candidate_var,
-    count(score) FILTER (side = 'baseline') AS baseline_trials,
-    count(score) FILTER (side = 'candidate') AS candidate_trials,
-    count(*) FILTER (side = 'baseline') AS baseline_rows,
-    count(*) FILTER (side = 'candidate') AS candidate_rows,
-    count(*) FILTER (outcome = 'excluded') AS excluded_rows,
-    min(outcome) FILTER (side = 'baseline' AND score IS NULL) AS baseline_outcome,
-    min(outcome) FILTER (side = 'candidate' AND score IS NULL) AS candidate_outcome,
+    case_hash,
+    avg(baseline_score) AS baseline,
+    avg(candidate_score) AS candidate,
+    var_samp(baseline_score) AS baseline_var,
+    var_samp(candidate_score) AS candidate_var,
+    count(baseline_score) AS baseline_trials,
+    count(candidate_score) AS candidate_trials,
+    sum(is_baseline::INT) AS baseline_rows,
+    sum((NOT is_baseline)::INT) AS candidate_rows,
+    sum(is_excluded::INT) AS excluded_rows,
+    min(CASE WHEN is_baseline THEN missing END) AS baseline_outcome,
+    min(CASE WHEN NOT is_baseline THEN missing END) AS candidate_outcome,
     min(cluster) AS cluster
-FROM r
-LEFT JOIN baseline_trials USING (comparison)
-LEFT JOIN candidate_trials USING (comparison, attempt)
-WHERE side = 'baseline' OR most IS NULL OR nth <= most
-GROUP BY ALL
+FROM sides
+GROUP BY comparison, case_id, case_hash
 ORDER BY comparison, case_id, case_hash
