@@ -106,7 +106,8 @@ def _open_runs(
         return []
     engine.add_files("scores", scores)
     for number, run_id in enumerate(there):
-        engine.add_files(f"calls_{number}", calls[run_id])
+        if calls[run_id]:  # an imported baseline has scores alone
+            engine.add_files(f"calls_{number}", calls[run_id])
     parts = [
         f"SELECT {number} AS run_number, trace_id, feature, model, cost_usd, input, output "
         f"FROM calls_{number}"
