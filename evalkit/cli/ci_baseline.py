@@ -1,0 +1,164 @@
+"""What a change is compared with in CI, from the best source that has something.
+
+In this order: the default branch's artifact, a file committed beside the golden set, the
+base commit run in this job. A source that fails is named and the next one is tried.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from evalkit.cli.ci_github import Context
+from evalkit.errors import EvalkitError
+from evalkit.settings import Settings
+from evalkit.store.views import Store
+
+ARTIFACT = "evalkit-baseline"
+FILE = "baseline.zip"
+MAX_FILE_BYTES = 300_000_000
+GIT_TIMEOUT_S = 120
+SHA = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+
+Say = Callable[[str], object]
+RunBase = Callable[[Path], str | None]
+"""Runs the golden sets of a checkout; the run's id, or None where that failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """What was found."""
+
+    words: str
+    """Where it is from, for people."""
+    selector: str | None = None
+    """For --baseline; None: what the store says is chosen."""
+    found: bool = True
+
+
+NOTHING = Baseline(words="there is no baseline yet", found=False)
+
+
+def find_baseline(
+    asked: str,
+    *,
+    context: Context,
+    settings: Settings,
+    store: Store,
+    golden_sets: list[Path],
+    run_base: RunBase,
+    say: Say,
+) -> Baseline:
+    """What `asked` names; for auto the first source that has something."""
+    if asked == "none":
+        return NOTHING
+    if asked.endswith(".zip"):
+        return _imported(store, [Path(asked)])
+    if asked != "auto":
+        return Baseline(words=asked, selector=asked)
+    sources: tuple[Callable[[], Baseline | None], ...] = (
+        lambda: _from_artifact(context, store, settings),
+        lambda: _from_files(golden_sets, store),
+        lambda: _from_base(context, settings, run_base),
+    )
+    for source in sources:
+        try:
+            found = source()
+        except EvalkitError as error:
+            say(f"baseline: {error}")
+            continue
+        if found is not None:
+            return found
+    return NOTHING
+
+
+# --- the default branch's artifact ---------------------------------------------------
+
+
+def _from_artifact(context: Context, store: Store, settings: Settings) -> Baseline | None:
+    """The artifact of the commit that the change starts from, else the branch's newest."""
+    if not (context.on_github and context.token):
+        return None
+    from evalkit.exchange.github_api import GitHub
+
+    branch = context.default_branch or settings.gate.default_branch
+    with GitHub(context.repository, api_url=context.api_url, token=context.token) as github:
+        own = [
+            one for one in github.artifacts(ARTIFACT) if one.own and one.head_branch == branch
+        ]  # fmt: skip
+        if not own:
+            return None
+        best = next((one for one in own if one.head_sha == context.base_sha), own[0])
+        data = github.artifact_file(best, FILE, max_bytes=MAX_FILE_BYTES)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / FILE
+        path.write_bytes(data)
+        _imported(store, [path])
+    return Baseline(words=f"{branch} at {best.head_sha[:10]} (artifact)")
+
+
+# --- a file in the repository ---------------------------------------------------------
+
+
+def _from_files(golden_sets: list[Path], store: Store) -> Baseline | None:
+    files = [path.parent / FILE for path in golden_sets if (path.parent / FILE).is_file()]
+    return _imported(store, files) if files else None
+
+
+def _imported(store: Store, files: list[Path]) -> Baseline:
+    from evalkit.exchange.baseline_file import import_baselines
+
+    for path in files:
+        import_baselines(store, path)
+    return Baseline(words=f"committed: {', '.join(str(path) for path in files)}")
+
+
+# --- the base commit, run here --------------------------------------------------------
+
+
+def _from_base(context: Context, settings: Settings, run_base: RunBase) -> Baseline | None:
+    sha = context.base_sha
+    if sha is None or not SHA.fullmatch(sha):
+        return None
+    with _checkout(settings.root, sha) as project:
+        if project is None or not (project / "evalkit.toml").is_file():
+            return None
+        run_id = run_base(project)
+    return Baseline(words=f"{sha[:10]}, run in this job", selector=run_id) if run_id else None
+
+
+@contextmanager
+def _checkout(root: Path, sha: str) -> Iterator[Path | None]:
+    """The project as it was at `sha`, in a worktree of its own; None where git cannot."""
+    top = _git(root, "rev-parse", "--show-toplevel")
+    if top is None:
+        yield None
+        return
+    if _git(root, "cat-file", "-e", f"{sha}^{{commit}}") is None:
+        _git(root, "fetch", "--quiet", "--depth=1", "origin", sha)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "base"
+        added = _git(root, "worktree", "add", "--detach", "--quiet", str(place), sha)
+        try:
+            inside = root.resolve().relative_to(Path(top).resolve())
+            yield None if added is None else place / inside
+        finally:
+            _git(root, "worktree", "remove", "--force", str(place))
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=GIT_TIMEOUT_S,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

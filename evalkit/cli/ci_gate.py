@@ -1,0 +1,337 @@
+"""The work of `evalkit ci gate`: check, baseline, run, gate, then write everything down.
+
+Every way it can end leaves a verdict, the step's outputs and an exit status: what could
+not be measured says so, and is never a pass.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evalkit.cli.ci_baseline import Baseline, find_baseline
+from evalkit.cli.ci_github import (
+    Context,
+    commands_off,
+    for_code_under_test,
+    prefix_of,
+    read_context,
+    write_outputs,
+    write_summary,
+)
+from evalkit.errors import EXIT_INTERRUPTED, EXIT_UNMEASURABLE, EXIT_USAGE, EvalkitError
+
+if TYPE_CHECKING:
+    from evalkit.decide.github import Annotation
+    from evalkit.settings import Settings
+    from evalkit.store.views import Store
+
+VERDICT = "verdict.json"
+BASELINE = "baseline.zip"
+MAX_OUTPUT_CHARS = 500_000
+"""Of the verdict as a step's output; a job's outputs may have 1 MB together."""
+GATE_STATUSES = (0, 1, 3)
+
+Say = Callable[[str], object]
+Verdict = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the build wants."""
+
+    out: Path
+    golden_sets: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
+    baseline: str = "auto"
+    alpha: float | None = None
+    max_drop: float | None = None
+    strict: bool = False
+    max_cost_usd: float | None = None
+    require_baseline: bool = False
+    report: Path | None = None
+    store: str | None = None
+    config: Path | None = None
+
+
+@dataclass(slots=True)
+class Ended:
+    """How it ended, and what is to be shown of it."""
+
+    status: int
+    verdict: Verdict
+    run_id: str | None = None
+    baseline: Baseline | None = None
+    pointed_at: list[Annotation] = field(default_factory=list)
+    """Beside what the verdict itself points at."""
+
+
+def run_ci_gate(asked: Asked, *, say: Say) -> Ended:
+    """Do it all; the exit status and the verdict."""
+    context = read_context()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    root = Path.cwd()
+    try:
+        settings = _settings(asked)
+        root = settings.root
+        ended = _CiGate(asked, context, settings, say).run()
+    except EvalkitError as error:
+        ended = _not_done(str(error), status=error.exit_code)
+    _show(ended, asked, context, root, say)
+    return ended
+
+
+def _settings(asked: Asked) -> Settings:
+    from evalkit.config import load_settings
+
+    return load_settings(asked.config)
+
+
+def _not_done(why: str, *, status: int, run_id: str | None = None) -> Ended:
+    """Nothing was decided, and this is why."""
+    verdict: Verdict = {
+        "verdict": "unmeasurable",
+        "alpha": 0.05,
+        "correction": "holm",
+        "comparisons": [],
+        "must_pass_failures": [],
+        "must_pass_missing": [],
+        "budget": {},
+        "golden_sets": {},
+        "notes": why.splitlines() or ["nothing is known"],
+    }
+    return Ended(status=status or EXIT_UNMEASURABLE, verdict=verdict, run_id=run_id)
+
+
+class _CiGate:
+    """From what was asked to how it ended; `run` is the order of the work."""
+
+    def __init__(self, asked: Asked, context: Context, settings: Settings, say: Say) -> None:
+        self._asked, self._context, self._settings, self._say = asked, context, settings, say
+        self._store = str(Path(asked.store or settings.store_path).absolute())
+
+    def run(self) -> Ended:
+        problems = self._problems()
+        if problems is not None:
+            return problems
+        opened = self._open()
+        baseline = self._baseline(opened)
+        self._say(f"baseline: {baseline.words}")
+        before = {run["run_id"] for run in opened.runs()}
+        status, run = self._evalkit("run", *self._run_arguments(), cwd=Path.cwd())
+        run_id = str(run["run_id"]) if run else None
+        if run_id is None:
+            begun = [one["run_id"] for one in opened.runs() if one["run_id"] not in before]
+            return _no_run(status, begun[0] if begun else None)
+        ended = self._gate(run_id, baseline)
+        self._keep(run_id, opened)
+        return ended
+
+    def _open(self) -> Store:
+        from evalkit.store.views import open_store
+
+        return open_store(self._store)
+
+    # --- before any call ---------------------------------------------------------------
+
+    def _problems(self) -> Ended | None:
+        """Mistakes in the files, each at its line; None when there are none."""
+        from evalkit.cli.check import check_project
+        from evalkit.decide.github import Annotation
+
+        found = check_project([Path(one) for one in self._asked.golden_sets], self._asked.config)
+        if not found.problems:
+            return None
+        ended = _not_done("\n".join(str(one) for one in found.problems), status=EXIT_USAGE)
+        ended.pointed_at = [
+            Annotation(
+                level="error",
+                title="evalkit check",
+                text=f"{f'case {one.case_id}: ' if one.case_id else ''}{one.problem}. {one.fix}",
+                file=one.file,
+                line=one.line,
+            )
+            for one in found.problems
+        ]
+        return ended
+
+    def _baseline(self, opened: Store) -> Baseline:
+        from evalkit.score.golden import find_golden_sets
+
+        paths = [Path(one) for one in self._asked.golden_sets]
+        return find_baseline(
+            self._asked.baseline,
+            context=self._context,
+            settings=self._settings,
+            store=opened,
+            golden_sets=find_golden_sets(paths, settings=self._settings),
+            run_base=self._run_base,
+            say=self._say,
+        )
+
+    def _run_base(self, project: Path) -> str | None:
+        """The base as its own configuration has it: what the default branch would serve."""
+        arguments = ["--store", self._store, *self._limit()]
+        _, run = self._evalkit("run", *arguments, cwd=project)
+        return str(run["run_id"]) if run and run.get("status") == "complete" else None
+
+    # --- run and gate ------------------------------------------------------------------
+
+    def _run_arguments(self) -> list[str]:
+        models = [part for name in self._asked.models for part in ("--model", name)]
+        prompts = [part for name in self._asked.prompts for part in ("--prompt", name)]
+        config = ["--config", str(self._asked.config)] if self._asked.config else []
+        store = ["--store", self._store]
+        return [*models, *prompts, *self._limit(), *store, *config, "--", *self._asked.golden_sets]
+
+    def _limit(self) -> list[str]:
+        limit = self._asked.max_cost_usd
+        return [] if limit is None else ["--max-cost", str(limit)]
+
+    def _gate(self, run_id: str, baseline: Baseline) -> Ended:
+        asked, out = self._asked, self._asked.out
+        options = {
+            "--candidate": run_id,
+            "--baseline": baseline.selector,
+            "--alpha": asked.alpha,
+            "--max-drop": asked.max_drop,
+            "--markdown": out / "verdict.md",
+            "--junit": out / "junit.xml",
+            "--sarif": out / "results.sarif",
+            "--html": asked.report,
+            "--store": self._store,
+            "--config": asked.config,
+        }
+        words = [f"{name}={value}" for name, value in options.items() if value is not None]
+        words += ["--strict"] if asked.strict else []
+        words += [] if asked.require_baseline else ["--allow-no-baseline"]
+        status, verdict = self._evalkit("gate", *words, cwd=Path.cwd())
+        if verdict is None or status not in GATE_STATUSES:
+            why = f"the gate ended with status {status} and no verdict."
+            known = status if status == EXIT_USAGE else EXIT_UNMEASURABLE
+            return _not_done(why, status=known, run_id=run_id)
+        ended = Ended(status=status, verdict=verdict, run_id=run_id, baseline=baseline)
+        if not any(one["baseline"] for one in verdict["comparisons"]):
+            ended.pointed_at.append(_no_baseline(error=asked.require_baseline))
+        elif not baseline.found:
+            ended.baseline = Baseline(words="of this store")
+        return ended
+
+    def _evalkit(self, *arguments: str, cwd: Path) -> tuple[int, dict[str, Any] | None]:
+        """One command of evalkit with --json: its status, and what it printed, if it did."""
+        name, *rest = arguments
+        line = [sys.executable, "-m", "evalkit", name, "--json", *rest]
+        with commands_off(self._say, on=self._context.on_github):
+            done = subprocess.run(
+                line, cwd=cwd, env=for_code_under_test(), stdout=subprocess.PIPE, text=True
+            )
+        try:
+            found = json.loads(done.stdout)
+        except ValueError:
+            return done.returncode, None
+        return done.returncode, found if isinstance(found, dict) else None
+
+    # --- what is left behind -------------------------------------------------------------
+
+    def _keep(self, run_id: str, opened: Store) -> None:
+        """The run's scores beside the verdict; from the default branch as a baseline, too."""
+        try:
+            files = opened.score_files(run_id)
+        except EvalkitError:
+            return
+        folder = self._asked.out / "scores"
+        folder.mkdir(exist_ok=True)
+        for path in files:
+            shutil.copyfile(path, folder / path.name)
+        if self._context.is_default_push:
+            from evalkit.exchange.baseline_file import export_baselines
+
+            for name, golden in opened.manifest(run_id)["golden_sets"].items():
+                opened.baselines.set(name, golden.get("feature") or "", run_id)
+            export_baselines(opened, self._asked.out / BASELINE)
+
+
+def _no_run(status: int, run_id: str | None) -> Ended:
+    """The run's process ended without saying how: refused, or killed."""
+    how = f"with status {status}" if status >= 0 else f"by signal {-status}"
+    known = status if status in (EXIT_USAGE, EXIT_INTERRUPTED) else EXIT_UNMEASURABLE
+    resume = f" Go on with: evalkit run --resume {run_id}" if run_id else ""
+    why = f"the run ended {how} and left no result: see the step's log.{resume}"
+    return _not_done(why, status=known, run_id=run_id)
+
+
+def _no_baseline(*, error: bool) -> Annotation:
+    from evalkit.decide.github import Annotation
+
+    text = (
+        "There is nothing to compare with yet. A push to the default branch makes a baseline; "
+        "or commit one: evalkit baseline set RUN, evalkit baseline export "
+        "golden_sets/NAME/baseline.zip."
+    )
+    return Annotation(
+        level="error" if error else "warning", title="evalkit: no baseline", text=text
+    )
+
+
+# --- shown -----------------------------------------------------------------------------
+
+
+def _show(ended: Ended, asked: Asked, context: Context, root: Path, say: Say) -> None:
+    """Files in --out; on GitHub annotations, summary and outputs as well."""
+    from evalkit.decide.code_quality import code_quality
+    from evalkit.decide.github import annotations_of, fact, summary, title, workflow_commands
+
+    verdict = ended.verdict
+    written = json.dumps(verdict, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    quality = code_quality(verdict, root=root)
+    facts = [fact("run", ended.run_id)] if ended.run_id else []
+    facts += [fact("baseline", ended.baseline.words)] if ended.baseline else []
+    page = summary(verdict, facts=facts)
+    for name, text in (
+        (VERDICT, written), ("code-quality.json", quality), ("verdict.md", page),
+    ):  # fmt: skip
+        (asked.out / name).write_text(text, encoding="utf-8")
+    say(title(verdict))
+    if context.on_github:
+        found = ended.pointed_at or []
+        own = annotations_of(verdict, root=root) if ended.run_id else []
+        for line in workflow_commands([*found, *own], prefix=prefix_of(root, context)):
+            say(line)
+        write_summary(page)
+    write_outputs(_outputs(ended, asked))
+
+
+def _outputs(ended: Ended, asked: Asked) -> dict[str, str]:
+    report, baseline = asked.report, asked.out / BASELINE
+    return {
+        "verdict": str(ended.verdict["verdict"]),
+        "run-id": ended.run_id or "",
+        "report-path": str(report) if report and report.is_file() else "",
+        "verdict-json": _short_json(ended.verdict),
+        "baseline-path": str(baseline) if baseline.is_file() else "",
+    }
+
+
+def _short_json(verdict: Verdict) -> str:
+    """On one line; without lists of cases where it would be too long."""
+    text = json.dumps(verdict)
+    if len(text) <= MAX_OUTPUT_CHARS:
+        return text
+    lists: dict[str, list[str]] = {"regressed_cases": [], "improved_cases": []}
+    bare = {
+        **verdict,
+        "comparisons": [{**c, **lists} for c in verdict["comparisons"]],
+        "must_pass_failures": verdict["must_pass_failures"][:100],
+        "must_pass_missing": [],
+    }
+    text = json.dumps(bare)
+    if len(text) <= MAX_OUTPUT_CHARS:
+        return text
+    return json.dumps({"verdict": verdict["verdict"], "notes": ["too long: see verdict.json"]})

@@ -1,0 +1,350 @@
+"""action.yml end to end: its steps run as a runner runs them, each way a build can end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalkit.decide.github import MARKER, MAX_ANNOTATIONS
+from tests.github.api import REPOSITORY, FakeGitHub, serve
+from tests.github.composite import Job, Runner
+from tests.project import write_project
+
+BASE, HEAD = "a" * 40, "b" * 40
+
+APP = """
+import os, re
+
+def answer(input):
+    number = int(re.match(r"\\d+", input["text"])[0])
+    {spoiler}
+    return '{{"label": "%s"}}' % ("billing" if number % 2 == 0 else "delivery")
+"""
+GOOD = "pass"
+WORSE = "number += number % 3 == 0"
+KILLED = "os.kill(os.getpid(), 9)"
+LEAKS = "assert not [n for n in os.environ if 'TOKEN' in n or n == 'GITHUB_OUTPUT']"
+
+
+@pytest.fixture(scope="module")
+def blessed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose baseline is committed beside its golden set."""
+    folder = write_project(tmp_path_factory.mktemp("blessed"), target="app:answer", cases=60)
+    (folder / "app.py").write_text(APP.format(spoiler=GOOD))
+    place = str(folder / "golden_sets/tickets/baseline.zip")
+    for words in (["run"], ["baseline", "set", "latest"], ["baseline", "export", place]):
+        subprocess.run([sys.executable, "-m", "evalkit", *words], cwd=folder, check=True)
+    shutil.rmtree(folder / ".evalkit")
+    return folder
+
+
+@pytest.fixture
+def project(blessed: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(blessed, tmp_path / "work"))
+
+
+@pytest.fixture
+def github() -> Iterator[FakeGitHub]:
+    with serve(FakeGitHub()) as served:
+        yield served
+
+
+@pytest.fixture
+def build(project: Path, tmp_path: Path, github: FakeGitHub) -> Callable[..., Job]:
+    """Run the action on a pull request of the same repository, unless told otherwise."""
+
+    def run(
+        app: str = GOOD, *, event_name: str = "pull_request", ref_name: str = "5/merge",
+        event: dict[str, Any] | None = None, **inputs: str,
+    ) -> Job:  # fmt: skip
+        (project / "app.py").write_text(APP.format(spoiler=app))
+        pull = {"number": 5, "base": {"sha": BASE}, "head": {"repo": {"full_name": REPOSITORY}}}
+        payload = {"repository": {"default_branch": "main"}, "pull_request": pull, **(event or {})}
+        (tmp_path / "event.json").write_text(json.dumps(payload))
+        env = {
+            "GITHUB_REPOSITORY": REPOSITORY,
+            "GITHUB_SERVER_URL": "https://github.test",
+            "GITHUB_API_URL": github.url,
+            "GITHUB_EVENT_NAME": event_name,
+            "GITHUB_EVENT_PATH": str(tmp_path / "event.json"),
+            "GITHUB_REF_NAME": ref_name,
+            "GITHUB_SHA": HEAD,
+            "GITHUB_RUN_ID": "99",
+        }
+        return Runner(tmp_path, project, env).use_action(**inputs)
+
+    return run
+
+
+def annotations(job: Job) -> list[str]:
+    return [line for line in job.log.splitlines() if line.startswith(("::error", "::warning"))]
+
+
+def without_baseline(project: Path) -> None:
+    (project / "golden_sets/tickets/baseline.zip").unlink()
+
+
+# --- the ways a build ends ---------------------------------------------------------------
+
+
+def test_no_drop_passes_and_leaves_verdict_report_and_scores(
+    build: Callable[..., Job], tmp_path: Path, github: FakeGitHub
+) -> None:
+    job = build()
+
+    out = tmp_path / "evalkit-gate"
+    verdict = json.loads(job.outputs["verdict-json"])
+    assert (job.status, job.outputs["verdict"], annotations(job)) == (0, "pass", [])
+    assert verdict["comparisons"][0]["candidate"]["run_id"] == job.outputs["run-id"]
+    assert job.outputs["report-path"] == str(out / "report.html")
+    assert verdict == json.loads((out / "verdict.json").read_text())
+    assert {path.name for path in out.iterdir()} == {
+        "verdict.json", "verdict.md", "junit.xml", "results.sarif", "code-quality.json",
+        "report.html", "scores",
+    }  # fmt: skip
+    assert [path.suffix for path in (out / "scores").iterdir()] == [".parquet"]
+    assert job.used == {
+        "Keep verdict, report and scores": {
+            "name": "evalkit-gate", "path": str(out), "overwrite": "True",
+        }
+    }  # fmt: skip
+    assert "### pass" in job.summary
+    assert [one["body"].startswith(MARKER) for one in github.comments] == [True]
+
+
+def test_a_drop_fails_and_points_at_the_lines_of_the_golden_set(
+    build: Callable[..., Job], github: FakeGitHub
+) -> None:
+    job = build(WORSE)
+
+    found = annotations(job)
+    assert (job.status, job.outputs["verdict"]) == (1, "regression")
+    assert found[0].startswith("::error file=golden_sets/tickets/golden_set.yaml,line=")
+    assert "file=golden_sets/tickets/cases.jsonl,line=1," in found[1]
+    assert len(found) == MAX_ANNOTATIONS
+    assert found[-1].endswith("more in the report")
+    assert "**regression**" in job.summary
+    assert "**regression**" in github.comments[0]["body"]
+    assert "Comment" in job.ran
+
+
+def test_too_little_data_passes_and_is_3_when_strict(build: Callable[..., Job]) -> None:
+    job = build(max_drop="0.0001")
+    strict = build(max_drop="0.0001", strict="true")
+
+    assert (job.status, job.outputs["verdict"]) == (0, "inconclusive")
+    assert (strict.status, strict.outputs["verdict"]) == (3, "inconclusive")
+    assert [line.partition(" ")[0] for line in annotations(job)] == ["::warning"]
+
+
+def test_without_a_baseline_it_passes_with_a_warning(
+    build: Callable[..., Job], project: Path
+) -> None:
+    without_baseline(project)
+
+    job = build()
+
+    assert (job.status, job.outputs["verdict"]) == (0, "pass")
+    assert [line.partition(":: ")[0][:40] for line in annotations(job)] == [
+        "::warning title=evalkit%3A no baseline::"
+    ]
+
+
+def test_without_a_baseline_that_is_required_it_is_unmeasurable(
+    build: Callable[..., Job], project: Path
+) -> None:
+    without_baseline(project)
+
+    job = build(require_baseline="true")
+
+    assert (job.status, job.outputs["verdict"]) == (3, "unmeasurable")
+    assert annotations(job)[0].startswith("::error title=evalkit%3A no baseline::")
+
+
+def test_a_run_that_is_killed_is_unmeasurable_and_can_be_resumed(
+    build: Callable[..., Job], github: FakeGitHub
+) -> None:
+    job = build(KILLED)
+
+    assert (job.status, job.outputs["verdict"]) == (3, "unmeasurable")
+    assert job.outputs["run-id"]
+    assert f"--resume {job.outputs['run-id']}" in job.outputs["verdict-json"]
+    assert job.outputs["report-path"] == ""
+    assert "signal 9" in annotations(job)[0]
+    assert "Keep verdict, report and scores" in job.used
+    assert "unmeasurable" in github.comments[0]["body"]
+
+
+def test_a_mistake_in_a_golden_set_is_2_and_named_at_its_line(
+    build: Callable[..., Job], project: Path
+) -> None:
+    cases = project / "golden_sets/tickets/cases.jsonl"
+    cases.write_text(cases.read_text() + '{"id": "t-9", "input": {"text": "x"}}\n')
+
+    job = build()
+
+    assert (job.status, job.outputs["verdict"], job.outputs["run-id"]) == (2, "unmeasurable", "")
+    assert "file=golden_sets/tickets/cases.jsonl,line=61,title=evalkit check::" in job.log
+
+
+# --- where the baseline is from ----------------------------------------------------------
+
+
+def test_a_push_to_the_default_branch_makes_the_next_baseline(
+    build: Callable[..., Job], project: Path, github: FakeGitHub
+) -> None:
+    without_baseline(project)
+    pushed = build(event_name="push", ref_name="main")
+    archive = Path(pushed.used["Keep the baseline"]["path"])
+    github.add_artifact("evalkit-baseline", {archive.name: archive.read_bytes()}, sha=BASE)
+    shutil.rmtree(project / ".evalkit")
+
+    job = build(WORSE)
+
+    assert pushed.status == 0
+    assert (job.status, job.outputs["verdict"]) == (1, "regression")
+    assert "main at aaaaaaaaaa (artifact)" in job.log
+
+
+def test_an_artifact_of_a_fork_with_a_branch_of_that_name_is_not_the_baseline(
+    build: Callable[..., Job], project: Path, github: FakeGitHub
+) -> None:
+    data = (project / "golden_sets/tickets/baseline.zip").read_bytes()
+    github.add_artifact("evalkit-baseline", {"baseline.zip": data}, fork=True)
+    github.add_artifact("evalkit-baseline", {"baseline.zip": data}, branch="other")
+
+    job = build()
+
+    assert "baseline: committed: " in job.log
+    assert not [one for one in github.asked if one.endswith("/zip")]
+
+
+def test_a_damaged_artifact_is_named_and_the_next_source_is_taken(
+    build: Callable[..., Job], github: FakeGitHub
+) -> None:
+    github.add_artifact("evalkit-baseline", {"baseline.zip": b"not a zip"})
+
+    job = build()
+
+    assert (job.status, job.outputs["verdict"]) == (0, "pass")
+    assert "not an export of baselines" in job.log
+    assert "baseline: committed: " in job.log
+
+
+def test_the_base_commit_is_run_where_nothing_else_is_there(
+    build: Callable[..., Job], project: Path
+) -> None:
+    without_baseline(project)
+    (project / ".gitignore").write_text(".evalkit/\n")
+
+    def git(*words: str) -> str:
+        who = ["-c", "user.name=t", "-c", "user.email=t@t.test"]
+        done = subprocess.run(
+            ["git", *who, *words], cwd=project, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    git("init", "-q", "-b", "main")
+    git("add", "-A")
+    git("commit", "-q", "-m", "base")
+    sha = git("rev-parse", "HEAD")
+
+    job = build(WORSE, event={"pull_request": {"number": 5, "base": {"sha": sha}}})
+
+    assert (job.status, job.outputs["verdict"]) == (1, "regression")
+    assert f"baseline: {sha[:10]}, run in this job" in job.log
+    assert git("worktree", "list").count("\n") == 0
+
+
+# --- what others must not do -------------------------------------------------------------
+
+
+def test_code_under_test_sees_no_token_and_cannot_speak_for_the_step(
+    build: Callable[..., Job],
+) -> None:
+    job = build(LEAKS)
+
+    assert (job.status, job.outputs["verdict"]) == (0, "pass")
+
+
+def test_inputs_reach_no_shell(build: Callable[..., Job], tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+
+    job = build(prompts=f"$(touch {marker}) `touch {marker}` ; touch {marker}")
+
+    assert job.status == 2
+    assert not marker.exists()
+
+
+def test_what_a_golden_set_says_is_no_command_for_the_runner(
+    build: Callable[..., Job], project: Path
+) -> None:
+    header = project / "golden_sets/tickets/golden_set.yaml"
+    cases = project / "golden_sets/tickets/cases.jsonl"
+    without_baseline(project)
+    first, rest = cases.read_text().split("\n", 1)
+    evil = {**json.loads(first), "id": "::error::%0A", "must_pass": True, "expected": {"label": "x"}}
+    cases.write_text(json.dumps(evil) + "\n" + rest)
+    assert header.exists()
+
+    job = build()
+
+    assert job.outputs["verdict"] == "regression"
+    (line,) = [one for one in annotations(job) if "has to pass" in one]
+    assert "::%3A" not in line
+    assert "::error::%250A has to pass label" in line
+    assert "::error::" not in job.summary
+
+
+def test_a_forks_pull_request_gets_no_comment_from_its_own_workflow(
+    build: Callable[..., Job], github: FakeGitHub
+) -> None:
+    fork = {"number": 5, "base": {"sha": BASE}, "head": {"repo": {"full_name": "else/app"}}}
+
+    job = build(event={"pull_request": fork})
+
+    assert job.status == 0
+    assert github.comments == []
+
+
+def test_the_comment_is_one_however_often_the_build_runs(
+    build: Callable[..., Job], github: FakeGitHub
+) -> None:
+    build()
+    github.comments.insert(0, {"id": 0, "user": {"type": "User"}, "body": MARKER})
+    github.comments[1]["id"] = 1
+
+    build(WORSE)
+
+    assert [one["body"] == MARKER for one in github.comments] == [True, False]
+    assert "**regression**" in github.comments[1]["body"]
+
+
+def test_a_comment_that_cannot_be_written_does_not_change_the_verdict(
+    build: Callable[..., Job], github: FakeGitHub
+) -> None:
+    job = build(comment="false")
+
+    assert job.status == 0
+    assert "Comment" not in job.ran
+    assert github.comments == []
+
+
+def test_the_archive_of_scores_is_readable_without_evalkit(
+    build: Callable[..., Job], tmp_path: Path
+) -> None:
+    import pyarrow.parquet as pq
+
+    build(event_name="push", ref_name="main")
+
+    (scores,) = (tmp_path / "evalkit-gate/scores").iterdir()
+    assert pq.ParquetFile(scores).metadata.num_rows == 120
+    assert "baselines.json" in zipfile.ZipFile(tmp_path / "evalkit-gate/baseline.zip").namelist()
