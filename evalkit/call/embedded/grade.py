@@ -19,11 +19,14 @@ from evalkit.records import Json, Message
 
 NUMBER_DIFFERS = 0.4
 """What is left of the agreement when a number of the one is not in the other."""
+TIE_WITHIN = 0.05
+"""Difference of agreement below which neither of two answers is the better one."""
 MAX_CLAIMS = 100
 MAX_PIECES = 2_000
 """Sentences of an answer, and of its documents, that are looked at."""
 _BLOCK = re.compile(
-    r'^<judge-(input|documents|reference|output) nonce="([^"]+)">\n(.*)\n</judge-\1>$', re.MULTILINE
+    r'^<judge-(input|documents|reference|output|first|second) nonce="([^"]+)">\n(.*)\n</judge-\1>$',
+    re.MULTILINE,
 )
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _MARK = re.compile(r"\[[A-Za-z]{0,4}-?\d{1,6}(?:[,;] ?[A-Za-z]{0,4}-?\d{1,6})*\]")
@@ -45,6 +48,8 @@ def grade(
 ) -> tuple[dict[str, Json], float]:
     """The reply that the schema asks for, and how far the agreement is from undecided."""
     pieces = _pieces(messages)
+    if {"first", "second"} <= pieces.keys():
+        return _compare(pieces, schema, backend)
     if "output" not in pieces:
         raise CallError("unsupported", "no <judge-output> block in the last user message to grade")
     agreement, reason = _agreement(pieces, backend)
@@ -56,6 +61,23 @@ def grade(
         reply["reason"] = reason
     reply["grades"] = {name: _on_scale(agreement, scale) for name, scale in wanted.items()}
     return reply, round(0.5 + abs(agreement - 0.5), 4)
+
+
+def _compare(
+    pieces: Mapping[str, Json], schema: Mapping[str, Any], backend: Backend
+) -> tuple[dict[str, Json], float]:
+    """Which of two answers agrees more with what they are held against; near is a tie."""
+    first, second = (
+        _agreement({**pieces, "output": pieces[key]}, backend)[0] for key in ("first", "second")
+    )
+    better = 0 if abs(first - second) < TIE_WITHIN else 1 if first > second else 2
+    properties = schema["properties"]
+    reply: dict[str, Json] = {
+        "judgement_tag": properties["judgement_tag"].get("const", ""),
+        "reason": f"The first agrees to {first:.2f}, the second to {second:.2f}.",
+        "grades": dict.fromkeys(properties["grades"].get("properties", {}), better),
+    }
+    return reply, round(0.5 + abs(first - second) / 2, 4)
 
 
 def _pieces(messages: Sequence[Message]) -> dict[str, Json]:

@@ -1,0 +1,252 @@
+"""Answers that people have labelled, as a judge needs them to be measured against.
+
+Read from a file (JSON Lines or CSV), whose rows may leave the case to a golden set, or from
+the store's labels with the calls they are of. One answer has one row for each annotator.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evalkit.errors import ContentError
+from evalkit.records import Answer, Case, Json, Pair
+from evalkit.score.attacks import unrecorded
+from evalkit.score.cases import input_of
+from evalkit.score.metric_specs import canonical
+from evalkit.strict import StrictError, iter_jsonl, loads_json, read_text
+
+if TYPE_CHECKING:
+    from evalkit.score.golden import GoldenSet
+    from evalkit.store.views import Store
+
+MAX_CSV_BYTES = 100_000_000
+MAX_PROBLEMS = 20
+LABEL_KEYS = ("label", "score", "human", "passed")
+REFERENCE_KEYS = ("expected", "reference")
+PREFERENCES = {"1": 1.0, "2": 0.0, "tie": 0.5, "0": 0.5}
+"""Pairwise: which of output and other is better -> what it is worth for output."""
+ANYBODY = "people"
+"""The annotator of a row that names none."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Labelled:
+    """One answer with what each annotator said of it, 0..1."""
+
+    answer: Answer
+    labels: dict[str, float]
+    against: str | None = None
+    """Pairwise: the other answer; a label is then of the preference for `answer`."""
+    pair: str | None = None
+    """Who gave the answer."""
+    slices: Mapping[str, str] = field(default_factory=dict)
+
+
+# --- from a file ---------------------------------------------------------------------
+
+
+def read_labels(
+    path: Path,
+    *,
+    pairwise: bool,
+    golden: GoldenSet | None = None,
+    label_range: tuple[float, float] = (0.0, 1.0),
+) -> list[Labelled]:
+    """Read a file of labels; ContentError with its problems, each `FILE:LINE: problem. fix`.
+
+    A row has `output` and `label`, and the case: `input`, `documents`, `expected`, or a
+    `case_id` of the golden set. It may have `id`, `annotator`, `model`, `slices`; pairwise
+    `other`, and a label of 1, 2 or tie.
+    """
+    found: dict[tuple[str, ...], Labelled] = {}
+    problems: list[str] = []
+    try:
+        for number, raw in _rows(path):
+            try:
+                one, annotator, label = _labelled(raw, pairwise, golden, label_range)
+            except ValueError as error:
+                problems.append(f"{path.name}:{number}: {error}")
+                if len(problems) == MAX_PROBLEMS:
+                    break
+                continue
+            key = (one.answer.case_id, one.pair or "", one.answer.output, one.against or "")
+            found.setdefault(key, one).labels[annotator] = label
+    except StrictError as error:
+        problems.append(f"{path.name}:{error.line}: {error.message}.")
+    if problems or not found:
+        raise ContentError(problems or [f"{path.name}: no labels in it. Add a row."])
+    return list(found.values())
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Any]]:
+    if path.suffix.lower() != ".csv":
+        for number, _, raw in iter_jsonl(path):
+            yield number, raw
+        return
+    text = read_text(path, max_bytes=MAX_CSV_BYTES)
+    reader = csv.DictReader(text.splitlines(keepends=True))
+    for raw in reader:
+        cells = {k: v for k, v in raw.items() if isinstance(k, str) and v not in (None, "")}
+        yield reader.line_num, {key: _cell(key, text) for key, text in cells.items()}
+
+
+def _cell(key: str, text: str) -> Json:
+    """A CSV cell: JSON where it is an object or a list and may be one."""
+    if key in ("input", "documents", "slices", *REFERENCE_KEYS) and text[:1] in "{[":
+        try:
+            return loads_json(text, where=key)
+        except StrictError:
+            return text
+    return text
+
+
+def _labelled(
+    raw: Any, pairwise: bool, golden: GoldenSet | None, label_range: tuple[float, float]
+) -> tuple[Labelled, str, float]:
+    """One row as an answer, its annotator and the label. Raises ValueError with problem and fix."""
+    if not isinstance(raw, Mapping):
+        raise ValueError("not an object. Write one a line.")
+    for key in ("output", "other") if pairwise else ("output",):
+        if not isinstance(raw.get(key), str):
+            raise ValueError(f'no "{key}". Add the answer, as text.')
+    label = _preference(raw) if pairwise else _number(raw, label_range)
+    answer, slices = _answer(raw, golden)
+    one = Labelled(
+        answer=answer,
+        labels={},
+        against=raw["other"] if pairwise else None,
+        pair=raw.get("pair") or raw.get("model"),
+        slices={**slices, **_slices(raw)},
+    )
+    return one, str(raw.get("annotator", ANYBODY)), label
+
+
+def _label(raw: Mapping[str, Any]) -> Any:
+    for key in LABEL_KEYS:
+        if raw.get(key) is not None:
+            return raw[key]
+    raise ValueError('no "label". Add what a person said of the answer.')
+
+
+def _preference(raw: Mapping[str, Any]) -> float:
+    said = str(_label(raw)).lower()
+    if said not in PREFERENCES:
+        raise ValueError(f"label is {said[:20]!r}. Use 1 (output is better), 2 (other) or tie.")
+    return PREFERENCES[said]
+
+
+def _number(raw: Mapping[str, Any], label_range: tuple[float, float]) -> float:
+    said, (low, high) = _label(raw), label_range
+    words = {"true": high, "false": low}
+    try:
+        value = words[str(said).lower()] if str(said).lower() in words else float(said)
+    except (ValueError, TypeError):
+        raise ValueError(f"label is {str(said)[:20]!r}. Write a number.") from None
+    if not low <= value <= high:
+        raise ValueError(
+            f"label is {value:g}, not {low:g} to {high:g}. Name the range: --label-range 1:5."
+        )
+    return (value - low) / (high - low)
+
+
+def _answer(raw: Mapping[str, Any], golden: GoldenSet | None) -> tuple[Answer, dict[str, str]]:
+    """The answer with its case: the golden set's, else what the row has of one."""
+    case_id = raw.get("case_id", raw.get("id", raw.get("item_id")))
+    case, slices = None, {}
+    if golden is not None:
+        if case_id is None or case_id not in golden.cases:
+            raise ValueError(f"case_id is {case_id!r}. Use one of golden set {golden.name}.")
+        case = golden.cases.of(str(case_id))
+        slices = _metadata_slices(golden, case)
+    given = input_of(raw) if raw.get("input") is not None else {}
+    if not isinstance(given, Mapping):
+        raise ValueError("input is neither text nor an object. Write it as a case has it.")
+    if isinstance(raw.get("documents"), Sequence) and not isinstance(raw["documents"], str):
+        given = {**given, "documents": raw["documents"]}
+    named = next((key for key in REFERENCE_KEYS if key in raw), None)
+    if named is None and case is not None:
+        expected, has_expected = case.expected, case.has_expected
+    else:
+        expected, has_expected = raw.get(named or ""), named is not None
+    answer = Answer(
+        output=raw["output"],
+        case_id=str(case_id if case_id is not None else canonical([given, expected])),
+        input=given or (case.input if case else {}),
+        expected=expected,
+        has_expected=has_expected,
+        metadata=case.metadata if case else {},
+        record=unrecorded(raw["output"]),
+    )
+    return answer, slices
+
+
+def _metadata_slices(golden: GoldenSet, case: Case) -> dict[str, str]:
+    return {key: str(case.metadata[key]) for key in golden.slices if key in case.metadata}
+
+
+def _slices(raw: Mapping[str, Any]) -> dict[str, str]:
+    table = raw.get("slices", raw.get("metadata"))
+    named = table if isinstance(table, Mapping) else {}
+    flat = {key[6:]: value for key, value in raw.items() if key.startswith("slice.")}
+    return {str(key): str(value) for key, value in {**named, **flat}.items()}
+
+
+# --- from the store ------------------------------------------------------------------
+
+STORED = """
+    SELECT l.golden_set, l.case_id, l.case_hash, l.trial, l.model, l.prompt_name, l.prompt_version,
+        l.annotator, coalesce(l.score, l.passed::DOUBLE) AS label, l.trace_id, c.input, c.output
+    FROM labels AS l JOIN calls AS c USING (trace_id)
+    WHERE l.golden_set = $golden_set AND l.metric = $metric
+        AND coalesce(l.score, l.passed::DOUBLE) IS NOT NULL
+        AND l.label_id NOT IN (SELECT supersedes FROM labels WHERE supersedes IS NOT NULL)
+    ORDER BY l.trace_id, l.annotator
+"""
+
+
+def stored_labels(store: Store, golden: GoldenSet, metric: str) -> tuple[list[Labelled], int]:
+    """Labelled answers to the cases as they are now, and how many labels are left out.
+
+    Left out: of cases that have changed or are gone, and of answers whose text is not kept.
+    """
+    found: dict[str, Labelled] = {}
+    left_out = 0
+    for row in store.sql(STORED, {"golden_set": golden.name, "metric": metric}):
+        case_id = row["case_id"]
+        same = case_id in golden.cases and golden.cases.hash_of(case_id) == row["case_hash"]
+        if not same or row["output"] is None:
+            left_out += 1
+            continue
+        key = row["trace_id"]
+        if key not in found:
+            found[key] = _stored(row, golden)
+        found[key].labels[row["annotator"] or ANYBODY] = row["label"]
+    return list(found.values()), left_out
+
+
+def _stored(row: Mapping[str, Any], golden: GoldenSet) -> Labelled:
+    case = golden.cases.of(row["case_id"])
+    pair = Pair(
+        model=row["model"], prompt_name=row["prompt_name"], prompt_version=row["prompt_version"]
+    )
+    record = replace(unrecorded(row["output"]), trace_id=row["trace_id"], model=row["model"])
+    return Labelled(
+        answer=Answer(
+            output=row["output"],
+            case_id=case.id,
+            input=json.loads(row["input"]) if row["input"] else case.input,
+            expected=case.expected,
+            has_expected=case.has_expected,
+            metadata=case.metadata,
+            record=record,
+            trial=row["trial"] or 0,
+        ),
+        labels={},
+        pair=str(pair),
+        slices=_metadata_slices(golden, case),
+    )
