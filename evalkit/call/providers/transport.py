@@ -111,11 +111,13 @@ class HttpTransport:
     def _open(self) -> aiohttp.ClientSession:
         import aiohttp
 
+        from evalkit.call.providers.connections import GradualConnector
+
         self._failures = (aiohttp.ClientError, OSError, UnicodeError)  # the last: no host name
         self._proxy = proxy_for(self.url)
         settings = self._settings
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=GradualConnector(
                 limit=settings.max_in_flight,
                 keepalive_timeout=KEEP_ALIVE_S,
                 ssl=_tls(settings),

@@ -15,10 +15,12 @@ from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from evalkit.call.providers import build_provider, transport
-from evalkit.call.providers.transport import MAX_REPLY_BYTES, proxy_for
+from evalkit.call.providers.connections import MAX_OPENING
+from evalkit.call.providers.transport import MAX_REPLY_BYTES, HttpTransport, proxy_for
 from evalkit.config import ProviderSettings
 from evalkit.errors import CallError, ConfigError
 from evalkit.records import TextDelta
@@ -504,3 +506,30 @@ def test_an_unknown_option_names_the_nearest(wire: str) -> None:
 
     with pytest.raises(ConfigError, match=r"providers\.p\.options\.structurd: no such option"):
         build_provider(settings)
+
+
+async def test_thousands_of_calls_at_once_open_their_connections_some_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opening = most = 0
+
+    async def create(*_: object) -> None:
+        nonlocal opening, most
+        opening += 1
+        most = max(most, opening)
+        await asyncio.sleep(0)
+        opening -= 1
+        raise aiohttp.ClientConnectionError("no server here")
+
+    monkeypatch.setattr(aiohttp.TCPConnector, "_create_connection", create)
+    settings = ProviderSettings(
+        name="p", wire="openai", base_url="http://127.0.0.1:9", max_in_flight=3 * MAX_OPENING
+    )
+    transport = HttpTransport(settings, path="/x")
+
+    posts = (transport.post(b"{}") for _ in range(3 * MAX_OPENING))
+    errors = await asyncio.gather(*posts, return_exceptions=True)
+    await transport.aclose()
+
+    assert {getattr(error, "kind", error) for error in errors} == {"connect"}
+    assert most == MAX_OPENING
