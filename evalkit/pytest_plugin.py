@@ -6,55 +6,40 @@ nothing is done until the option is given. The work is in `pytest_session`.
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from evalkit.pytest_session import EvalSession
+from evalkit.pytest_options import add_options
 
-_OPTIONS: dict[str, tuple[str, str]] = {
-    "model": ("append", "Model to evaluate; repeatable. Default: the feature's own."),
-    "prompt": ("append", "Prompt version NAME@V; repeatable. Default: the feature's own."),
-    "trials": ("store", "Executions of each case."),
-    "baseline": ("store", "Run to compare with: RUN, branch:NAME or a file."),
-    "store": ("store", "Folder of the store."),
-    "report": ("store", "Write the HTML report to this file."),
-    "max-cost": ("store", "US dollars after which no further call is made."),
-    "limit": ("store", "Only so many cases of each golden set."),
-}
+if TYPE_CHECKING:
+    from evalkit.call.orchestrator import Orchestrator
+    from evalkit.pytest_session.hooks import EvalSession
+    from evalkit.records import CallRecord
+
+SESSION = "evalkit-session"
+MARKER = (
+    "llm_eval(golden_set=None): evaluates an LLM feature; runs under --llm-eval only. With "
+    "golden_set, a function that takes `case` or `record` runs over all its cases."
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("evalkit", "LLM evaluation (evalkit)")
-    group.addoption(
-        "--llm-eval", action="store_true", help="Run golden sets and tests marked llm_eval."
-    )
-    group.addoption("--llm-eval-no-gate", action="store_true", help="Score only; never fail.")
-    for name, (action, text) in _OPTIONS.items():
-        group.addoption(f"--llm-eval-{name}", action=action, default=None, help=text)
-        described = f"{text} (as --llm-eval-{name})"
-        if action == "append":
-            parser.addini(_ini(name), described, type="args", default=None)
-        else:
-            parser.addini(_ini(name), described, type="string", default=None)
+    add_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "llm_eval(golden_set): evaluates an LLM feature; runs under --llm-eval only"
-    )
+    config.addinivalue_line("markers", MARKER)
     if config.getoption("--llm-eval"):
         from evalkit.errors import EvalkitError
-        from evalkit.pytest_session import EvalSession
+        from evalkit.pytest_session.hooks import register
 
         try:
-            session = EvalSession(config)
+            register(config, name=SESSION)
         except EvalkitError as error:
             raise pytest.UsageError(str(error)) from None
-        config.pluginmanager.register(session, "evalkit-session")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -66,33 +51,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(skip)
 
 
-def option(config: pytest.Config, name: str) -> tuple[Any, str]:
-    """An option's value and where it came from: command line, environment, ini, or default."""
-    given = config.getoption(f"--llm-eval-{name}")
-    if given:
-        return given, "command line"
-    environment = os.environ.get("EVALKIT_" + name.upper().replace("-", "_"))
-    if environment:
-        repeatable = _OPTIONS[name][0] == "append"
-        return (environment.split() if repeatable else environment), "environment"
-    ini = config.getini(_ini(name))
-    return (ini, "ini file") if ini else (None, "default")
-
-
-def _ini(name: str) -> str:
-    return "llm_eval_" + name.replace("-", "_")
-
-
 @pytest.fixture(scope="session")
-def evalkit_orchestrator(request: pytest.FixtureRequest) -> Any:
+def evalkit_orchestrator(request: pytest.FixtureRequest) -> Iterator[Orchestrator]:
     """The orchestrator of this project's configuration, as production builds it."""
+    import asyncio
+
     from evalkit import Orchestrator
     from evalkit.config import load_settings
 
-    return Orchestrator.from_config(load_settings(start=Path(request.config.rootpath)))
+    orchestrator = Orchestrator.from_config(load_settings(start=Path(request.config.rootpath)))
+    yield orchestrator
+    asyncio.run(orchestrator.aclose())
 
 
-def session_of(config: pytest.Config) -> EvalSession | None:
-    """The running evaluation, or None without `--llm-eval`."""
-    session: EvalSession | None = config.pluginmanager.get_plugin("evalkit-session")
-    return session
+@pytest.fixture
+def evalkit_record(request: pytest.FixtureRequest) -> Callable[..., CallRecord]:
+    """`evalkit_record(case)`: what one call for a case, or a plain input, left behind.
+
+    `model=` and `prompt=` ask another pair, `feature=` another feature than the marker's
+    golden set is for.
+    """
+    session: EvalSession | None = request.config.pluginmanager.get_plugin(SESSION)
+    if session is None:
+        pytest.skip("needs --llm-eval")
+
+    def record(case: Any, **asked: str) -> CallRecord:
+        return session.record_of(request.node, case, **asked)
+
+    return record

@@ -1,0 +1,160 @@
+"""Do work before it is asked for, inside a bounded window, in an event loop's own thread.
+
+pytest asks for one item after another and waits for each; meanwhile the loop works on
+those that come next. Knows nothing of pytest, calls or scores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Iterator
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar
+
+from evalkit.session import new_event_loop
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+T = TypeVar("T")
+PULSE_S = 5.0
+"""How often somebody who waits looks whether the loop still lives."""
+CLOSE_S = 10.0
+REFILL = 16
+"""A window is filled when a so-manieth of it is empty: one wake-up of the loop for several."""
+
+
+class LoopThread:
+    """An event loop that runs in a thread until it is closed."""
+
+    def __init__(self) -> None:
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="evalkit", daemon=True)
+        self._thread.start()
+        self._started.wait()
+
+    def _serve(self) -> None:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            self.loop = runner.get_loop()
+            self._started.set()
+            self.loop.run_forever()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` in the loop and wait for it."""
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        return wait_for(future, self)
+
+    def close(self, last: Coroutine[Any, Any, None]) -> None:
+        """Cancel what is under way, do `last`, end the thread."""
+
+        async def end() -> None:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            await last
+
+        with contextlib.suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(end(), self.loop).result(CLOSE_S)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(CLOSE_S)
+
+
+def wait_for(future: Future[T], thread: LoopThread) -> T:
+    """The future's result; RuntimeError when the thread that should bring it has died."""
+    while True:
+        try:
+            return future.result(PULSE_S)
+        except TimeoutError:
+            if future.done():
+                raise
+            if not thread.alive:
+                raise RuntimeError("the event loop's thread has ended") from None
+
+
+class RunAhead(Generic[K, V]):
+    """Results by key, each worked out once, `window` of them ahead of who asks.
+
+    `uses` says how often each will be asked for; after the last time it is forgotten.
+    """
+
+    def __init__(
+        self,
+        do: Callable[[K], Awaitable[V]],
+        *,
+        thread: LoopThread,
+        concurrency: int,
+        window: int,
+        uses: Counter[K],
+    ) -> None:
+        self._do = do
+        self._thread = thread
+        self._window = window
+        self._refill = max(1, window // REFILL)
+        self._slots = asyncio.Semaphore(concurrency)
+        self._uses = uses
+        self._futures: dict[K, Future[V]] = {}
+        self._unasked: set[K] = set()
+        self._tasks: set[asyncio.Task[None]] = set()  # the loop holds them only weakly
+
+    @property
+    def ahead(self) -> int:
+        """Results under way or finished that nobody has asked for yet."""
+        return len(self._unasked)
+
+    def fill(self, upcoming: Iterator[K]) -> None:
+        """Start on what comes next, until the window is full."""
+        room = self._window - len(self._unasked)
+        if room < self._refill:
+            return
+        fresh: list[K] = []
+        for key in upcoming:
+            if key not in self._futures:
+                fresh.append(key)
+                if len(fresh) == room:
+                    break
+        self._start(fresh)
+
+    def take(self, keys: Iterable[K]) -> list[V]:
+        """The results of `keys`; waits for those that are not there yet."""
+        keys = list(keys)
+        self._start([key for key in keys if key not in self._futures])
+        self._unasked.difference_update(keys)
+        return [self._take(key) for key in keys]
+
+    def _take(self, key: K) -> V:
+        self._uses[key] -= 1
+        last = self._uses[key] <= 0
+        future = self._futures.pop(key) if last else self._futures[key]
+        return wait_for(future, self._thread)
+
+    def _start(self, keys: list[K]) -> None:
+        if not keys:
+            return
+        started = [(key, Future[V]()) for key in keys]
+        self._futures.update(started)
+        self._unasked.update(keys)
+        self._thread.loop.call_soon_threadsafe(self._begin, started)
+
+    def _begin(self, started: list[tuple[K, Future[V]]]) -> None:
+        for key, future in started:
+            task = self._thread.loop.create_task(self._work(key, future))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _work(self, key: K, future: Future[V]) -> None:
+        try:
+            async with self._slots:
+                result = await self._do(key)
+        except BaseException as error:
+            future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            future.set_result(result)

@@ -1,0 +1,97 @@
+"""The evaluation's section at the end of pytest's output, and the HTML report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from evalkit.errors import EvalkitError
+from evalkit.pytest_session.runs import KeptRun
+
+if TYPE_CHECKING:
+    from evalkit.decide.terminal import Role
+    from evalkit.pytest_session.hooks import EvalSession
+
+
+def write_section(reporter: pytest.TerminalReporter, evaluation: EvalSession) -> None:
+    """Runs, verdict, and where the report is."""
+    assert evaluation.runs is not None
+    reporter.section("evalkit")
+    for run in evaluation.runs.kept:
+        _write_run(reporter, run, evaluation)
+    if evaluation.calls_ahead:
+        reporter.write_line(
+            f"{evaluation.calls_ahead} calls ahead of the stop were made or under way; those "
+            "that finished are kept"
+        )
+    if evaluation.verdict is not None:
+        _write_verdict(reporter, evaluation)
+    path = evaluation.options.value("report")
+    if path is not None:
+        _write_report(reporter, path, evaluation)
+
+
+def _write_run(reporter: pytest.TerminalReporter, run: KeptRun, evaluation: EvalSession) -> None:
+    summary = run.summary
+    store = evaluation.store.path
+    cost = f"${summary.cost_usd + summary.judge_cost_usd:.4f}"
+    unpriced = " + unpriced" if summary.unpriced_calls else ""
+    state = "" if summary.complete else f" of {summary.planned}"
+    reporter.write_line(
+        f"run {run.run_id} in {store}: {summary.done}{state} cases, {cost}{unpriced}"
+    )
+    if summary.errors:
+        kinds = ", ".join(f"{kind} {n}" for kind, n in summary.errors.most_common())
+        reporter.write_line(f"  failed calls: {kinds}")
+    if not summary.complete:
+        reporter.write_line(f"  run the others: evalkit run --resume {run.run_id}")
+    if evaluation.verdict is not None and run.run_id == evaluation.ids.gated:
+        return
+    for (golden_set, pair, metric), totals in summary.metrics.items():
+        mean = "-" if totals.mean is None else f"{totals.mean:.3f}"
+        missing = f", {totals.missing} missing" if totals.missing else ""
+        reporter.write_line(f"  {golden_set} {pair} {metric}: {mean} over {totals.n}{missing}")
+
+
+def _write_verdict(reporter: pytest.TerminalReporter, evaluation: EvalSession) -> None:
+    from evalkit.decide.terminal import verdict_lines
+
+    assert evaluation.verdict is not None
+    screen = reporter._tw
+
+    def paint(text: str, role: Role, bold: bool) -> str:
+        colour = {"pass": "green", "regression": "red"}.get(role, "yellow")
+        return screen.markup(text, bold=bold, **({} if role == "quiet" else {colour: True}))
+
+    reporter.write_line("")
+    for line in verdict_lines(evaluation.verdict, width=screen.fullwidth, paint=paint):
+        reporter.write_line(line)
+    verdict_id = evaluation.verdict.get("verdict_id")
+    if verdict_id:
+        reporter.write_line(f"verdict: {evaluation.store.path / 'verdicts' / verdict_id}.json")
+
+
+def _write_report(reporter: pytest.TerminalReporter, path: Path, evaluation: EvalSession) -> None:
+    from evalkit.decide.report import write_report
+
+    assert evaluation.runs is not None
+    runs = [run.run_id for run in evaluation.runs.kept if run.summary.complete]
+    if not (runs or evaluation.verdict):
+        reporter.write_line(f"no report {path}: no run is complete", yellow=True)
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_report(
+            evaluation.verdict,
+            evaluation.store,
+            path,
+            runs=runs,
+            project=evaluation.settings.root,
+            expected=evaluation.expected,
+        )
+    except (EvalkitError, OSError) as error:
+        reporter.write_line(f"no report {path}: {error}", red=True)
+    else:
+        reporter.write_line(f"report: {path}")

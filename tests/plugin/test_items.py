@@ -1,0 +1,121 @@
+"""Golden sets as items: what is collected, what fails, what is only said."""
+
+from __future__ import annotations
+
+import json
+
+from tests.plugin.conftest import Project
+from tests.project import case
+
+PREFIX = "golden_sets/tickets/golden_set.yaml::"
+
+
+def test_each_case_is_an_item_and_so_is_the_gate(project: Project) -> None:
+    result = project.eval("--collect-only", "-q")
+
+    lines = [line for line in result.stdout.lines if line.startswith(PREFIX)]
+    assert len(lines) == 11
+    assert lines[0] == f"{PREFIX}t-0000[small/classify@v1]"
+    assert lines[-1] == f"{PREFIX}gate[small/classify@v1]"
+    assert not (project.path / ".evalkit").exists()
+
+
+def test_every_pair_and_trial_is_run(project: Project) -> None:
+    result = project.eval(
+        "--llm-eval-no-gate", "--llm-eval-prompt", "classify@v1", "--llm-eval-prompt",
+        "classify@v2", "--llm-eval-trials", "3", "--junitxml", "junit.xml",
+    )  # fmt: skip
+
+    result.assert_outcomes(passed=15)
+    assert result.parseoutcomes()["below"] == 5
+    of_case = project.junit()["t-0004[small/classify@v2]"]
+    assert [p.get("name") for p in of_case.iter("property")].count("trace_id") == 3
+
+
+def test_a_failed_check_is_soft_and_a_must_pass_case_is_not(project: Project) -> None:
+    project.write_cases([case(0), case(1), case(3, must_pass=True)])
+
+    result = project.eval("--llm-eval-no-gate", "--llm-eval-prompt", "classify@v2", "-v")
+
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*t-0001*BELOW BAR*", "*t-0003*FAILED*"])
+    outcomes = result.parseoutcomes()
+    assert (outcomes["failed"], outcomes["passed"], outcomes["below"]) == (1, 1, 1)
+    result.stdout.fnmatch_lines(["label: *", "output: *billing*"])
+
+
+def test_a_soft_failure_has_its_letter_and_colour_and_no_exit_status(project: Project) -> None:
+    result = project.eval(
+        "--llm-eval-no-gate", "--llm-eval-prompt", "classify@v2", "--color=yes", "-k", "t-0001"
+    )
+
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*golden_set.yaml *\x1b?33mb\x1b?0m*"])
+
+
+def test_junit_has_scores_cost_and_trace_id(served: Project) -> None:
+    result = served.eval("--llm-eval-no-gate", "-k", "t-0004", "--junitxml", "junit.xml")
+
+    result.assert_outcomes(passed=1, deselected=9)
+    (of_case,) = served.junit().values()
+    properties = {p.get("name"): p.get("value") for p in of_case.iter("property")}
+    assert properties["label"] in ("0.0", "1.0")
+    assert properties["shape"] == "1.0"
+    assert float(properties["cost_usd"] or "nan") > 0
+    assert properties["trace_id"]
+
+
+def test_a_broken_golden_set_is_a_collection_error_with_the_place(project: Project) -> None:
+    project.cases.write_text('{"id": "a", "input": {"text": "x"}, "expekted": 1}\n', "utf-8")
+
+    result = project.eval()
+
+    assert result.ret == 2
+    result.stdout.fnmatch_lines(["*cases.jsonl:1: *expekted*"])
+
+
+def test_a_case_cannot_be_called_as_the_gate_is(project: Project) -> None:
+    project.write_cases([case(0) | {"id": "gate"}])
+
+    result = project.eval()
+
+    assert result.ret == 2
+    result.stdout.fnmatch_lines(["*cases.jsonl:1: a case named gate*"])
+
+
+def test_a_broken_configuration_is_a_usage_error(project: Project) -> None:
+    (project.path / "evalkit.toml").write_text("storr = 'x'\n", encoding="utf-8")
+
+    result = project.eval()
+
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*evalkit.toml:1: *storr*store*"])
+
+
+def test_a_prompt_edited_under_its_version_stops_before_any_call(project: Project) -> None:
+    project.make_baseline()
+    prompt = project.path / "prompts" / "classify" / "v1.md"
+    prompt.write_text(prompt.read_text("utf-8").replace("Say", "Tell"), encoding="utf-8")
+
+    result = project.eval("--llm-eval-no-gate")
+
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*classify*v1*"])
+    assert len(project.run_ids()) == 1
+
+
+def test_money_that_is_spent_skips_what_is_left(served: Project) -> None:
+    result = served.eval("--llm-eval-no-gate", "--llm-eval-max-cost", "0.0006", "-rs")
+
+    outcomes = result.parseoutcomes()
+    assert outcomes["passed"] + outcomes.get("below", 0) + outcomes["skipped"] == 10
+    result.stdout.fnmatch_lines(["SKIPPED*--llm-eval-max-cost is reached*"])
+    result.stdout.fnmatch_lines(["*run the others: evalkit run --resume*"])
+
+
+def test_chosen_cases_are_a_run_that_is_not_complete(project: Project) -> None:
+    project.eval("--llm-eval-no-gate", "-k", "t-0004")
+
+    (manifest,) = (project.path / ".evalkit" / "runs").glob("*/manifest.json")
+    found = json.loads(manifest.read_text("utf-8"))
+    assert (found["status"], found["planned"]) == ("incomplete", 10)
