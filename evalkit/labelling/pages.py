@@ -21,8 +21,8 @@ from evalkit.labelling.rendering import (
     cut_note,
     document_numbers,
     render_documents,
-    render_input,
     render_text,
+    render_value,
 )
 from evalkit.score.labels import CANNOT_TELL, Aspect, Question
 
@@ -122,9 +122,9 @@ def item_values(
         for place, at in enumerate(sides)
     ]
     return {
-        "input": render_input(shown["input"]) if "input" in shown else None,
+        "input": render_value(shown["input"]) if "input" in shown else None,
         "documents": render_documents(documents, outputs),
-        "reference": render_input(shown["reference"]) if "reference" in shown else None,
+        "reference": render_value(shown["reference"]) if "reference" in shown else None,
         "answers": answers,
         "question": question,
         "asks": asks_of(question, mark, sides),
@@ -237,7 +237,7 @@ def review_values(review: Review) -> dict[str, Any]:
     output = str(review.record.get("output") or "")
     return {
         "review": review,
-        "input": render_input(given),
+        "input": render_value(given),
         "documents": render_documents(documents, [output]),
         "answer": render_text(output, documents=document_numbers(documents)),
         "editable": _editable(output),

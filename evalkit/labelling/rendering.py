@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
-from evalkit.decide.report_text import count, readable_value, visible
+from evalkit.decide.report_text import count, visible
 from evalkit.strict import StrictError, loads_json
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MAX_RENDERED_CHARS = 20_000
 """Longer texts are shown plain, and only their beginning."""
 MAX_DOCUMENTS = 100
+MAX_FIELDS = 20
 _MARKDOWN_SIGN = re.compile(r"[*_`#>|~\[\]]|^\s*(?:[-+]|\d+[.)])\s|\n\s*\n|^ {4}", re.M)
 
 
@@ -46,14 +47,14 @@ class Text:
 
     html: Markup
     kind: str
-    """json | prose | plain"""
+    """fields | json | prose | plain"""
     n_cut: int = 0
     source: str | None = None
     """The text as it came, where the page shows it otherwise."""
 
 
 def render_text(text: str, *, documents: Mapping[str, int] | None = None) -> Text:
-    """An answer or an input: JSON indented, Markdown as prose, all else as it is.
+    """An answer or an input: JSON as its fields, Markdown as prose, all else as it is.
 
     `documents`: id -> number of those that a citation can lead to.
     """
@@ -63,20 +64,65 @@ def render_text(text: str, *, documents: Mapping[str, int] | None = None) -> Tex
         return Text(html=escape(shown), kind="plain", n_cut=n_cut)
     if text.lstrip()[:1] in ("{", "["):
         try:
-            return Text(html=render_json(loads_json(text, where=""), known), kind="json")
+            return render_value(loads_json(text, where=""), documents=known)
         except StrictError:
             pass
-    shown = visible(text)
+    return _prose(visible(text), known)
+
+
+def _prose(shown: str, known: Mapping[str, int]) -> Text:
     if not _MARKDOWN_SIGN.search(shown):
         return Text(html=cite(shown, known), kind="plain")
     html = Markup(_markdown().render(shown, {"documents": known}))
     return Text(html=html, kind="prose", source=shown)
 
 
-def render_input(value: Any) -> Text:
-    """An input or expected value: a bare text as text, fields as fields."""
-    text = value if isinstance(value, str) else readable_value(value)
-    return render_text(text)
+def render_value(value: Any, *, documents: Mapping[str, int] | None = None) -> Text:
+    """A parsed value: a bare text as text, a flat object field by field, else indented JSON."""
+    known = documents or {}
+    if isinstance(value, str):
+        return render_text(value, documents=known)
+    if isinstance(value, dict) and len(value) == 1 and isinstance(value.get("text"), str):
+        return render_text(value["text"], documents=known)
+    source = json.dumps(value, indent=2, ensure_ascii=False)
+    if len(source) > MAX_RENDERED_CHARS:
+        shown, n_cut = visible(source[:MAX_RENDERED_CHARS]), len(source) - MAX_RENDERED_CHARS
+        return Text(html=escape(shown), kind="plain", n_cut=n_cut)
+    if not _is_flat(value):
+        return Text(html=render_json(value, known), kind="json")
+    fields = [
+        Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(visible(key), _field(one, known))
+        for key, one in value.items()
+    ]
+    html = Markup("<dl>{}</dl>").format(Markup("").join(fields))
+    return Text(html=html, kind="fields", source=visible(source))
+
+
+def _is_flat(value: Any) -> bool:
+    """Whether an object's fields read well one below the other."""
+    if not isinstance(value, dict) or not 0 < len(value) <= MAX_FIELDS:
+        return False
+    inside = [one for of in value.values() for one in (of if isinstance(of, list) else [of])]
+    return not any(isinstance(one, dict | list) for one in inside)
+
+
+def _field(value: Any, known: Mapping[str, int]) -> Markup:
+    """One field; what is no text is marked as such, so that 5 is not taken for "5"."""
+    if isinstance(value, list):
+        parts = [Markup("<li>{}</li>").format(_field(one, known)) for one in value]
+        return Markup("<ul>{}</ul>").format(Markup("").join(parts)) if parts else _atom("[]")
+    if not isinstance(value, str):
+        return _atom(_dumps(value))
+    if value in known:
+        return _link(visible(value), known[value])
+    if not value.strip():
+        return _atom(visible(_dumps(value)))
+    prose = _prose(visible(value), known)
+    return Markup('<div class="is-{}">{}</div>').format(prose.kind, prose.html)
+
+
+def _atom(text: str) -> Markup:
+    return Markup('<code class="atom">{}</code>').format(text)
 
 
 def render_documents(documents: Any, outputs: Sequence[str]) -> list[Document]:
@@ -94,7 +140,7 @@ def render_documents(documents: Any, outputs: Sequence[str]) -> list[Document]:
                 number=number,
                 id=id_,
                 title=str(of.get("title") or ""),
-                html=render_text(text if isinstance(text, str) else readable_value(of)).html,
+                html=render_value(text if isinstance(text, str) else dict(of)).html,
                 cited=id_ in cited,
             )
         )
@@ -197,7 +243,7 @@ def _markdown() -> MarkdownIt:
     """CommonMark with tables, without HTML and images; links are shown and lead nowhere."""
     from markdown_it import MarkdownIt
 
-    markdown = MarkdownIt("commonmark", {"html": False, "maxNesting": 20})
+    markdown = MarkdownIt("commonmark", {"html": False, "breaks": True, "maxNesting": 20})
     markdown.enable(["table", "strikethrough"]).disable(["image", "html_block", "html_inline"])
     renderer: Any = markdown.renderer
     rules = renderer.rules

@@ -73,6 +73,8 @@ def _listen(port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind(("127.0.0.1", port))
+        # From here on a browser may come; it waits until the server is up.
+        listening.listen()
     except OSError as error:
         listening.close()
         raise ConfigError(f"port {port}: {error.strerror}. Choose another --port.") from None
