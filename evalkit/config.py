@@ -152,7 +152,7 @@ def _settings(table: Mapping[str, Any], path: Path) -> Settings:
         budgets=_budgets(table.get("budgets", {})),
         guard=GuardSettings(**_tuples(table.get("guard", {}))),
         retention=RetentionSettings(**table.get("retention", {})),
-        alerts=AlertSettings(**table.get("alerts", {})),
+        alerts=AlertSettings(**_tuples(table.get("alerts", {}))),
         flags={k: read_flag(k, value) for k, value in flags.items()},
         flags_file=root / flags_file if flags_file else None,
     )

@@ -114,6 +114,8 @@ class FeatureSettings:
     max_input_tokens: int | None = None
     max_latency_ms: float = 30_000
     """One deadline for all attempts."""
+    attempt_ms: float | None = None
+    """Most that one attempt may take; None: its model's share of the deadline."""
     ttft_ms: float | None = None
     hedge_after_ms: float | Literal["p95"] | None = None
     """Silence after which the same is asked once more; the first answer wins, both are paid."""
@@ -242,6 +244,8 @@ class AlertSettings:
     """When `evalkit alerts` speaks up; None: not looked at."""
 
     webhook_env: str | None = None
+    webhook_hosts: tuple[str, ...] = ()
+    """Hosts a webhook may have, beside hooks.slack.com and 127.0.0.1."""
     spend_ratio: float = 2.0
     min_spend_usd: float = 1.0
     error_share: float | None = None

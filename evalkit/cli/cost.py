@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from evalkit.cli.options import common_options, print_json, say
-from evalkit.cli.periods import MOMENT
+from evalkit.cli.periods import moment
 from evalkit.errors import EXIT_PASS
 
 if TYPE_CHECKING:
@@ -23,8 +23,10 @@ SHOWN_GROUPS = 200
     "--by", default="feature", show_default=True, metavar="COLS",
     help=f"Any of {', '.join(GROUPS)}, with commas.",
 )  # fmt: skip
-@click.option("--since", type=MOMENT, help="Calls from then on: 2026-03-01, or 7d ago.")
-@click.option("--until", type=MOMENT, help="Calls before then.")
+@click.option(
+    "--since", type=moment, metavar="WHEN", help="Calls from then on: 2026-03-01, or 7d ago."
+)
+@click.option("--until", type=moment, metavar="WHEN", help="Calls before then.")
 @click.option("--runs", is_flag=True, help="With the calls of evaluation runs, judges included.")
 @common_options
 def command(

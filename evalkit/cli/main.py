@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cache": ("evalkit.cli.cache", "Measure and empty the response caches."),
     "label": ("evalkit.cli.label", "Ask people: draw answers, label them, see who agrees."),
     "review": ("evalkit.cli.review", "Decide on answers that wait for a person."),
+    "alerts": ("evalkit.cli.alerts", "Say what is wrong in production; for the clock to call."),
     "cost": ("evalkit.cli.cost", "Say what production's calls cost, and what was saved."),
     "ci": ("evalkit.cli.ci", "Gate a change in CI: baseline, run, verdict, comment."),
     "doctor": ("evalkit.cli.doctor", "Say what is missing for a run."),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import click
 
@@ -14,25 +13,18 @@ _AGO = re.compile(r"(\d{1,5})([mhdw])")
 _UNIT = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-class Moment(click.ParamType):
-    """Microseconds since 1970; without a time zone it is UTC, with a number it is so long ago."""
-
-    name = "WHEN"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        ago = _AGO.fullmatch(value)
-        if ago:
-            return now() - timedelta(**{_UNIT[ago[2]]: int(ago[1])}) // timedelta(microseconds=1)
-        try:
-            at = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is no moment: 2026-03-01, 2026-03-01T12:00, 90m, 24h or 7d is.")
-        return micros(at if at.tzinfo else at.replace(tzinfo=UTC))
-
-
-MOMENT = Moment()
+def moment(text: str) -> int:
+    """Microseconds since 1970: of a time, UTC unless it says its zone, or of so long ago."""
+    ago = _AGO.fullmatch(text)
+    if ago:
+        return now() - timedelta(**{_UNIT[ago[2]]: int(ago[1])}) // timedelta(microseconds=1)
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is no moment: 2026-03-01, 2026-03-01T12:00, 90m, 24h or 7d is."
+        ) from None
+    return micros(at if at.tzinfo else at.replace(tzinfo=UTC))
 
 
 def now() -> int:

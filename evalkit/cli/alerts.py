@@ -1,0 +1,142 @@
+"""`evalkit alerts`: what is wrong in production, for cron, a chat and Prometheus.
+
+Looks, compares with the last look (`alerts.json` in the store), says what is new. The
+look is kept only once the webhook has taken it: what was not delivered is sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from evalkit.cli.options import common_options, print_json, say
+from evalkit.cli.periods import moment, now
+from evalkit.errors import EXIT_PASS, EXIT_REGRESSION
+
+if TYPE_CHECKING:
+    from evalkit.decide.alerts import Alert, News
+    from evalkit.settings import Settings
+    from evalkit.store.views import Store
+
+STATE = "alerts.json"
+
+
+@click.command("alerts")
+@click.option(
+    "--hours", type=click.FloatRange(min=0.01, max=168), default=1.0, show_default=True,
+    help="Window of failures, latency and cache hits.",
+)  # fmt: skip
+@click.option("--at", type=moment, metavar="WHEN", help="Look as of then; default: now.")
+@click.option(
+    "--prometheus", "prometheus", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Also write metrics for node_exporter's textfile collector.",
+)  # fmt: skip
+@click.option("--no-webhook", is_flag=True, help="Send nothing, and keep nothing of this look.")
+@common_options
+def command(
+    hours: float,
+    at: int | None,
+    prometheus: Path | None,
+    no_webhook: bool,
+    as_json: bool,
+    store: str | None,
+    config: Path | None,
+) -> int:
+    """Say what is wrong in production; exit status 1 when something is.
+
+    Spend against the day before, budgets at 80 and 100 %, failures, latency, cache hits
+    and sampled quality, as [alerts] and [budgets] of the configuration say. What is new,
+    worse or over again goes to the webhook; what goes on is said once a day.
+    """
+    from evalkit.config import load_settings
+    from evalkit.decide.alerts import find_alerts
+    from evalkit.store.views import open_store
+
+    settings = load_settings(config)
+    opened = open_store(store or settings.store_path)
+    looked_at = now() if at is None else at
+    with opened.production() as engine:
+        alerts = find_alerts(engine, settings, now=looked_at, hours=hours)
+    for problem in opened.problems:
+        say(f"warning: {problem}")
+    if prometheus is not None:
+        _write_prometheus(prometheus, alerts)
+    news = None if no_webhook else _tell(opened, settings, alerts, looked_at)
+    if as_json:
+        recovered = list(news.recovered) if news else []
+        print_json({"firing": [alert.as_json() for alert in alerts], "recovered": recovered})
+    else:
+        _print(alerts, news)
+    return EXIT_REGRESSION if alerts else EXIT_PASS
+
+
+def _tell(store: Store, settings: Settings, alerts: Sequence[Alert], at: int) -> News | None:
+    """Send what is new, and then remember it; None where there is no store."""
+    from evalkit.decide.alerts import news_since
+    from evalkit.exchange.webhook import post_text, webhook_url
+    from evalkit.store.files import locked, read_json, write_json
+
+    path = store.path / STATE
+    if not store.path.is_dir():
+        return None
+    env = settings.alerts.webhook_env
+    url = webhook_url(env, hosts=settings.alerts.webhook_hosts) if env else None
+    with locked(path.with_suffix(".lock"), holder="alerts are being looked for"):
+        state = read_json(path) if path.exists() else {}
+        news = news_since(state, alerts, now=at)
+        if url is not None and (news.say or news.recovered):
+            post_text(url, _message(news))
+        if news.state != state:
+            write_json(path, news.state, replace=True)
+    return news
+
+
+def _message(news: News) -> str:
+    from evalkit.exchange.webhook import escaped
+
+    lines = [
+        f"*{alert.severity}* {escaped(alert.message)} ({escaped(alert.runbook)})"
+        for alert in news.say
+    ]
+    return "\n".join([*lines, *(f"*recovered* {escaped(text)}" for text in news.recovered)])
+
+
+def _print(alerts: Sequence[Alert], news: News | None) -> None:
+    from evalkit.cli.query import shown
+
+    for alert in alerts:
+        click.echo(f"{alert.severity}: {shown(alert.message)}\n    see {alert.runbook}")
+    for text in news.recovered if news else ():
+        click.echo(f"recovered: {shown(text)}")
+    if not alerts:
+        click.echo("nothing fires")
+
+
+def _write_prometheus(path: Path, alerts: Sequence[Alert]) -> None:
+    """Whole or not at all: a collector may read at any moment."""
+    from evalkit.store.files import write_whole
+
+    lines = [
+        "# HELP evalkit_alerts_firing Alerts that fire.",
+        "# TYPE evalkit_alerts_firing gauge",
+        f"evalkit_alerts_firing {len(alerts)}",
+    ]
+    for name, values in (
+        ("value", [alert.value for alert in alerts]),
+        ("limit", [alert.limit for alert in alerts]),
+    ):
+        lines += [f"# HELP evalkit_alert_{name} {name.capitalize()} of an alert that fires."]
+        lines += [f"# TYPE evalkit_alert_{name} gauge"]
+        for alert, value in zip(alerts, values, strict=True):
+            labels = f'key="{_label(alert.key)}",severity="{alert.severity}"'
+            lines.append(f"evalkit_alert_{name}{{{labels}}} {value!r}")
+    with write_whole(path, replace=True) as file:
+        file.write(("\n".join(lines) + "\n").encode("utf-8", errors="replace"))
+    path.chmod(0o644)
+
+
+def _label(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
