@@ -7,6 +7,7 @@ the store's labels with the calls they are of. One answer has one row for each a
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -89,7 +90,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
             yield number, raw
         return
     text = read_text(path, max_bytes=MAX_CSV_BYTES)
-    reader = csv.DictReader(text.splitlines(keepends=True))
+    reader = csv.DictReader(io.StringIO(text, newline=""))
     for raw in reader:
         cells = {k: v for k, v in raw.items() if isinstance(k, str) and v not in (None, "")}
         yield reader.line_num, {key: _cell(key, text) for key, text in cells.items()}

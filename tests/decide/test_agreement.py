@@ -1,14 +1,22 @@
-"""Kappa and alpha: published examples, statsmodels, coverage."""
+"""Kappa, alpha and AC1: published examples, other packages' values, coverage."""
 
 from __future__ import annotations
 
+import csv
+import json
 import math
+from collections import Counter
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
 
+import krippendorff as peer
 import numpy as np
 import pytest
+from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from evalkit.decide.agreement import Weights, kappa, krippendorff
+from evalkit.decide.agreement import Weights, ac1, kappa, krippendorff
 
 NAN = math.nan
 KRIPPENDORFF_2011 = [
@@ -98,3 +106,130 @@ def test_agreement_by_chance_is_near_zero() -> None:
 
 def test_alpha_repeats_for_a_seed() -> None:
     assert krippendorff(KRIPPENDORFF_2011, seed=4) == krippendorff(KRIPPENDORFF_2011, seed=4)
+
+
+# --- Gwet's AC1 -----------------------------------------------------------------------
+
+
+def test_ac1_of_two_raters_is_the_closed_form() -> None:
+    a = [1] * 118 + [0] * 2 + [1] * 5
+    b = [1] * 118 + [0] * 2 + [0] * 5
+
+    seen = ac1([a, b])
+
+    observed, habit = 120 / 125, (123 + 118) / 250
+    chance = 2 * habit * (1 - habit)
+    assert seen.value == pytest.approx((observed - chance) / (1 - chance), abs=1e-12)
+    assert seen.observed == pytest.approx(observed)
+
+
+def test_ac1_stays_where_one_category_is_rare_and_kappa_falls() -> None:
+    a = [1] * 95 + [0] * 5
+    b = [1] * 90 + [0] * 5 + [1] * 5
+
+    seen, other = ac1([a, b]), kappa(a, b)
+
+    assert seen.value == pytest.approx(0.8895, abs=1e-4)
+    assert other.value == pytest.approx(-0.0526, abs=1e-4)
+
+
+def test_ac1_of_many_raters_with_gaps_is_gwets_formula() -> None:
+    table = np.array(KRIPPENDORFF_2011)
+    observed, shares = [], []
+    for column in table.T:
+        said = column[np.isfinite(column)]
+        shares.append([np.mean(said == value) for value in range(1, 6)])
+        if len(said) > 1:
+            pairs = list(combinations(said, 2))
+            observed.append(np.mean([one == other for one, other in pairs]))
+    habits = np.mean(shares, axis=0)
+    chance = (habits * (1 - habits)).sum() / 4
+
+    seen = ac1(table)
+
+    # 0.77544 with standard error 0.14295 is what the R package irrCAC gives for this table.
+    assert seen.value == pytest.approx((np.mean(observed) - chance) / (1 - chance), abs=1e-9)
+    assert seen.value == pytest.approx(0.77544, abs=1e-5)
+    assert seen.se == pytest.approx(0.14295, abs=2e-4)
+
+
+@pytest.mark.parametrize("n", [40, 150])
+def test_the_interval_of_ac1_covers(n: int) -> None:
+    generator = np.random.default_rng(6)
+    p, copy, runs, covered = 0.8, 0.6, 600, 0
+    same = copy + (1 - copy) * (p * p + (1 - p) ** 2)
+    chance = 2 * p * (1 - p)
+    truth = (same - chance) / (1 - chance)
+    for _ in range(runs):
+        a = generator.random(n) < p
+        b = np.where(generator.random(n) < copy, a, generator.random(n) < p)
+        seen = ac1([a, b])
+        covered += seen.ci is not None and seen.ci[0] <= truth <= seen.ci[1]
+
+    # 90 % intervals; the standard error of the share is 0.0122.
+    assert covered / runs > 0.86
+
+
+def test_perfect_agreement_has_an_interval_below_one() -> None:
+    seen = ac1([[0, 1] * 20, [0, 1] * 20])
+
+    assert seen.value == pytest.approx(1.0)
+    assert seen.ci is not None
+    assert 0.8 < seen.ci[0] < 1.0
+
+
+# --- real raters ------------------------------------------------------------------------
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").strip().split("\n")]
+
+
+def test_people_and_a_check_agree_as_sklearn_and_krippendorff_say(
+    shared_data: Callable[[str], Path],
+) -> None:
+    rows = read_jsonl(shared_data("qa_human_labels/tq.jsonl"))
+    for model in sorted({row["model"] for row in rows}):
+        human = [row["human"] for row in rows if row["model"] == model]
+        proxy = [row["proxy"] for row in rows if row["model"] == model]
+
+        seen = kappa(human, proxy).value
+
+        assert seen == pytest.approx(cohen_kappa_score(human, proxy), abs=1e-6)
+        alpha = peer.alpha([human, proxy], level_of_measurement="nominal")
+        assert krippendorff([human, proxy]).value == pytest.approx(alpha, abs=1e-6)
+
+
+def test_one_judge_read_three_times_agrees_with_itself_as_others_compute(
+    shared_data: Callable[[str], Path],
+) -> None:
+    with shared_data("judge_repeats/mt_bench_eval_3runs.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    runs = [[int(row[f"run{k}"]) for row in rows] for k in (1, 2, 3)]
+
+    for scale in ("nominal", "ordinal", "interval"):
+        alpha = peer.alpha(runs, level_of_measurement=scale)
+        assert krippendorff(runs, scale=scale).value == pytest.approx(alpha, abs=1e-6)  # type: ignore[arg-type]
+    for weights in (None, "linear", "quadratic"):
+        expected = cohen_kappa_score(runs[0], runs[1], weights=weights)
+        assert kappa(runs[0], runs[1], weights=weights).value == pytest.approx(expected, abs=1e-6)  # type: ignore[arg-type]
+
+
+def test_crowd_workers_with_gaps_agree_as_krippendorff_computes(
+    shared_data: Callable[[str], Path],
+) -> None:
+    with shared_data("pairwise_judges/llmfao.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    workers = [w for w, _ in Counter(row["worker"] for row in rows).most_common(40)]
+    worth = {"left": 0.0, "tie": 1.0, "right": 2.0}
+    items = sorted({(r["id"], r["left"], r["right"]) for r in rows})
+    table = np.full((len(workers), len(items)), NAN)
+    at = {item: n for n, item in enumerate(items)}
+    for row in rows:
+        if row["worker"] in workers:
+            place = at[row["id"], row["left"], row["right"]]
+            table[workers.index(row["worker"]), place] = worth[row["winner"]]
+
+    for scale in ("nominal", "ordinal"):
+        alpha = peer.alpha(table, level_of_measurement=scale)
+        assert krippendorff(table, scale=scale).value == pytest.approx(alpha, abs=1e-6)  # type: ignore[arg-type]

@@ -107,7 +107,7 @@ def test_inconsistency_on_real_judges_is_what_counting_the_file_gives(
     shared_data: Callable[[str], Path],
 ) -> None:
     path = shared_data("pairwise_judges/llmbar_natural.jsonl")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").strip().split("\n")]
     worth = {"1": 1.0, "2": 0.0}
     parsed = [r for r in rows if r["order_ab"] in worth and r["order_ba"] in worth]
 
