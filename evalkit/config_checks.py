@@ -142,9 +142,10 @@ def _check_feature(feature: FeatureSettings, settings: Settings, names: Names) -
         fix = 'Add tagger = "module:function", or a .jsonl file of examples'
         yield Fault((*place, "routes"), problem, fix)
     yield from _check_content(place, feature, settings)
-    if feature.ttft_ms is not None and feature.ttft_ms > feature.max_latency_ms:
-        problem = f"{here}.ttft_ms is more than max_latency_ms {feature.max_latency_ms:g}"
-        yield Fault((*place, "ttft_ms"), problem, "Lower it")
+    for part, most_ms in (("ttft_ms", feature.ttft_ms), ("attempt_ms", feature.attempt_ms)):
+        if most_ms is not None and most_ms > feature.max_latency_ms:
+            problem = f"{here}.{part} is more than max_latency_ms {feature.max_latency_ms:g}"
+            yield Fault((*place, part), problem, "Lower it")
     if feature.input_schema is not None:
         yield from _check_file((*place, "input_schema"), feature.input_schema)
     if feature.output_schema is not None:

@@ -143,7 +143,12 @@ class _Asking:
         while True:
             with self._call.stages("attempt"):
                 tried = await attempt_until_answered(
-                    ask, targets, patience=self._patience, clock=self._clock, shown=self._shown
+                    ask,
+                    targets,
+                    patience=self._patience,
+                    clock=self._clock,
+                    shown=self._shown,
+                    attempts=self._call.attempts,
                 )
             answer = await self._read(tried)
             if answer.error is None or answer.error.kind != "invalid_output":
@@ -158,7 +163,6 @@ class _Asking:
     async def _read(self, tried: Tried) -> Answer:
         """What was tried, taken into the call, guarded and validated."""
         call = self._call
-        call.attempts.extend(tried.attempts)
         if tried.cut:
             call.route_reason = f"left out: {', '.join(tried.cut)}"
         text = tried.reply.text if tried.reply is not None else None
@@ -239,6 +243,7 @@ def _patience(call: Call) -> Patience:
         retries=feature.retries,
         deadline=call.started + feature.max_latency_ms / 1000,
         ttft_s=feature.ttft_ms / 1000 if feature.ttft_ms is not None else None,
+        attempt_s=feature.attempt_ms / 1000 if feature.attempt_ms is not None else None,
         hedge_after_s=_hedge_after_s(feature),
         also_fail_over=REFUSALS if feature.on_refusal == "fallback" else frozenset(),
     )

@@ -64,6 +64,8 @@ class Patience:
     """A reading of `Clock.monotonic`, over all attempts."""
     ttft_s: float | None = None
     """Until the first token; the last target is never cut for it: a slow answer beats none."""
+    attempt_s: float | None = None
+    """Most that one attempt may take; None: the share of the time that its target has."""
     hedge_after_s: float | Literal["p95"] | None = None
     """Silence after which the same is asked a second time; the first answer wins."""
     idle_s: float = IDLE_S
@@ -102,22 +104,25 @@ async def attempt_until_answered(
     patience: Patience,
     clock: Clock,
     shown: Shown | None = None,
+    attempts: list[Attempt] | None = None,
 ) -> Tried:
     """Try `targets` in order until one gives a usable reply or the deadline passes.
 
+    Targets share the time that is left, so that one that hangs leaves the next its part.
     `shown` receives the text as it comes. Once some of it has been shown, nothing is
-    tried again, unless `shown` allows a continuation.
+    tried again, unless `shown` allows a continuation. `attempts` gets each attempt as soon
+    as it ends, also when the caller is cancelled.
     """
-    done = _Done()
+    done = _Done(attempts=[] if attempts is None else attempts)
+    first = len(done.attempts)
     answered_by, reply, error = targets[0], None, None
     for position, target in enumerate(targets):
         if not done.may_fit(target.model):
             continue
-        if position == len(targets) - 1 and patience.ttft_s is not None:
-            patience = replace(patience, ttft_s=None)
         answered_by = target
         ask = _addressed(request, target.model)
-        reply, error = await _try_target(ask, target, done, patience, clock, shown)
+        share = _share(patience, len(targets) - position, clock)
+        reply, error = await _try_target(ask, target, done, share, clock, shown)
         if error is None or (shown is not None and shown.is_final(error)):
             break
         goes_on = FAILURES[error.kind].fail_over or error.kind in patience.also_fail_over
@@ -127,9 +132,17 @@ async def attempt_until_answered(
         reply=reply,
         error=error,
         target=answered_by,
-        attempts=tuple(done.attempts),
+        attempts=tuple(done.attempts[first:]),
         cut=tuple(done.cut),
     )
+
+
+def _share(patience: Patience, targets_left: int, clock: Clock) -> Patience:
+    """What one target gets of the time that is left; the last one all of it."""
+    if targets_left == 1:
+        return replace(patience, ttft_s=None) if patience.ttft_s is not None else patience
+    now = clock.monotonic()
+    return replace(patience, deadline=now + (patience.deadline - now) / targets_left)
 
 
 def _addressed(request: ModelRequest, model: ModelSettings) -> ModelRequest:
@@ -166,11 +179,19 @@ async def _try_target(
     """Ask one target until it answers, has no repeat left, or no change could help."""
     failed: Counter[str] = Counter()
     ask: ModelRequest | None = request
+    error: CallError | None = None
     wait_s = 0.0
     while ask is not None:
         if wait_s > 0:
             await clock.sleep(wait_s)
-        outcome = await _ask(ask, target, wait_s, patience, clock, shown)
+        asked_at = clock.monotonic()
+        try:
+            outcome = await _ask(ask, target, wait_s, patience, clock, shown)
+        except asyncio.CancelledError:
+            gone = CallError("cancelled", "the caller went away")
+            spent_s = clock.monotonic() - asked_at
+            done.attempts.append(_recorded(ask, target, wait_s, spent_s, None, gone))
+            raise
         done.attempts += outcome.attempts
         error = outcome.error
         if error is None or (shown is not None and shown.is_final(error)):
@@ -300,8 +321,9 @@ async def _attempt(
     if not gate.breaker.allow():
         error = CallError("breaker_open", f"{target.model.provider} is not asked for a while")
         return _Outcome((_recorded(request, target, wait_s, 0.0, None, error),), None, error)
+    left_s = max(0.0, patience.deadline - started)
     try:
-        async with asyncio.timeout(max(0.0, patience.deadline - started)):
+        async with asyncio.timeout(min(left_s, patience.attempt_s or left_s)):
             tokens, used_tokens = _most_tokens(request, gate), None
             await gate.enter(tokens, deadline=patience.deadline)
             try:

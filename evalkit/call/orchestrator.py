@@ -161,6 +161,10 @@ class Orchestrator:
             stages.fail(call, error)
             with call.stages("degrade"):
                 await stages.degrade(call)
+        except asyncio.CancelledError:
+            stages.fail(call, CallError("cancelled", "the caller went away"))
+            self._finish(call)
+            raise
         return self._finish(call)
 
     async def _answer(

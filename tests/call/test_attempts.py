@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from evalkit.call.limits import ProviderGate
 from evalkit.call.shown import Shown
 from evalkit.config import ModelSettings, Price
 from evalkit.errors import CallError
-from evalkit.records import ModelRequest, TextDelta
+from evalkit.records import Attempt, Event, ModelRequest, TextDelta
 from tests.call.scripted import ManualClock, Scripted, answer, finish
 
 REQUEST = ModelRequest(
@@ -35,6 +36,7 @@ async def attempt(
     within_s: float = 60.0,
     request: ModelRequest = REQUEST,
     shown: Shown | None = None,
+    attempts: list[Attempt] | None = None,
     **patience: Any,
 ) -> Tried:
     return await attempt_until_answered(
@@ -43,6 +45,7 @@ async def attempt(
         patience=Patience(retries=retries, deadline=clock.now + within_s, **patience),
         clock=clock.clock(),
         shown=shown,
+        attempts=attempts,
     )
 
 
@@ -132,11 +135,45 @@ async def test_no_attempt_starts_after_the_deadline() -> None:
     slow = Scripted([CallError("server", "scripted")], clock=clock, takes_s=6.0)
     spare = Scripted([answer("Too late.")])
 
-    tried = await attempt(target(slow), target(spare, "other"), clock=clock, within_s=10.0)
+    tried = await attempt(target(slow), target(spare, "other"), clock=clock, within_s=5.0)
 
-    assert len(slow.asked) == 2
+    assert len(slow.asked) == 1
     assert spare.asked == []
     assert tried.error is not None
+
+
+async def test_a_target_that_fails_slowly_leaves_the_next_its_share_of_the_time() -> None:
+    clock = ManualClock()
+    slow = Scripted([CallError("server", "scripted")], clock=clock, takes_s=6.0)
+    spare = Scripted([answer("Just in time.")])
+
+    tried = await attempt(target(slow), target(spare, "other"), clock=clock, within_s=10.0)
+
+    assert len(slow.asked) == 1
+    assert tried.error is None
+    assert tried.target.model.name == "other"
+
+
+async def test_attempts_are_handed_over_also_when_the_caller_is_cancelled() -> None:
+    answered, seen = asyncio.Event(), []
+
+    class Stuck(Scripted):
+        async def stream(self, request: ModelRequest) -> AsyncGenerator[Event, None]:
+            self.asked.append(request)
+            if len(self.asked) == 1:
+                raise CallError("server", "scripted")
+            answered.set()
+            await asyncio.Event().wait()
+            yield TextDelta("never")
+
+    clock = ManualClock()
+    trying = asyncio.create_task(attempt(target(Stuck([])), clock=clock, attempts=seen))
+    await answered.wait()
+    trying.cancel()
+    await asyncio.wait({trying})
+
+    assert [a.error_kind for a in seen] == ["server", "cancelled"]
+    assert seen[1].cost_usd is None
 
 
 async def test_a_timeout_asks_for_fewer_tokens() -> None:
