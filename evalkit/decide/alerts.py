@@ -253,15 +253,16 @@ def news_since(state: Mapping[str, Any], alerts: Sequence[Alert], *, now: int) -
     """Hold `alerts` against the `state` of the last look; an alert is said once a day."""
     firing, say = {}, []
     for alert in alerts:
-        known = state.get(alert.key)
-        worse = bool(known) and (known["severity"], alert.severity) == ("warning", "critical")
-        if known is None or worse or now - known["said_at"] >= REMIND_US:
+        known: Mapping[str, Any] = state.get(alert.key) or {}
+        worse = (known.get("severity"), alert.severity) == ("warning", "critical")
+        again = not known or worse or now - known["said_at"] >= REMIND_US
+        if again:
             say.append(alert)
-        said_at = now if alert in say else known["said_at"]
-        since = known["since"] if known else now
         firing[alert.key] = {
-            "severity": alert.severity, "message": alert.message, "since": since,
-            "said_at": said_at,
-        }  # fmt: skip
+            "severity": alert.severity,
+            "message": alert.message,
+            "since": known.get("since", now),
+            "said_at": now if again else known["said_at"],
+        }
     recovered = tuple(one["message"] for key, one in state.items() if key not in firing)
     return News(say=tuple(say), recovered=recovered, state=firing)
