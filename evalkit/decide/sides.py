@@ -189,6 +189,8 @@ class Sides:
         if fixed is not None and self.request.baseline != POOLED:
             return self._open(base), ()
         others = pool_with(base, earlier, candidate=manifest, golden_set=golden_set)
+        if not others and self.request.baseline == POOLED:
+            self.problems.append(f"there is one run of {golden_set} to pool: {base['run_id']}")
         return self._open(base), tuple(filter(None, map(self._open_if_whole, others)))
 
     def _explicit(self, text: str, candidate: Source) -> list[Match]:

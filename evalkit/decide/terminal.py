@@ -246,7 +246,8 @@ def _source(side: Mapping[str, Any]) -> str:
 
 def _fixed(share: float, sign: str = "") -> str:
     """A share as points with one decimal, so that columns line up."""
-    return format(100 * share, f"{sign}.1f").replace("-", "−")
+    text = format(100 * share, f"{sign}.1f").replace("-", "−")
+    return "0.0" if text in ("+0.0", "−0.0") else text
 
 
 def _share(mean: float | None) -> str:

@@ -161,6 +161,19 @@ def test_a_named_pair_may_meet_a_pooled_baseline(store: Store) -> None:
     assert only(verdict)["baseline"]["run_ids"] == ["run-1", "run-0"]
 
 
+def test_one_run_is_a_baseline_alone_and_that_is_said_where_a_pool_was_asked_for(
+    store: Store,
+) -> None:
+    write_run(store, "run-0", SAME)
+    write_run(store, "run-z-cand", SAME, branch="change")
+
+    asked, default = decide(store, baseline="pooled"), decide(store)
+
+    assert only(asked)["baseline"]["run_ids"] == ["run-0"]
+    assert asked["notes"] == ["there is one run of tickets to pool: run-0"]
+    assert default["notes"] == []
+
+
 def test_a_results_file_has_no_runs_to_pool(store: Store, tmp_path: Path) -> None:
     candidate = file_rows(write_csv(tmp_path / "a.csv", [("c1", 1), ("c2", 1)]))
 
