@@ -25,8 +25,8 @@ from typing import Any, TypeAlias, TypeVar
 from evalkit.call.batch_file import BatchFile
 from evalkit.call.providers.batches import MAX_BYTES, MAX_REQUESTS, Batches, BatchLine, Progress
 from evalkit.call.providers.requests import write_json
-from evalkit.ids import new_id
 from evalkit.errors import CallError
+from evalkit.ids import new_id
 
 log = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from typing import Any
 from evalkit.call.durable import transaction
 from evalkit.call.processes import is_alive, is_gone, this_process
 from evalkit.call.queue_file import open_queue, to_json
-from evalkit.ids import new_id
 from evalkit.errors import EvalkitError
+from evalkit.ids import new_id
 from evalkit.records import CallRecord, Json
 
 log = logging.getLogger(__name__)
