@@ -30,8 +30,8 @@ from tests.project import case, write_project
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 SLOW_START = 60
-OTHERS = ("randomly", "cov", "cacheprovider")
-"""Plugins that tests name where they want them."""
+CACHE = "cacheprovider"
+OWN = "evalkit.pytest_plugin"
 
 Run = Callable[..., pytest.RunResult]
 
@@ -45,8 +45,8 @@ class Project:
         self.cases = self.path / "golden_sets" / "tickets" / "cases.jsonl"
 
     def pytest(self, *arguments: str, plugins: tuple[str, ...] = ()) -> pytest.RunResult:
-        """`pytest ARGUMENTS` in this process, without what `OTHERS` name but for `plugins`."""
-        return self.pytester.runpytest_inprocess(*self._without(plugins), *arguments)
+        """`pytest ARGUMENTS` in this process, with no plugin but ours and `plugins`."""
+        return self.pytester.runpytest_inprocess(*_loaded(plugins), *arguments)
 
     def eval(self, *arguments: str, plugins: tuple[str, ...] = ()) -> pytest.RunResult:
         """`pytest --llm-eval ARGUMENTS`."""
@@ -55,11 +55,8 @@ class Project:
     def eval_apart(self, *arguments: str, plugins: tuple[str, ...] = ()) -> pytest.RunResult:
         """The same in a process of its own."""
         return self.pytester.runpytest_subprocess(
-            *self._without(plugins), "--llm-eval", *arguments, timeout=SLOW_START
+            *_loaded(plugins), "--llm-eval", *arguments, timeout=SLOW_START
         )
-
-    def _without(self, plugins: tuple[str, ...]) -> list[str]:
-        return [part for name in OTHERS if name not in plugins for part in ("-p", f"no:{name}")]
 
     def write_cases(self, cases: int | list[dict[str, object]]) -> None:
         rows = [case(n) for n in range(cases)] if isinstance(cases, int) else cases
@@ -80,15 +77,20 @@ class Project:
         return {str(one.get("name")): one for one in root.iter("testcase")}
 
 
+def _loaded(plugins: tuple[str, ...]) -> list[str]:
+    cache = [] if CACHE in plugins else [f"no:{CACHE}"]
+    names = [OWN, *(name for name in plugins if name != CACHE), *cache]
+    return [part for name in names for part in ("-p", name)]
+
+
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Ten cases, answered by a rule that is careless under prompt v2."""
     path = os.pathsep.join([str(CHECKOUT), os.environ.get("PYTHONPATH", "")])
     monkeypatch.setenv("PYTHONPATH", path)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     write_project(pytester.path, target="tests.apps:by_prompt")
-    pytester.makeini(
-        "[pytest]\nasyncio_default_fixture_loop_scope = function\nfilterwarnings = error\n"
-    )
+    pytester.makeini("[pytest]\nfilterwarnings = error\n")
     return Project(pytester)
 
 

@@ -32,7 +32,7 @@ def test_nothing_heavy_is_loaded(project: Project) -> None:
         """
     )
 
-    result = project.pytester.runpytest_subprocess("-p", "no:randomly")
+    result = project.pytester.runpytest_subprocess("-p", "evalkit.pytest_plugin")
 
     result.assert_outcomes(passed=1)
 
