@@ -259,7 +259,8 @@ def _check_judges(
             found.problems += _read_problems(error, file=f"judges/{name}.yaml")
             continue
         if check_models:
-            found.problems += _judge_model_problems(judge, settings, used.get(name))
+            for one in judge.leaves:
+                found.problems += _judge_model_problems(one, settings, used.get(name))
     found.checked["judges"] = len(used.keys() | own)
 
 
