@@ -17,8 +17,9 @@ from evalkit.score.judge_asking import Unusable, Vote, read_reply
 from evalkit.score.judge_messages import Blocks
 from evalkit.score.rubric import JudgeSpec
 
-KEPT_S = 90 * 24 * 3600.0
-"""How long a vote is kept: it cannot become wrong, only unused."""
+KEPT_DAYS = 90
+"""How long a vote is kept unless the configuration says less: it can only become unused."""
+DAY_S = 86_400.0
 _TAG = "kept"
 
 
@@ -33,6 +34,8 @@ class JudgementCache:
     """The provider's name: the same configured name may come to mean another model."""
     fresh: bool = False
     """Nothing kept is used; what is said now is kept."""
+    most_days: int | None = None
+    """The configuration's limit on what caches keep; 0 keeps nothing."""
 
     async def get(self, spec: JudgeSpec, blocks: Blocks, number: int) -> Vote | None:
         if self.fresh:
@@ -59,7 +62,8 @@ class JudgementCache:
             served_model=record.served_model,
             pair=Pair(model=self.model, prompt_name=spec.name, prompt_version=spec.version),
         )
-        await self.storage.put(self.key(spec, blocks, number), kept, KEPT_S)
+        days = KEPT_DAYS if self.most_days is None else min(self.most_days, KEPT_DAYS)
+        await self.storage.put(self.key(spec, blocks, number), kept, days * DAY_S)
 
     def key(self, spec: JudgeSpec, blocks: Blocks, number: int) -> str:
         """`judge/NAME:hash`; the case and what is judged stand apart."""

@@ -92,7 +92,11 @@ class Judging:
         settings = self.orchestrator.settings
         model = settings.models[settings.features[judge_feature(spec)].model]
         return JudgementCache(
-            self.orchestrator.storage, model=model.name, model_id=model.id, fresh=self.fresh
+            self.orchestrator.storage,
+            model=model.name,
+            model_id=model.id,
+            fresh=self.fresh,
+            most_days=settings.retention.cache_days,
         )
 
 

@@ -19,11 +19,13 @@ from evalkit.records import CallResult, Message
 from evalkit.score.judge import Judge, JudgeSpec, load_judge
 from evalkit.score.judge_asking import MAX_JUDGED_CHARS, Asker, Execute, Unusable, read_reply
 from evalkit.score.judge_messages import block_json, question_text, response_schema, system_text
+from evalkit.score.pairwise import PairwiseJudge
 from tests.score.answers import RECORD, make_answer
 
 SHIPPED = sorted((Path(__file__).resolve().parents[2] / "judges").glob("*.yaml"))
 BLOCK = re.compile(
-    r'^<judge-(input|documents|reference|output) nonce="([^"]+)">\n(.*)\n</judge-\1>$', re.M
+    r'^<judge-(input|documents|reference|output|first|second) nonce="([^"]+)">\n(.*)\n</judge-\1>$',
+    re.M,
 )
 
 TWO_CRITERIA = """\
@@ -495,7 +497,10 @@ async def test_shipped_judge_loads_and_shows_examples_its_own_reader_accepts(pat
         return failed_call("timeout")
 
     answer = make_answer("x", expected="y", input={"text": "t", "documents": [{"id": "d"}]})
-    await judge_of(spec, execute).judge(answer)
+    if spec.pairwise:
+        await PairwiseJudge(Asker(spec, execute=execute)).judge(answer, "another")
+    else:
+        await judge_of(spec, execute).judge(answer)
 
     system, *turns = asked[0]
     examples = list(zip(turns[0::2], turns[1::2], strict=False))
@@ -507,8 +512,13 @@ async def test_shipped_judge_loads_and_shows_examples_its_own_reader_accepts(pat
         assert read_reply(shown["content"], spec, nonce).reason
 
 
-def test_shipped_judges_are_the_three_promised() -> None:
-    assert [path.stem for path in SHIPPED] == ["correctness", "groundedness", "helpfulness"]
+def test_shipped_judges_are_those_promised() -> None:
+    assert [path.stem for path in SHIPPED] == [
+        "correctness",
+        "groundedness",
+        "helpfulness",
+        "preference",
+    ]
 
 
 def test_hash_follows_the_text_and_not_its_line_ends(tmp_path: Path) -> None:

@@ -107,6 +107,17 @@ async def test_a_failure_is_not_kept(spec: JudgeSpec, tmp_path: Path) -> None:
     assert len(world.model.questions) == 2
 
 
+async def test_nothing_is_kept_where_caches_may_keep_nothing(
+    spec: JudgeSpec, tmp_path: Path
+) -> None:
+    world = World(tmp_path)
+
+    await world.judge(spec, make_answer("x"), most_days=0)
+    await world.judge(spec, make_answer("x"), most_days=0)
+
+    assert len(world.model.questions) == 2
+
+
 async def test_a_broken_storage_fails_no_judgement(spec: JudgeSpec, tmp_path: Path) -> None:
     (tmp_path / "cache.sqlite").write_bytes(b"no database at all" * 100)
 
