@@ -1,0 +1,104 @@
+"""`evalkit logs import`: calls that other tools logged, into the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from evalkit.cli.options import common_options, print_json, say
+from evalkit.errors import EXIT_PASS, EXIT_USAGE
+
+if TYPE_CHECKING:
+    from evalkit.exchange.logs import Imported
+    from evalkit.records import CallRecord
+    from evalkit.settings import Settings
+
+NAMES = ("evalkit", "otel", "openinference", "litellm", "langfuse")
+SHOWN_PROBLEMS = 20
+
+
+@click.group("logs")
+def command() -> None:
+    """Calls that other tools logged."""
+
+
+@command.command("import")
+@click.argument(
+    "files", nargs=-1, required=True, metavar="FILE…",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+)  # fmt: skip
+@click.option("--format", "format", type=click.Choice(NAMES), help="Default: by their first row.")
+@click.option("--feature", metavar="NAME", help="The feature of all these calls.")
+@common_options
+def import_command(
+    files: tuple[Path, ...],
+    format: str | None,
+    feature: str | None,
+    as_json: bool,
+    store: str | None,
+    config: Path | None,
+) -> int:
+    """Add the calls in JSON or JSON Lines files to the store.
+
+    A call that is there already is not added again. A row that cannot be read is named
+    with its line and left out; where no call could be read the exit status is 2. Costs
+    that a log does not say are computed where the configuration has the model's price.
+    """
+    from evalkit.config import load_settings
+    from evalkit.exchange.logs import import_log
+    from evalkit.store.views import open_store
+
+    settings = load_settings(config)
+    opened = open_store(store or settings.store_path)
+    done = [
+        import_log(
+            path, opened, format=format, feature=feature, models=settings.models,
+            clean=_cleaner(settings),
+        )
+        for path in files
+    ]  # fmt: skip
+    if as_json:
+        print_json([one.as_json() for one in done])
+    else:
+        _print(done)
+    unread = any(one.bad_rows and not one.added + one.known for one in done)
+    return EXIT_USAGE if unread else EXIT_PASS
+
+
+def _cleaner(settings: Settings) -> Callable[[CallRecord], CallRecord]:
+    """What [retention] lets be written down of a call."""
+    from evalkit.call.guards import redact_record
+
+    def clean(call: CallRecord) -> CallRecord:
+        if not settings.retention.log_text:
+            call = replace(call, input=None, output=None)
+        return redact_record(call) if settings.retention.redact else call
+
+    return clean
+
+
+def _print(done: Sequence[Imported]) -> None:
+    from evalkit.cli.query import shown
+
+    for one in done:
+        click.echo(f"{shown(one.file)} ({one.format or 'no call'}): {one.added} calls added")
+        for number, what in (
+            (one.known, "were there already"),
+            (one.no_calls, "rows are no call of a model"),
+            (
+                one.without_prompt_version,
+                "have no prompt version: no run can be compared with them",
+            ),
+            (one.unpriced, "have no known cost"),
+            (one.bad_rows, "rows could not be read"),
+        ):
+            if number:
+                click.echo(f"    {number} {what}")
+        for problem in one.problems[:SHOWN_PROBLEMS]:
+            say(shown(problem))
+        if len(one.problems) > SHOWN_PROBLEMS:
+            say(f"{len(one.problems) - SHOWN_PROBLEMS} more; --json prints all")

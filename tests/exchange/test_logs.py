@@ -1,0 +1,275 @@
+"""Foreign logs: what they say arrives, what they do not say stays unknown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evalkit.cli.main import main
+from evalkit.errors import InputFileError
+from evalkit.exchange.logs import FORMATS, Imported, detect, import_log
+from evalkit.settings import ModelSettings, Price
+from evalkit.store.views import Store, open_store
+
+START = "2026-03-01T10:00:00.000000Z"
+END = "2026-03-01T10:00:01.500000Z"
+MICROS = 1_772_359_200_000_000
+
+OTLP_SPAN = {
+    "traceId": "a" * 32, "spanId": "b" * 16, "name": "chat gpt-4o",
+    "startTimeUnixNano": str(MICROS * 1000), "endTimeUnixNano": str(MICROS * 1000 + 1_500_000_000),
+    "attributes": [
+        {"key": "gen_ai.operation.name", "value": {"stringValue": "chat"}},
+        {"key": "gen_ai.provider.name", "value": {"stringValue": "openai"}},
+        {"key": "gen_ai.request.model", "value": {"stringValue": "gpt-4o"}},
+        {"key": "gen_ai.response.model", "value": {"stringValue": "gpt-4o-2024-08-06"}},
+        {"key": "gen_ai.usage.input_tokens", "value": {"intValue": "12"}},
+        {"key": "gen_ai.usage.output_tokens", "value": {"intValue": "8"}},
+        {"key": "gen_ai.response.finish_reasons",
+         "value": {"arrayValue": {"values": [{"stringValue": "stop"}]}}},
+        {"key": "gen_ai.input.messages", "value": {"stringValue": json.dumps(
+            [{"role": "user", "parts": [{"type": "text", "content": "Hello"}]}])}},
+        {"key": "gen_ai.output.messages", "value": {"stringValue": json.dumps(
+            [{"role": "assistant", "parts": [{"type": "text", "content": "Hi!"}]}])}},
+    ],
+}  # fmt: skip
+HTTP_SPAN = {
+    "traceId": "a" * 32, "spanId": "c" * 16, "name": "GET /", "startTimeUnixNano": "1",
+    "endTimeUnixNano": "2", "attributes": [],
+}  # fmt: skip
+OTLP = {
+    "resourceSpans": [
+        {
+            "resource": {"attributes": [{"key": "service.name", "value": {"stringValue": "shop"}}]},
+            "scopeSpans": [{"spans": [OTLP_SPAN, HTTP_SPAN]}],
+        }
+    ]
+}
+PHOENIX = {
+    "name": "ChatCompletion", "context": {"trace_id": "t1", "span_id": "s1"},
+    "start_time": START, "end_time": END, "status_code": "OK",
+    "attributes": {
+        "openinference": {"span": {"kind": "LLM"}},
+        "llm": {"model_name": "gpt-4o", "token_count": {"prompt": 12, "completion": 8},
+                "prompt_template": {"version": "v3"}},
+        "input": {"value": '{"messages": [{"role": "user", "content": "Hello"}]}'},
+        "output": {"value": "Hi!"}, "user": {"id": "ann"},
+    },
+}  # fmt: skip
+LITELLM = {
+    "id": "chatcmpl-1", "trace_id": "session-1", "call_type": "acompletion", "status": "success",
+    "response_cost": 0.00011, "response_cost_failure_debug_info": None,
+    "prompt_tokens": 12, "completion_tokens": 8, "total_tokens": 20,
+    "startTime": MICROS / 1e6, "endTime": MICROS / 1e6 + 1.5, "model": "gpt-4o",
+    "model_group": "smart", "custom_llm_provider": "openai", "cache_hit": False,
+    "end_user": "ann", "metadata": {"requester_metadata": {"feature": "chat"}},
+    "messages": [{"role": "user", "content": "Hello"}],
+    "response": {"choices": [{"finish_reason": "stop",
+                              "message": {"role": "assistant", "content": "Hi!"}}]},
+}  # fmt: skip
+LANGFUSE = {
+    "id": "gen-1", "traceId": "t1", "type": "GENERATION", "name": "answer", "level": "DEFAULT",
+    "startTime": START, "endTime": END, "completionStartTime": None, "model": "gpt-4o",
+    "promptName": "answer", "promptVersion": 4, "usageDetails": {"input": 12, "output": 8},
+    "costDetails": {"total": 0.00011}, "input": [{"role": "user", "content": "Hello"}],
+    "output": {"role": "assistant", "content": "Hi!"},
+}  # fmt: skip
+EVALKIT = {
+    "trace_id": "e-1", "ts": START, "feature": "chat", "model": "smart", "prompt_tokens": 12,
+    "completion_tokens": 8, "latency_ms": 1500.0, "prompt_version": "v1", "output": "Hi!",
+    "input": {"text": "Hello"}, "served_model": "smart",
+}  # fmt: skip
+SAMPLES = {
+    "otel": OTLP, "openinference": PHOENIX, "litellm": LITELLM, "langfuse": LANGFUSE,
+    "evalkit": EVALKIT,
+}  # fmt: skip
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(tmp_path / "store")
+
+
+def bring(store: Store, folder: Path, *rows: Any, name: str = "log.jsonl", **how: Any) -> Imported:
+    path = folder / name
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return import_log(path, store, **how)
+
+
+def calls(store: Store) -> list[dict[str, Any]]:
+    return store.sql("SELECT * FROM calls ORDER BY trace_id")
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_every_format_is_recognised_and_says_the_same_of_the_same_call(
+    store: Store, tmp_path: Path, name: str
+) -> None:
+    done = bring(store, tmp_path, SAMPLES[name])
+
+    (call,) = calls(store)
+    assert (done.format, done.added, done.problems) == (name, 1, [])
+    assert (call["prompt_tokens"], call["completion_tokens"], call["total_tokens"]) == (12, 8, 20)
+    assert call["latency_ms"] == pytest.approx(1500.0)
+    assert (call["ts"].isoformat(), call["status"]) == ("2026-03-01T10:00:00+00:00", "ok")
+    assert call["output"] == "Hi!"
+    assert "Hello" in call["input"]
+
+
+def test_what_is_not_said_is_not_known(store: Store, tmp_path: Path) -> None:
+    done = bring(store, tmp_path, OTLP)
+
+    (call,) = calls(store)
+    assert (call["cost_usd"], call["ttft_ms"], call["user_id"]) == (None, None, None)
+    assert (done.unpriced, done.without_prompt_version) == (1, 1)
+    assert call["prompt_version"] == ""
+
+
+def test_names_and_versions_arrive_where_a_log_has_them(store: Store, tmp_path: Path) -> None:
+    bring(store, tmp_path, LANGFUSE)
+    bring(store, tmp_path, LITELLM, name="b.jsonl")
+    bring(store, tmp_path, PHOENIX, name="c.jsonl")
+
+    lite, fuse, phoenix = calls(store)
+    assert (fuse["prompt_name"], fuse["prompt_version"], fuse["cost_usd"]) == (
+        "answer", "4", 0.00011,
+    )  # fmt: skip
+    assert (lite["model"], lite["served_model"], lite["feature"], lite["user_id"]) == (
+        "smart", "gpt-4o", "chat", "ann",
+    )  # fmt: skip
+    assert (phoenix["prompt_version"], phoenix["user_id"]) == ("v3", "ann")
+
+
+def test_the_same_file_twice_is_stored_once(store: Store, tmp_path: Path) -> None:
+    bring(store, tmp_path, LANGFUSE)
+    again = bring(store, tmp_path, LANGFUSE)
+
+    assert (again.added, again.known) == (0, 1)
+    assert len(calls(store)) == 1
+
+
+def test_a_call_in_two_exports_is_stored_once(store: Store, tmp_path: Path) -> None:
+    bring(store, tmp_path, LANGFUSE)
+    later = bring(store, tmp_path, LANGFUSE, {**LANGFUSE, "id": "gen-2"}, name="later.jsonl")
+
+    assert (later.added, later.known) == (1, 1)
+    assert [call["trace_id"] for call in calls(store)] == ["gen-1", "gen-2"]
+
+
+def test_a_bad_row_is_named_and_the_others_arrive(store: Store, tmp_path: Path) -> None:
+    done = bring(
+        store,
+        tmp_path,
+        LANGFUSE,
+        "{broken",
+        {**LANGFUSE, "id": "gen-2", "usageDetails": {"input": -3}},
+        {**LANGFUSE, "id": "gen-3", "startTime": "yesterday"},
+        {**LANGFUSE, "id": "gen-4", "endTime": "2026-03-01T09:00:00Z"},
+    )
+
+    assert done.added == 1
+    where = [problem.removeprefix(str(tmp_path)) for problem in done.problems]
+    assert [text.split(": ")[0] for text in where] == [
+        "/log.jsonl:2", "/log.jsonl:3", "/log.jsonl:4", "/log.jsonl:5",
+    ]  # fmt: skip
+    assert "-3 is no number of tokens" in where[1]
+
+
+def test_documents_are_read_as_well_as_lines(store: Store, tmp_path: Path) -> None:
+    done = bring(store, tmp_path, json.dumps({"data": [LANGFUSE]}, indent=2))
+
+    assert done.added == 1
+
+
+def test_errors_keep_the_kind_that_the_failure_table_has(store: Store, tmp_path: Path) -> None:
+    failed = {**LITELLM, "status": "failure", "error_str": "RateLimitError: slow down"}
+    strange = {**LITELLM, "id": "x", "status": "failure", "error_str": "????"}
+
+    bring(store, tmp_path, failed, strange)
+
+    assert [(call["status"], call["error_kind"]) for call in calls(store)] == [
+        ("error", "rate_limit"), ("error", "server"),
+    ]  # fmt: skip
+
+
+def test_a_cost_that_litellm_could_not_know_is_not_zero(store: Store, tmp_path: Path) -> None:
+    unknown = {"response_cost": 0, "response_cost_failure_debug_info": {"error_str": "no price"}}
+
+    done = bring(store, tmp_path, {**LITELLM, **unknown})
+
+    assert (calls(store)[0]["cost_usd"], done.unpriced) == (None, 1)
+
+
+def test_a_configured_price_prices_what_the_log_does_not(store: Store, tmp_path: Path) -> None:
+    model = ModelSettings(name="big", provider="p", id="gpt-4o", price=Price(input=1, output=2))
+
+    bring(store, tmp_path, OTLP, models={"big": model})
+
+    assert calls(store)[0]["cost_usd"] == pytest.approx(28e-6)
+
+
+def test_spans_that_call_no_model_are_passed_over(store: Store, tmp_path: Path) -> None:
+    done = bring(store, tmp_path, LANGFUSE, {**LANGFUSE, "id": "s", "type": "SPAN"})
+
+    assert (done.added, done.no_calls) == (1, 1)
+
+
+def test_a_file_of_no_known_format_is_refused(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(InputFileError, match="Name it with --format"):
+        bring(store, tmp_path, {"hello": 1})
+
+
+@given(st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from([
+        "resourceSpans", "scopeSpans", "spans", "attributes", "type", "startTime", "traceId", "id",
+        "call_type", "model_group", "metadata", "response", "choices", "usage", "trace_id", "ts",
+        "feature", "openinference", "span", "kind", "key", "value", "gen_ai.request.model",
+    ]), inner, max_size=5),
+    max_leaves=20,
+))  # fmt: skip
+def test_no_row_of_any_shape_breaks_a_reader(row: Any) -> None:
+    if not isinstance(row, dict):
+        return
+    detect(row)
+    for format in FORMATS.values():
+        try:
+            list(format.calls(row))
+        except (ValueError, LookupError, TypeError, AttributeError):
+            continue
+
+
+def test_the_command_says_what_came_and_redacts_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "evalkit.toml").write_text("", encoding="utf-8")
+    secret = {**LANGFUSE, "output": "write to ann.smith@example.com"}
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps(secret), encoding="utf-8")
+
+    options = ["--config", str(tmp_path / "evalkit.toml")]
+    assert main(["logs", "import", str(path), "--feature", "help", *options]) == 0
+
+    assert "1 calls added" in capsys.readouterr().out
+    (call,) = calls(open_store(tmp_path / ".evalkit"))
+    assert call["feature"] == "help"
+    assert "ann.smith" not in call["output"]
+
+
+def test_where_nothing_could_be_read_the_status_is_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "evalkit.toml").write_text("", encoding="utf-8")
+    path = tmp_path / "log.jsonl"
+    path.write_text("nothing\n", encoding="utf-8")
+
+    options = ["--config", str(tmp_path / "evalkit.toml")]
+    assert main(["logs", "import", str(path), *options]) == 2
+
+    assert "log.jsonl:1:" in capsys.readouterr().err
