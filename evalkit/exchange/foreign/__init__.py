@@ -1,0 +1,1 @@
+"""Readers of other tools' files, one a format: `read(path)` gives a `Foreign`."""
