@@ -1,0 +1,110 @@
+"""`evalkit init`: a project that runs, gates and passes, and files that stay as they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from evalkit.cli.init import FIRST_PROMPT, GOLDEN_SET, PROJECT, WORKFLOWS
+from evalkit.cli.main import main
+from evalkit.content import content_dirs
+from evalkit.store.views import open_store
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_three_commands_lead_from_nothing_to_a_verdict(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert main(["check"]) == 0
+    assert main(["run", "--json"]) == 0
+    capsys.readouterr()
+    assert main(["gate", "--json"]) == 0
+
+    verdict = json.loads(capsys.readouterr().out)
+    gating = [one for one in verdict["comparisons"] if one["gate"]]
+    assert verdict["verdict"] == "pass"
+    assert {one["baseline"]["run_id"] for one in gating} == {made["baseline_run"]}
+    assert min(one["delta"] for one in gating) > 0.05
+
+
+def test_a_careless_edit_of_the_new_prompt_fails_the_gate(here: Path) -> None:
+    main(["init"])
+    main(["run"])
+    main(["baseline", "set", "latest"])
+    shorter = here / "prompts/answer-question/v3.md"
+    shorter.write_text((here / "prompts/answer-question/v1.md").read_text())
+
+    main(["run", "--prompt", "answer-question@v3"])
+
+    assert main(["gate"]) == 1
+
+
+def test_a_file_that_is_there_stays_and_is_named(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "evalkit.toml").write_text("# mine\n")
+    (here / ".gitignore").write_text("mine/\n")
+
+    assert main(["init", "--json"]) == 0
+
+    made = json.loads(capsys.readouterr().out)
+    assert made["kept"] == ["evalkit.toml", ".gitignore"]
+    assert (here / "evalkit.toml").read_text() == "# mine\n"
+    assert made["baseline_run"] is None
+    assert not (here / ".evalkit").exists()
+
+
+def test_what_to_do_next_is_said_with_the_folder(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", "my app", "--no-run"]) == 0
+
+    said = capsys.readouterr().out
+    assert "cd 'my app'" in said
+    assert f"evalkit run --prompt {FIRST_PROMPT}" in said
+    assert "wrote prompts/answer-question/v2.md" in said
+
+
+def test_the_first_run_is_the_chosen_baseline(here: Path) -> None:
+    main(["init", "new"])
+
+    store = open_store(here / "new/.evalkit")
+
+    assert store.baselines.all() == {GOLDEN_SET: store.runs()[0]["run_id"]}
+
+
+def test_a_folder_that_cannot_be_made_is_named(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "file").write_text("")
+
+    assert main(["init", "file/inside"]) == 2
+    assert "file/inside" in capsys.readouterr().err
+
+
+def test_workflows_come_only_when_asked_for_and_name_this_version(here: Path) -> None:
+    main(["init", "plain", "--no-run"])
+    main(["init", "ci", "--no-run", "--ci", "github"])
+
+    assert not (here / "plain/.github").exists()
+    assert set(WORKFLOWS) == {
+        str(path.relative_to(here / "ci")) for path in (here / "ci/.github").rglob("*.yml")
+    }
+    assert "EVALKIT_VERSION" not in (here / "ci/.github/workflows/evalkit-gate.yml").read_text()
+
+
+def test_every_template_belongs_to_some_project() -> None:
+    (folder,) = content_dirs("scaffold", project=Path("/nowhere"))[:1]
+
+    known = {*PROJECT.values(), *WORKFLOWS.values(), "project/gitignore"}
+
+    assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == known
