@@ -103,7 +103,10 @@ def read_tasks(value: Any, path: str) -> Iterator[tuple[int, Row]]:
         known = {name: about[name] for name in ABOUT if name in about}
         for annotation in task.get("annotations") or ():
             if isinstance(annotation, dict) and not annotation.get("was_cancelled"):
-                yield number, {**known, **_label(annotation)}
+                try:
+                    yield number, {**known, **_label(annotation)}
+                except ValueError as error:
+                    raise InputFileError(f"{path}: task {number}: {error}") from None
 
 
 def _label(annotation: Row) -> Row:
@@ -133,7 +136,7 @@ def _choice(chosen: Any) -> tuple[float | None, bool | None]:
     word = chosen[0] if isinstance(chosen, list) and chosen else chosen
     found = {name.lower(): of for name, of in CHOICES.items()}.get(str(word).strip().lower())
     if found is None:
-        raise InputFileError(f"a choice is {word!r}. Choices are: {', '.join(CHOICES)}.")
+        raise ValueError(f"a choice is {word!r}. Choices are: {', '.join(CHOICES)}.")
     return found
 
 

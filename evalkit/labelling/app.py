@@ -7,12 +7,11 @@ before the answer to its form is sent.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 SEAL_EVERY_S = 30.0
 STATIC = {"label.css": "text/css", "label.js": "text/javascript"}
-Page = Callable[[Request], Response]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,10 +179,8 @@ class Views:
 
     def next_to_settle(self, request: Request) -> Response:
         """The first disagreement, or the one after `after`."""
-        waiting = self._queue.disagreements()
-        after = request.query_params.get("after", "")
-        following = [item for item in waiting if item > after] or waiting
-        return _to(f"/settle/{following[0]}" if following else "/done")
+        following = _following(self._queue.disagreements(), request.query_params.get("after"))
+        return _to(f"/settle/{following}" if following else "/done")
 
     def to_settle(self, request: Request) -> Response:
         return self._settle_page(request, self._item(request))
@@ -196,19 +192,18 @@ class Views:
             comment = read_comment(form.get("comment"))
         except LabelError as error:
             return self._settle_page(request, item, problem=str(error))
+        following = _following(self._queue.disagreements(), item.id)
         self._queue.settle(item.id, session.annotator, said, comment)
         session.told = "Settled."
-        return _to(f"/settle?{urlencode({'after': item.id})}")
+        return _to(f"/settle/{following}" if following not in (None, item.id) else "/done")
 
     # --- answers of production ---------------------------------------------------------------
 
     def next_review(self, request: Request) -> Response:
-        waiting = self._desk.pending()
-        after = request.query_params.get("after", "")
-        following = [one for one in waiting if one > after] or waiting
-        if not following:
+        following = _following(self._desk.pending(), request.query_params.get("after"))
+        if following is None:
             _session(request).told = "No answer waits for a review."
-        return _to(f"/reviews/{following[0]}" if following else "/done")
+        return _to(f"/reviews/{following}" if following else "/done")
 
     def review(self, request: Request) -> Response:
         return self._review_page(request)
@@ -217,6 +212,7 @@ class Views:
         form, session = request.scope["form"], _session(request)
         review_id, by = request.path_params["review"], session.annotator
         reason = read_comment(form.get("comment"))
+        following = _following(self._desk.pending(), review_id)
         with self._desk.reviews() as reviews:
             _require(reviews)
             if form.get("decision") == "reject":
@@ -233,7 +229,7 @@ class Views:
             else:
                 return self._review_page(request, problem="Choose approve, edit or reject.")
         self._desk.collect_reviews()
-        return _to(f"/reviews?{urlencode({'after': review_id})}")
+        return _to(f"/reviews/{following}" if following not in (None, review_id) else "/done")
 
     def whole_review(self, request: Request) -> Response:
         with self._desk.reviews() as reviews:
@@ -314,6 +310,13 @@ class Views:
         return Response(
             html.encode("utf-8", "replace"), status, media_type="text/html; charset=utf-8"
         )
+
+
+def _following(waiting: Sequence[str], after: str | None) -> str | None:
+    """The one after `after`, and around; None when nothing waits."""
+    if after not in waiting:
+        return waiting[0] if waiting else None
+    return waiting[(waiting.index(after) + 1) % len(waiting)]
 
 
 def _session(request: Request) -> Session:

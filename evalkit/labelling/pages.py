@@ -21,6 +21,7 @@ from evalkit.labelling.rendering import (
     cut_note,
     document_numbers,
     render_documents,
+    render_input,
     render_text,
     render_value,
 )
@@ -53,6 +54,7 @@ class Ask:
     """One thing to decide, as the form has it."""
 
     field: str
+    name: str
     text: str
     choices: tuple[Choice, ...]
 
@@ -122,7 +124,7 @@ def item_values(
         for place, at in enumerate(sides)
     ]
     return {
-        "input": render_value(shown["input"]) if "input" in shown else None,
+        "input": render_input(shown.get("input")),
         "documents": render_documents(documents, outputs),
         "reference": render_value(shown["reference"]) if "reference" in shown else None,
         "answers": answers,
@@ -155,6 +157,7 @@ def asks_of(question: Question, mark: Mark | None, sides: Sequence[int] = (0,)) 
     return [
         Ask(
             field=f"a{number}",
+            name=aspect.name,
             text=aspect.text,
             choices=tuple(_choices(question, aspect, chosen.get(aspect.name), sides)),
         )
@@ -237,7 +240,7 @@ def review_values(review: Review) -> dict[str, Any]:
     output = str(review.record.get("output") or "")
     return {
         "review": review,
-        "input": render_value(given),
+        "input": render_input(given),
         "documents": render_documents(documents, [output]),
         "answer": render_text(output, documents=document_numbers(documents)),
         "editable": _editable(output),

@@ -77,13 +77,22 @@ def _prose(shown: str, known: Mapping[str, int]) -> Text:
     return Text(html=html, kind="prose", source=shown)
 
 
-def render_value(value: Any, *, documents: Mapping[str, int] | None = None) -> Text:
+def render_input(value: Any) -> Text | None:
+    """An input: of a single text the text alone; None when there is nothing in it."""
+    return None if value in (None, "", {}) else render_value(value, is_input=True)
+
+
+def render_value(
+    value: Any, *, documents: Mapping[str, int] | None = None, is_input: bool = False
+) -> Text:
     """A parsed value: a bare text as text, a flat object field by field, else indented JSON."""
     known = documents or {}
     if isinstance(value, str):
         return render_text(value, documents=known)
-    if isinstance(value, dict) and len(value) == 1 and isinstance(value.get("text"), str):
-        return render_text(value["text"], documents=known)
+    if isinstance(value, dict) and len(value) == 1:
+        only = next(iter(value.values()))
+        if isinstance(only, str) and is_input:
+            return render_text(only, documents=known)
     source = json.dumps(value, indent=2, ensure_ascii=False)
     if len(source) > MAX_RENDERED_CHARS:
         shown, n_cut = visible(source[:MAX_RENDERED_CHARS]), len(source) - MAX_RENDERED_CHARS

@@ -60,6 +60,8 @@ def draw(
     sizes: dict[str, int] = {}
     for unit in units:
         sizes[unit.stratum] = sizes.get(unit.stratum, 0) + 1
+    if n == len(units):
+        return [_certain(unit) for unit in units]
     rates, bonuses = _chances(units, sizes, n, active_share)
     generator = random.Random(seed)
     noise = {unit.key: generator.random() for unit in sorted(units, key=lambda unit: unit.key)}
@@ -81,6 +83,12 @@ def draw(
             )
             point += 1.0
     return found
+
+
+def _certain(unit: Unit) -> Drawn:
+    return Drawn(
+        key=unit.key, stratum=unit.stratum, share="random", inclusion_prob=1.0, random_prob=1.0
+    )
 
 
 def _chances(

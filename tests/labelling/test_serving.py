@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
+from evalkit.call.review import ReviewQueue
 from evalkit.score.labels import preference_question
 from tests.labelling.world import (
     Server,
@@ -20,6 +24,7 @@ from tests.labelling.world import (
     said,
     standing,
 )
+from tests.score.answers import RECORD
 
 pytest.importorskip("starlette", reason="the extra label is not installed")
 pytest.importorskip("uvicorn", reason="the extra label is not installed")
@@ -195,8 +200,46 @@ def test_only_disagreements_are_settled_and_the_decision_counts(tmp_path: Path) 
     assert len(scores) == 8
 
 
+def test_answers_of_production_are_decided_here_and_become_labels(tmp_path: Path) -> None:
+    reviews = ReviewQueue(tmp_path / "queue.sqlite")
+    for at in range(4):
+        record = replace(RECORD, trace_id=f"trace-{at}", output=f"Refund {at} EUR.")
+        reviews.hold(record, "shop:pay")
+
+    with annotating(tmp_path, "ann") as [ann]:
+        page = ann.page
+        ann.send(decision="approve")
+        ann.send(decision="edit", output="Refund 10 EUR.\r\nSorry.")
+        without_reason = ann.send(decision="reject")
+        ann.send(decision="reject", comment="wrong customer")
+        late = ann.answer.url.path
+        reviews.approve(late.split("/")[2], "bob")
+        too_late = ann.send(decision="approve")
+        reviews.close()
+
+    assert "Refund 0 EUR." in page
+    assert "A rejection needs a reason." in without_reason
+    assert "was approved by bob" in too_late
+    with closing(ReviewQueue(tmp_path / "queue.sqlite")) as reviews:
+        states = [(one.state, one.decided_by, one.output) for one in reviews.list(None)]
+    assert states == [
+        ("approved", "ann", "Refund 0 EUR."),
+        ("approved", "ann", "Refund 10 EUR.\nSorry."),
+        ("rejected", "ann", "Refund 2 EUR."),
+        ("approved", "bob", "Refund 3 EUR."),
+    ]
+    rows = sorted(standing(tmp_path), key=lambda row: row["trace_id"])
+    assert [(row["annotator"], row["metric"], row["score"]) for row in rows] == [
+        ("ann", "review", 1.0),
+        ("ann", "review", 0.0),
+        ("ann", "review", 0.0),
+        ("bob", "review", 1.0),
+    ]
+    assert rows[2]["comment"] == "wrong customer"
+
+
 @pytest.fixture
-def server(tmp_path: Path) -> Server:
+def server(tmp_path: Path) -> Iterator[Server]:
     queue_of(tmp_path, 3).close()
     with Server(tmp_path, "ann") as running:
         yield running

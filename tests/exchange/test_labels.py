@@ -1,0 +1,177 @@
+"""Labels out of the store and in again, in three formats, with nothing lost or computed."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalkit.errors import InputFileError
+from evalkit.exchange.labels import COLUMNS, export_labels, format_of, import_labels
+from evalkit.score.label_sealing import seal_labels
+from evalkit.score.labels import Said
+from evalkit.store.views import open_store
+from tests.labelling.world import judged_run, labels, queue_of
+
+COMMENTS = [
+    "=HYPERLINK(\"http://evil.example\",\"x\")", "+1", "-1", "@cmd", "\ttab", "'=1", "''=1", "it's",
+    "two\nlines, \"quoted\"", "ünï ☃", None,
+]  # fmt: skip
+
+
+def labelled(folder: Path) -> Path:
+    queue = queue_of(folder, len(COMMENTS))
+    for at, (item, comment) in enumerate(zip(queue.items(), COMMENTS, strict=True)):
+        score = (1.0, 0.0, None)[at % 3]
+        passed = None if score is None else bool(score)
+        queue.mark(item["id"], "ann", Said(score=score, passed=passed), comment)
+    queue.close()
+    seal_labels(open_store(folder))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["labels.jsonl", "labels.csv"])
+def test_a_round_trip_keeps_every_column(tmp_path: Path, name: str) -> None:
+    store = labelled(tmp_path / "a")
+    file = tmp_path / name
+
+    n = export_labels(open_store(store), file, format_of(file))
+    done = import_labels(open_store(tmp_path / "b"), file, format_of(file))
+
+    assert n == done.added == len(COMMENTS)
+    assert labels(tmp_path / "b") == labels(store)
+
+
+def test_label_studio_gives_back_what_it_was_given(tmp_path: Path) -> None:
+    store = labelled(tmp_path / "a")
+    file = tmp_path / "tasks.json"
+
+    export_labels(open_store(store), file, "labelstudio")
+    done = import_labels(open_store(tmp_path / "b"), file, "labelstudio")
+
+    assert done.added == len(COMMENTS)
+    assert labels(tmp_path / "b") == labels(store)
+
+
+def test_what_is_asked_becomes_tasks_and_annotations_made_there_labels(tmp_path: Path) -> None:
+    queue_of(tmp_path, 2).close()
+    file = tmp_path / "tasks.json"
+    export_labels(open_store(tmp_path), file, "labelstudio")
+    tasks = json.loads(file.read_text("utf-8"))
+    tasks[0]["annotations"] = [
+        {
+            "id": 7, "completed_by": 3, "created_at": "2026-01-31T12:00:00.5Z", "result": [
+                {"from_name": "label", "type": "choices", "value": {"choices": ["Fail"]}},
+                {"from_name": "comment", "type": "textarea", "value": {"text": ["curt"]}},
+            ],
+        },
+        {"id": 8, "was_cancelled": True, "result": []},
+    ]  # fmt: skip
+    file.write_text(json.dumps(tasks), encoding="utf-8")
+
+    done = import_labels(open_store(tmp_path), file, "labelstudio")
+
+    assert tasks[0]["data"]["output"].startswith("Answer ")
+    assert "secret-model" not in json.dumps({k: v for k, v in tasks[0]["data"].items()
+                                             if k != "evalkit"})  # fmt: skip
+    [row] = labels(tmp_path)
+    assert (row["annotator"], row["score"], row["comment"]) == ("label-studio:3", 0.0, "curt")
+    assert (row["inclusion_prob"], row["metric"]) == (0.25, "tone")
+    assert done.added == 1
+
+
+def test_no_cell_of_a_csv_file_is_a_formula(tmp_path: Path) -> None:
+    store = labelled(tmp_path / "a")
+    file = tmp_path / "labels.csv"
+
+    export_labels(open_store(store), file, "csv")
+
+    with file.open(encoding="utf-8", newline="") as opened:
+        rows = list(csv.reader(opened))
+    assert rows[0] == COLUMNS
+    assert not [cell for row in rows for cell in row if cell[:1] in tuple("=+-@\t\r")]
+
+
+def test_labels_that_are_here_are_left_out(tmp_path: Path) -> None:
+    store = labelled(tmp_path / "a")
+    file = tmp_path / "labels.jsonl"
+    export_labels(open_store(store), file, "jsonl")
+
+    done = import_labels(open_store(store), file, "jsonl")
+
+    assert (done.added, done.known) == (0, len(COMMENTS))
+    assert len(labels(store)) == len(COMMENTS)
+
+
+def test_a_trace_id_is_enough_to_know_the_answer(tmp_path: Path) -> None:
+    store = judged_run(tmp_path / "store", n=4)
+    file = tmp_path / "labels.jsonl"
+    file.write_text(
+        json.dumps({"trace_id": "run-new-t-002-0", "metric": "tone", "passed": False}) + "\n",
+        encoding="utf-8",
+    )
+
+    import_labels(store, file, "jsonl", annotator="ann")
+
+    [row] = labels(store.path)
+    assert (row["run_id"], row["case_id"], row["model"]) == ("run-new", "t-002", "small")
+    assert (row["score"], row["annotator"], row["inclusion_prob"]) == (0.0, "ann", None)
+
+
+GOOD = {"trace_id": "t", "metric": "tone", "annotator": "ann", "score": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"score": 1.5}, "score is 1.5"),
+        ({"score": True}, "score is True"),
+        ({"passed": "maybe"}, "passed is 'maybe'"),
+        ({"trial": -1}, "trial is -1"),
+        ({"annotator": None}, "no annotator"),
+        ({"metric": 7}, "metric is 7"),
+        ({"trace_id": None}, "no trace_id"),
+        ({"inclusion_prob": 2}, "inclusion_prob is 2"),
+        ({"labelled_at": "yesterday"}, "labelled_at is 'yesterday'"),
+        ({"grade": 1}, "no such column: 'grade'"),
+    ],
+    ids=str,
+)
+def test_a_bad_label_is_named_by_line_and_none_is_taken(
+    tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
+    file = tmp_path / "labels.jsonl"
+    lines = [json.dumps(GOOD), json.dumps(GOOD | changes)]
+    file.write_text("\n".join(lines), encoding="utf-8")
+
+    with pytest.raises(InputFileError) as caught:
+        import_labels(open_store(tmp_path / "store"), file, "jsonl")
+
+    assert str(caught.value).startswith(f"{file}:2: {told}")
+    assert not (tmp_path / "store").exists()
+
+
+GREAT = '{"result": [{"value": {"choices": ["Great"]}}]}'
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", "{}"),
+        ("a.json", '[{"data": {}}]'),
+        ("a.json", f'[{{"data": {{"evalkit": {{}}}}, "annotations": [{GREAT}]}}]'),
+        ("a.json", "[1"),
+        ("a.csv", "nonsense\n1\n"),
+        ("a.csv", "metric,score\ntone\n"),
+        ("a.jsonl", "[]\n"),
+        ("a.jsonl", '{"a": NaN}\n'),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_something_else_is_refused(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+
+    with pytest.raises(InputFileError, match=str(tmp_path / name)):
+        import_labels(open_store(tmp_path / "store"), tmp_path / name, format_of(tmp_path / name))
