@@ -34,11 +34,11 @@ Log = Mapping[str, Any]
 def read(path: Path) -> Foreign:
     """Cases, metrics and results of one log."""
     header, samples = _zipped(path) if zipfile.is_zipfile(path) else _plain(path)
-    about = header.get("eval") or {}
+    about = _table(header.get("eval"))
     task = str(about.get("task") or path.stem)
     foreign = Foreign(
         name=task.rpartition("/")[2],
-        description=f"Samples of {task} ({(about.get('dataset') or {}).get('name') or 'a log'}).",
+        description=f"Samples of {task} ({_table(about.get('dataset')).get('name') or 'a log'}).",
     )
     known: dict[str, str] = {}
     systems: set[str] = set()
@@ -53,7 +53,7 @@ def read(path: Path) -> Foreign:
     foreign.metrics = _metrics(header, foreign)
     if len(systems) == 1:
         foreign.prompts = [prompt_of(foreign.cases, system=systems.pop())]
-    for step in (header.get("plan") or {}).get("steps") or ():
+    for step in _list(_table(header.get("plan")).get("steps")):
         if isinstance(step, dict) and step.get("solver") not in ("generate", "system_message"):
             foreign.lost.add("solvers: the prompt has to do their work", str(step.get("solver")))
     return foreign
@@ -66,7 +66,7 @@ def _plain(path: Path) -> tuple[Log, list[Log]]:
     log = parse_json(text_of(path), str(path))
     if not isinstance(log, dict) or "eval" not in log:
         raise InputFileError(f'{path}: is no log of Inspect: it has no "eval".')
-    return log, [one for one in log.get("samples") or () if isinstance(one, dict)]
+    return log, [one for one in _list(log.get("samples")) if isinstance(one, dict)]
 
 
 def _zipped(path: Path) -> tuple[Log, Iterator[Log]]:
@@ -142,7 +142,7 @@ def _input(sample: Log, case_id: str, foreign: Foreign) -> dict[str, Any]:
             )
     else:
         fields["text"] = str(asked if asked is not None else "")
-    if sample.get("choices"):
+    if _list(sample.get("choices")):
         fields["choices"] = [str(one) for one in sample["choices"]]
     return fields
 
@@ -185,8 +185,16 @@ def _metrics(header: Log, foreign: Foreign) -> list[Spec]:
 
 
 def _scores_of(header: Log) -> list[Log]:
-    scores = (header.get("results") or {}).get("scores") or ()
+    scores = _list(_table(header.get("results")).get("scores"))
     return [one for one in scores if isinstance(one, dict)]
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _results(sample: Log, case_id: str, model: str, foreign: Foreign) -> Iterator[dict[str, Any]]:

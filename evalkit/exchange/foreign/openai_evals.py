@@ -83,7 +83,7 @@ def _chat(asked: Any) -> list[dict[str, str]]:
         return [{"role": "user", "text": asked}]
     return [
         {"role": str(one.get("role", "user")), "text": str(one.get("content", ""))}
-        for one in asked
+        for one in (asked if isinstance(asked, list) else [])
         if isinstance(one, dict)
     ]
 
@@ -158,7 +158,8 @@ def _log(path: Path, events: list[Sample]) -> Foreign:
     spec: Sample = next((e["spec"] for e in events if isinstance(e.get("spec"), dict)), {})
     name = str(spec.get("base_eval") or spec.get("eval_name") or path.stem)
     foreign = Foreign(name=slug(name), description=f"A run of OpenAI Evals: {path.name}.")
-    completions = spec.get("completion_fns") or [None]
+    completions = spec.get("completion_fns")
+    model = str(completions[0]) if isinstance(completions, list) and completions else None
     seen: Counter[tuple[str, str]] = Counter()
     for event in events:
         for metric, score in _scores(event):
@@ -168,7 +169,7 @@ def _log(path: Path, events: list[Sample]) -> Foreign:
                 {
                     "case_id": case_id, "metric": metric, "score": score, "outcome": outcome,
                     "trial": seen[case_id, metric], "golden_set": slug(name),
-                    "model": completions[0],
+                    "model": model,
                 }
             )  # fmt: skip
             seen[case_id, metric] += 1
@@ -179,7 +180,7 @@ def _log(path: Path, events: list[Sample]) -> Foreign:
 
 def _scores(event: Sample) -> Iterator[tuple[str, float | None]]:
     kind, data = event.get("type"), event.get("data")
-    if kind not in SCORED or not isinstance(data, dict):
+    if not isinstance(kind, str) or kind not in SCORED or not isinstance(data, dict):
         return
     key = SCORED[kind]
     if key is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,14 @@ def text_of(path: Path, *, max_bytes: int = MAX_BYTES) -> str:
 
 def parse_json(text: str, where: str) -> Any:
     try:
-        return json.loads(text, parse_constant=lambda name: None)
+        return json.loads(text, parse_constant=lambda name: None, parse_float=_finite)
     except ValueError as error:
         raise InputFileError(f"{where}: is not JSON: {error}.") from None
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
 
 
 def json_lines(text: str, where: str) -> Iterator[tuple[int, Any]]:
