@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "wiring": {"call", "store", "score"},
     "merging": {"score", "store"},
     "session": {"call", "store", "score", "wiring", ""},
+    "log_sampling": {"call", "store", "score", "wiring", "session", ""},
     "rescoring": {"call", "store", "score", "wiring", "session", ""},
     "labelling": {"labelling", "call", "store", "score", "decide"},
     "cli": {
@@ -37,10 +38,12 @@ MAY_IMPORT = {
         "wiring",
         "session",
         "rescoring",
+        "log_sampling",
         "merging",
         "",
     },
     "pytest_options": set(),
+    "testing": {"score"},
     "pytest_plugin": {"pytest_session", "pytest_options", "call", ""},
     "pytest_session": {
         "pytest_session",

@@ -8,7 +8,6 @@ from typing import Any
 
 from evalkit.call.guards import Guarded
 from evalkit.config import FeatureSettings, ModelSettings
-from evalkit.ids import new_id as new_id
 from evalkit.records import (
     Attempt,
     CallRecord,

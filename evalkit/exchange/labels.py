@@ -125,7 +125,7 @@ def import_labels(store: Store, path: Path, kind: str, *, annotator: str | None 
     What a label lacks of its answer (run, case, pair) is looked up by its trace id. Raises
     InputFileError with one `file:line: problem. fix` for each bad label, the first 20.
     """
-    from evalkit.call.trace import new_id
+    from evalkit.ids import new_id
 
     problems: list[str] = []
     rows: list[Row] = []

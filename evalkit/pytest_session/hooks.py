@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from evalkit.call.trace import new_id
 from evalkit.config import load_settings
 from evalkit.errors import EvalkitError
+from evalkit.ids import new_id
 from evalkit.pytest_options import Options
 from evalkit.pytest_session import workers
 from evalkit.pytest_session.calls import Calls
@@ -78,6 +78,7 @@ class EvalSession:
         self._calls: Calls | None = None
         self._sets: dict[Path, GoldenSet] = {}
         self._items: Sequence[pytest.Item] = ()
+        self._units: list[Wanted] = []
         self._taken: set[Wanted] = set()
         self._upcoming: Iterator[Wanted] = iter(())
 
@@ -131,7 +132,8 @@ class EvalSession:
             if isinstance(item, GateItem):
                 item.units = [unit for unit in item.all_units() if unit not in covered]
                 covered.update(item.units)
-        self._upcoming = self.units_from(self._items)
+        self._units = list(self.units_from(self._items))
+        self._upcoming = iter(self._units)
         if self.worker is None and self.parts() and not self.config.getoption("collectonly"):
             try:
                 self._plan = self.plan(self.parts())
@@ -150,7 +152,7 @@ class EvalSession:
 
     def parts(self) -> Parts:
         """Which pairs of which golden sets have items, and whether their gate is one."""
-        found = {(unit.path, unit.pair): False for unit in self.units_from(self._items)}
+        found = {(unit.path, unit.pair): False for unit in self._units}
         gates = (item for item in self._items if isinstance(item, GateItem))
         return found | {(gate.golden.path, gate.pair): True for gate in gates}
 
@@ -189,7 +191,7 @@ class EvalSession:
             plan,
             results,
             concurrency=max(1, plan.concurrency // self.share),
-            uses=Counter(self.units_from(self._items)),
+            uses=Counter(self._units),
             stops_at_failure=bool(self.config.getvalue("maxfail")),
         )
         return self._calls

@@ -18,7 +18,7 @@ from typing import Any
 
 from evalkit.call.durable import transaction
 from evalkit.call.review import Review
-from evalkit.call.trace import new_id
+from evalkit.ids import new_id
 from evalkit.records import Json
 from evalkit.score.label_file import NAME, open_label_file
 from evalkit.score.labels import (

@@ -12,8 +12,8 @@ from contextlib import closing
 from typing import Any
 
 from evalkit.call.durable import transaction
-from evalkit.call.trace import new_id
 from evalkit.errors import StoreError
+from evalkit.ids import new_id
 from evalkit.score.label_file import open_label_file
 from evalkit.score.label_queue import LabelQueue, read_question
 from evalkit.score.labels import Said, label_values
