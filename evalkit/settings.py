@@ -117,6 +117,8 @@ class FeatureSettings:
     attempt_ms: float | None = None
     """Most that one attempt may take; None: its model's share of the deadline."""
     ttft_ms: float | None = None
+    idle_ms: float = 20_000
+    """Silence between two pieces of a stream after which it counts as cut."""
     hedge_after_ms: float | Literal["p95"] | None = None
     """Silence after which the same is asked once more; the first answer wins, both are paid."""
     retries: int = 2

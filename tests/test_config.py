@@ -541,7 +541,9 @@ def test_any_table_is_read_or_refused(
             inner = holder.get(key)
             holder[key] = holder = inner if isinstance(inner, dict) else {}
         holder[place[-1]] = value
-    path = tmp_path_factory.getbasetemp() / "evalkit.toml"
+    # In a folder of its own: what lies in the folder above is found by other tests.
+    path = tmp_path_factory.getbasetemp() / "any" / "evalkit.toml"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(to_toml(table))
 
     try:

@@ -78,7 +78,7 @@ async def find_answer(
     whose confidence is below the feature's `escalate_below` stands when the models after
     it fail.
     """
-    asking = _Asking(call, demands, clock, emit)
+    asking = _Asking(call, demands, clock, emit, may_resume=not request.tools)
     best: Answer | None = None
     rest = list(targets)
     while True:
@@ -104,7 +104,15 @@ def _is_unsure(answer: Answer, feature: FeatureSettings) -> bool:
 class _Asking:
     """One call's way of asking: its deadline, its demands, and what has been shown."""
 
-    def __init__(self, call: Call, demands: Demands, clock: Clock, emit: Emit | None) -> None:
+    def __init__(
+        self,
+        call: Call,
+        demands: Demands,
+        clock: Clock,
+        emit: Emit | None,
+        *,
+        may_resume: bool = True,
+    ) -> None:
         self._call = call
         self._demands = demands
         self._clock = clock
@@ -112,9 +120,9 @@ class _Asking:
         self._shown: Shown | None = None
         self._screen: StreamGuard | None = None
         if emit is not None and not demands.read_whole:
-            self._show_as_it_comes(emit)
+            self._show_as_it_comes(emit, resume=may_resume and call.feature.resume_stream)
 
-    def _show_as_it_comes(self, emit: Emit) -> None:
+    def _show_as_it_comes(self, emit: Emit, *, resume: bool) -> None:
         call, guard = self._call, self._demands.guard
         show = emit
         if guard is not None:
@@ -127,7 +135,7 @@ class _Asking:
                     await emit(safe)
 
         self._emit = emit
-        self._shown = Shown(show, resume=call.feature.resume_stream)
+        self._shown = Shown(show, resume=resume)
 
     @property
     def has_shown(self) -> bool:
@@ -244,6 +252,7 @@ def _patience(call: Call) -> Patience:
         deadline=call.started + feature.max_latency_ms / 1000,
         ttft_s=feature.ttft_ms / 1000 if feature.ttft_ms is not None else None,
         attempt_s=feature.attempt_ms / 1000 if feature.attempt_ms is not None else None,
+        idle_s=feature.idle_ms / 1000,
         hedge_after_s=_hedge_after_s(feature),
         also_fail_over=REFUSALS if feature.on_refusal == "fallback" else frozenset(),
     )

@@ -121,6 +121,8 @@ async def attempt_until_answered(
             continue
         answered_by = target
         ask = _addressed(request, target.model)
+        if shown is not None and shown.text:
+            ask = shown.continued(ask)
         share = _share(patience, len(targets) - position, clock)
         reply, error = await _try_target(ask, target, done, share, clock, shown)
         if error is None or (shown is not None and shown.is_final(error)):
@@ -184,14 +186,7 @@ async def _try_target(
     while ask is not None:
         if wait_s > 0:
             await clock.sleep(wait_s)
-        asked_at = clock.monotonic()
-        try:
-            outcome = await _ask(ask, target, wait_s, patience, clock, shown)
-        except asyncio.CancelledError:
-            gone = CallError("cancelled", "the caller went away")
-            spent_s = clock.monotonic() - asked_at
-            done.attempts.append(_recorded(ask, target, wait_s, spent_s, None, gone))
-            raise
+        outcome = await _ask(ask, target, wait_s, patience, clock, shown, done.attempts)
         done.attempts += outcome.attempts
         error = outcome.error
         if error is None or (shown is not None and shown.is_final(error)):
@@ -255,27 +250,28 @@ async def _ask(
     patience: Patience,
     clock: Clock,
     shown: Shown | None,
+    cancelled: list[Attempt],
 ) -> _Outcome:
-    """One request, or two when the first is late and the feature hedges."""
+    """One request, or two when the first is late and the feature hedges.
+
+    `cancelled` gets what was sent and not waited for to its end.
+    """
     hedge_s = _hedge_s(patience, target)
     if hedge_s is None or shown is not None:
-        return await _attempt(request, target, wait_s, patience, clock, shown)
-    started = clock.monotonic()
-    first = asyncio.create_task(_attempt(request, target, wait_s, patience, clock, None))
+        return await _attempt(request, target, wait_s, patience, clock, shown, cancelled)
+
+    def another(wait_s: float) -> asyncio.Task[_Outcome]:
+        asking = _attempt(request, target, wait_s, patience, clock, None, cancelled)
+        return asyncio.create_task(asking)
+
+    first = another(wait_s)
     try:
         done, _ = await asyncio.wait({first}, timeout=hedge_s)
-        if done:
-            return first.result()
-        second = asyncio.create_task(_attempt(request, target, 0.0, patience, clock, None))
     except asyncio.CancelledError:
         first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
         raise
-
-    def lost() -> Attempt:
-        error = CallError("cancelled", "the other request was answered first")
-        return _recorded(request, target, 0.0, clock.monotonic() - started, None, error)
-
-    return await _first_answer(first, second, lost)
+    return first.result() if done else await _first_answer(first, another(0.0))
 
 
 def _hedge_s(patience: Patience, target: Target) -> float | None:
@@ -284,9 +280,7 @@ def _hedge_s(patience: Patience, target: Target) -> float | None:
     return patience.hedge_after_s
 
 
-async def _first_answer(
-    first: asyncio.Task[_Outcome], second: asyncio.Task[_Outcome], lost: Callable[[], Attempt]
-) -> _Outcome:
+async def _first_answer(first: asyncio.Task[_Outcome], second: asyncio.Task[_Outcome]) -> _Outcome:
     """The first usable answer of two; the other is stopped, and both are recorded."""
     pending = {first, second}
     ended: list[_Outcome] = []
@@ -302,7 +296,6 @@ async def _first_answer(
         await asyncio.gather(*pending, return_exceptions=True)
     best = next((o for o in ended if o.error is None), ended[0])
     others = tuple(a for o in ended if o is not best for a in o.attempts)
-    others += tuple(lost() for _ in pending)
     return _Outcome(others + best.attempts, best.reply, best.error)
 
 
@@ -313,9 +306,10 @@ async def _attempt(
     patience: Patience,
     clock: Clock,
     shown: Shown | None,
+    cancelled: list[Attempt],
 ) -> _Outcome:
     """Make one request; a failure comes back as a value, cancellation passes through."""
-    gate, started = target.gate, clock.monotonic()
+    gate, started, sent = target.gate, clock.monotonic(), False
     reply: Reply | None = None
     error: CallError | None
     if not gate.breaker.allow():
@@ -327,7 +321,7 @@ async def _attempt(
             tokens, used_tokens = _most_tokens(request, gate), None
             await gate.enter(tokens, deadline=patience.deadline)
             try:
-                started = clock.monotonic()
+                started, sent = clock.monotonic(), True
                 reply = await _read(request, target.provider, started, patience, clock, shown)
                 used_tokens = _used(reply.finish.usage)
             finally:
@@ -339,6 +333,10 @@ async def _attempt(
         error = failure
     except asyncio.CancelledError:
         gate.breaker.release()
+        if sent:
+            gone = CallError("cancelled", "nobody waited for the answer")
+            spent_s = clock.monotonic() - started
+            cancelled.append(_recorded(request, target, wait_s, spent_s, None, gone))
         raise
     if error is not None and shown is not None:
         await shown.complete()

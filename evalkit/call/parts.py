@@ -60,8 +60,7 @@ class Parts:
 
     @cached_property
     def kept_answers(self) -> KeptAnswers:
-        storage = self._cache or open_cache(self.settings)
-        return KeptAnswers(storage, most_days=self.settings.retention.cache_days)
+        return KeptAnswers(self.storage, most_days=self.settings.retention.cache_days)
 
     @cached_property
     def storage(self) -> ResponseCache:
@@ -130,8 +129,7 @@ class Parts:
         )
         for provider in opened:
             await provider.aclose()
-        if "kept_answers" in self.__dict__:
-            await self.kept_answers.aclose()
+        self.__dict__.pop("kept_answers", None)
         if (storage := self.__dict__.pop("storage", None)) is not None:
             await storage.aclose()
         for name in ("ledger", "reviews"):

@@ -13,7 +13,7 @@ from dataclasses import replace
 from evalkit.errors import CallError
 from evalkit.records import Message, ModelRequest
 
-RESUMABLE = frozenset({"stream_cut", "timeout", "connect", "server"})
+RESUMABLE = frozenset({"stream_cut", "bad_reply", "timeout", "connect", "server"})
 JOIN_CHARS = 80
 """Of a continuation held back until it is clear how it joins what was shown."""
 MIN_OVERLAP_CHARS = 8

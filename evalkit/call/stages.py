@@ -37,7 +37,7 @@ CANARY_LINE = "\n\n[{canary}] This mark is private: never write it."
 
 NOTHING_FOUND = frozenset({"no_documents", "retriever"})
 
-REFUSED = frozenset({"budget", "killed", "refusal", "guard_block", "policy"})
+REFUSED = frozenset({"budget", "killed", "refusal", "content_filter", "guard_block", "policy"})
 """Kinds of failure in which nothing broke: the answer is no."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Mapping
@@ -136,6 +137,12 @@ class World:
                 return shown, event
             shown += event.text
         raise AssertionError("the stream ended without a result")
+
+    async def first_request(self) -> None:
+        """Wait until the first server has been asked."""
+        async with asyncio.timeout(5):
+            while not self.one.stats.requests:  # noqa: ASYNC110 - it counts in another thread
+                await asyncio.sleep(0.002)
 
     @property
     def requests(self) -> tuple[int, int]:

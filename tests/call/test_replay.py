@@ -117,7 +117,7 @@ CALLS: dict[str, tuple[Mapping[str, Any], Sequence[Step], str, str | None]] = {
     "no key": ({"fallbacks": ("spare",)}, [CallError("auth", "401")], "error", "auth"),
     "truncated": ({}, [answer('{"la', "length")], "error", "truncated"),
     "truncated once": ({}, [answer('{"la', "length"), answer(GOOD)], "ok", None),
-    "filtered": ({}, [answer("", "content_filter")], "error", "content_filter"),
+    "filtered": ({}, [answer("", "content_filter")], "refused", "content_filter"),
     "empty": ({}, [answer(" ")], "error", "empty"),
     "timed out": ({}, [CallError("timeout", "slow"), answer(GOOD)], "ok", None),
     "cut": ({}, [[TextDelta('{"lab')], answer(GOOD)], "ok", None),

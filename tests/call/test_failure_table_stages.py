@@ -1,0 +1,257 @@
+"""The failure table, where no model is at fault: what is refused before a request, what goes on
+without its cache or its log, and what a cancelled call leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalkit.call.budget import Budget
+from evalkit.call.failures import FAILURES
+from evalkit.config import BudgetSettings, FlagSettings, GuardSettings, SpendCap
+from evalkit.records import CallRecord
+from tests.call.failing import World
+from tests.loopback import Behaviour
+
+SORRY = "Sorry, please call us."
+
+
+def by_rule(input: Any) -> dict[str, str]:
+    return {"label": "billing" if "invoice" in str(input) else "delivery"}
+
+
+def with_documents(folder: Path) -> None:
+    (folder / "help").mkdir()
+    (folder / "help" / "guarantee.md").write_text(
+        "# Guarantee\n\nThe guarantee runs for two years.\n", encoding="utf-8"
+    )
+
+
+# --- guard_block, policy ------------------------------------------------------------------------
+
+
+async def test_guard_block_of_an_input_makes_no_request(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        world.set(guard=GuardSettings(pii="block"))
+
+        result = await world.call("Write to jane.doe@example.com")
+
+        assert (result.status, result.error_kind) == ("refused", "guard_block")
+        assert world.requests == (0, 0)
+        assert result.message == FAILURES["guard_block"].message
+        assert "jane.doe" not in str(result.record)
+
+
+async def test_guard_block_of_an_answer_is_neither_retried_nor_shown(tmp_path: Path) -> None:
+    leak = Behaviour(text="Her address is jane.doe@example.com")
+    async with World(tmp_path, leak, output_schema=None) as world:
+        world.set(guard=GuardSettings(output_pii="block"))
+
+        result = await world.call()
+
+        assert (result.status, result.error_kind) == ("refused", "guard_block")
+        assert (result.output, world.requests) == (None, (1, 0))
+
+
+async def test_policy_refuses_an_undeclared_tool_without_a_request(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        result = await world.call(tools=[{"name": "refund"}])
+
+        assert (result.status, result.error_kind) == ("refused", "policy")
+        assert world.requests == (0, 0)
+
+
+# --- retriever, no_documents --------------------------------------------------------------------
+
+
+async def test_no_documents_makes_no_request(tmp_path: Path) -> None:
+    with_documents(tmp_path)
+    async with World(tmp_path, retriever="help") as world:
+        result = await world.call("xyzzy plugh")
+
+        assert (result.status, result.error_kind) == ("refused", "no_documents")
+        assert world.requests == (0, 0)
+
+
+async def test_no_documents_may_degrade(tmp_path: Path) -> None:
+    with_documents(tmp_path)
+    settings = {"retriever": "help", "on_empty": "degrade", "on_failure": f"text:{SORRY}"}
+    async with World(tmp_path, **settings) as world:
+        result = await world.call("xyzzy plugh")
+
+        assert (result.status, result.output) == ("degraded", SORRY)
+        assert world.requests == (0, 0)
+
+
+async def test_retriever_that_fails_makes_no_request(tmp_path: Path) -> None:
+    failing = "evalkit.call.providers.recorded:retriever_that_fails"
+    async with World(tmp_path, retriever=failing, on_empty="degrade") as world:
+        result = await world.call()
+
+        assert (result.status, result.error_kind) == ("error", "retriever")
+        assert world.requests == (0, 0)
+
+
+# --- budget, killed, breaker_open -----------------------------------------------------------------
+
+DEGRADES = pytest.mark.parametrize(
+    ("on_failure", "output"),
+    [(f"text:{SORRY}", SORRY), (f"degrade:{__name__}:by_rule", '{"label": "billing"}')],
+    ids=["stored text", "rule"],
+)
+
+
+@DEGRADES
+async def test_budget_spent_takes_the_degrade_path_without_a_request(
+    tmp_path: Path, on_failure: str, output: str
+) -> None:
+    async with World(tmp_path, on_failure=on_failure) as world:
+        world.set(budgets=BudgetSettings(user=SpendCap(day_calls=1)))
+        await world.call(user_id="u-1")
+
+        result = await world.call("One invoice", user_id="u-1")
+
+        assert (result.status, result.error_kind) == ("degraded", "budget")
+        assert (result.output, result.message) == (output, FAILURES["budget"].message)
+        assert world.requests == (1, 0)
+        assert result.record.cost_usd == 0.0
+
+
+@DEGRADES
+async def test_killed_takes_the_degrade_path_without_a_request(
+    tmp_path: Path, on_failure: str, output: str
+) -> None:
+    async with World(tmp_path, on_failure=on_failure, flag="sorting") as world:
+        world.set(flags={"sorting": FlagSettings(name="sorting", enabled=False)})
+
+        result = await world.call("One invoice")
+
+        assert (result.status, result.error_kind) == ("degraded", "killed")
+        assert (result.output, world.requests) == (output, (0, 0))
+
+
+@DEGRADES
+async def test_breaker_open_takes_the_degrade_path_without_a_request(
+    tmp_path: Path, on_failure: str, output: str
+) -> None:
+    async with World(tmp_path, Behaviour(status=402), on_failure=on_failure) as world:
+        await world.call(fallbacks=())
+
+        result = await world.call("One invoice", fallbacks=())
+
+        assert (result.status, result.error_kind) == ("degraded", "breaker_open")
+        assert (result.output, world.requests) == (output, (1, 0))
+
+
+async def test_without_a_degrade_path_the_failure_is_typed_and_told(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        world.set(budgets=BudgetSettings(total=SpendCap(month_usd=0.0)))
+
+        result = await world.call()
+
+        assert (result.status, result.error_kind) == ("refused", "budget")
+        assert result.message == FAILURES["budget"].message
+        assert world.requests == (0, 0)
+
+
+# --- cache and log --------------------------------------------------------------------------------
+
+
+async def test_a_broken_cache_file_is_counted_and_the_call_goes_on(tmp_path: Path) -> None:
+    file = tmp_path / ".evalkit" / "cache" / "responses.sqlite"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"not a database " * 500)
+    async with World(tmp_path, cache_ttl=60) as world:
+        first, second = await world.call(), await world.call()
+
+        assert first.ok
+        assert second.ok
+        assert world.orchestrator.storage.errors >= 1
+
+
+async def test_a_cache_that_cannot_be_opened_is_counted_and_the_call_goes_on(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / ".evalkit").mkdir()
+    (tmp_path / ".evalkit" / "cache").write_text("a file, not a folder")
+    async with World(tmp_path, cache_ttl=60) as world:
+        result = await world.call()
+
+        assert result.ok
+        assert world.requests == (1, 0)
+        assert world.orchestrator.storage.errors >= 1
+
+
+async def test_a_log_that_fails_is_counted_and_the_call_goes_on(tmp_path: Path) -> None:
+    def full(record: CallRecord) -> None:
+        raise OSError("disk full")
+
+    async with World(tmp_path) as world:
+        world.build(sink=full)
+
+        result = await world.call()
+
+        assert result.ok
+        assert world.orchestrator.log_failures == 1
+
+
+# --- cancelled ------------------------------------------------------------------------------------
+
+
+async def test_cancelled_propagates_settles_the_budget_and_leaves_a_record(tmp_path: Path) -> None:
+    async with World(tmp_path, Behaviour(stall_after=-1)) as world:
+        budget = Budget(limit_usd=1.0)
+        calling = asyncio.create_task(world.call(budget=budget))
+        await world.first_request()
+
+        calling.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+        (record,) = world.log
+        assert (record.status, record.error_kind) == ("error", "cancelled")
+        assert [a.error_kind for a in record.attempts] == ["cancelled"]
+        assert record.cost_usd is None
+        assert budget.reserved_usd == 0.0
+        assert 0.0 < budget.spent_usd < 0.01
+        assert world.requests == (1, 0)
+
+
+async def test_cancelled_before_a_request_gives_the_budget_back(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        world.set_provider("one", max_in_flight=1)
+        world.one.delay_ms = 200
+        budget = Budget(limit_usd=1.0)
+        first = asyncio.create_task(world.call())
+        await world.first_request()
+        waiting = asyncio.create_task(world.call(budget=budget))
+        await asyncio.sleep(0)
+
+        waiting.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert (await first).ok
+        assert world.requests == (1, 0)
+        assert (budget.reserved_usd, budget.spent_usd) == (0.0, 0.0)
+
+
+async def test_closing_a_stream_leaves_a_record_too(tmp_path: Path) -> None:
+    long = Behaviour(text="word " * 200, tokens_per_s=50.0)
+    async with World(tmp_path, long, output_schema=None) as world:
+        stream = world.orchestrator.stream("sort", "Where is it?")
+        await anext(stream)
+
+        await stream.aclose()
+
+        (record,) = world.log
+        assert record.error_kind == "cancelled"
+        assert kinds_of(record) == ["cancelled"]
+
+
+def kinds_of(record: CallRecord) -> list[str | None]:
+    return [attempt.error_kind for attempt in record.attempts]
