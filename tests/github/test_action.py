@@ -291,7 +291,12 @@ def test_what_a_golden_set_says_is_no_command_for_the_runner(
     cases = project / "golden_sets/tickets/cases.jsonl"
     without_baseline(project)
     first, rest = cases.read_text().split("\n", 1)
-    evil = {**json.loads(first), "id": "::error::%0A", "must_pass": True, "expected": {"label": "x"}}
+    evil = {
+        **json.loads(first),
+        "id": "::error::%0A",
+        "must_pass": True,
+        "expected": {"label": "x"},
+    }
     cases.write_text(json.dumps(evil) + "\n" + rest)
     assert header.exists()
 
