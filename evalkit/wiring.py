@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from evalkit.call.batch import MAX_CONCURRENCY, batch_settings
 from evalkit.call.budget import Budget
 from evalkit.call.orchestrator import Orchestrator
 from evalkit.call.prompts import PromptRegistry
@@ -148,6 +147,8 @@ def make_bench(
     judges = _load_judges(sets, settings)
     all_features = with_judge_features(settings, judges.values())
     if batch_scope is not None:
+        from evalkit.call.batch import batch_settings
+
         all_features = batch_settings(all_features, scope=batch_scope)
     orchestrator = Orchestrator.from_config(all_features)
     return Bench(
@@ -247,6 +248,8 @@ def _concurrency(planned: Sequence[PlannedSet], request: RunRequest, settings: S
     ]
     usual = settings.run.concurrency
     if request.batch:
+        from evalkit.call.batch import MAX_CONCURRENCY
+
         usual = min(MAX_CONCURRENCY, sum(len(s.case_numbers) * len(s.pairs) for s in planned))
     return max(1, min(request.concurrency or usual, *limits))
 

@@ -10,29 +10,33 @@ import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evalkit.call.attempts import Clock, Target
-from evalkit.call.cache import ResponseCache
-from evalkit.call.cache_storage import open_cache
 from evalkit.call.flags import Flags, FlagSource
 from evalkit.call.guards import Guard
-from evalkit.call.kept_answers import KeptAnswers
-from evalkit.call.ledger import Ledger
 from evalkit.call.limits import ProviderGate
 from evalkit.call.prompts import PromptRegistry
 from evalkit.call.providers import LazyProviders
 from evalkit.call.providers.base import Provider
-from evalkit.call.retrieval import Retrievers
-from evalkit.call.review import ReviewQueue
-from evalkit.call.routing import Tagger, make_tagger
 from evalkit.config import FeatureSettings, ModelSettings, Settings
 from evalkit.errors import ConfigError
 from evalkit.json_schema import Validate, compile_schema
 
+if TYPE_CHECKING:
+    from evalkit.call.cache import ResponseCache
+    from evalkit.call.kept_answers import KeptAnswers
+    from evalkit.call.ledger import Ledger
+    from evalkit.call.retrieval import Retrievers
+    from evalkit.call.review import ReviewQueue
+    from evalkit.call.routing import Tagger
+
 
 class Parts:
-    """The tools of one orchestrator. Whatever a test hands in is used in place of its own."""
+    """The tools of one orchestrator. Whatever a test hands in is used in place of its own.
+
+    What most calls never need is not even imported before it is.
+    """
 
     def __init__(
         self,
@@ -47,7 +51,6 @@ class Parts:
         self.clock = clock or Clock()
         self.prompts = PromptRegistry(settings.root)
         self.flags = flags or Flags(settings, self.clock)
-        self.retrievers = Retrievers(settings)
         self._providers = LazyProviders(settings.providers) if providers is None else providers
         self._cache = cache
         self._gates: dict[str, ProviderGate] = {}
@@ -59,24 +62,40 @@ class Parts:
         return Guard(self.settings.guard)
 
     @cached_property
+    def retrievers(self) -> Retrievers:
+        from evalkit.call.retrieval import Retrievers
+
+        return Retrievers(self.settings)
+
+    @cached_property
     def kept_answers(self) -> KeptAnswers:
+        from evalkit.call.kept_answers import KeptAnswers
+
         return KeptAnswers(self.storage, most_days=self.settings.retention.cache_days)
 
     @cached_property
     def storage(self) -> ResponseCache:
         """Where answers are kept, for whoever keeps something else there: judges do."""
+        from evalkit.call.cache_storage import open_cache
+
         return self._cache or open_cache(self.settings)
 
     @cached_property
     def ledger(self) -> Ledger:
+        from evalkit.call.ledger import Ledger
+
         return Ledger(Path(self.settings.store_path) / "budget.sqlite", self.settings.budgets)
 
     @cached_property
     def reviews(self) -> ReviewQueue:
+        from evalkit.call.review import ReviewQueue
+
         return ReviewQueue(Path(self.settings.store_path) / "queue.sqlite")
 
     def tagger(self, feature: FeatureSettings) -> Tagger | None:
         if feature.name not in self._taggers:
+            from evalkit.call.routing import make_tagger
+
             self._taggers[feature.name] = make_tagger(feature, self.settings)
         return self._taggers[feature.name]
 

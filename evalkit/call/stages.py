@@ -10,28 +10,26 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evalkit.call.answering import Answer, Demands, Emit, find_answer
 from evalkit.call.budget import Budget
-from evalkit.call.cache import Cached
 from evalkit.call.context import trim
 from evalkit.call.failures import FAILURES
 from evalkit.call.functions import call_function, load_function
 from evalkit.call.guards import redact_record
-from evalkit.call.ledger import Hold, has_caps
 from evalkit.call.parts import Parts
 from evalkit.call.policy import check as check_policy
-from evalkit.call.retrieval import retrieve_context
-from evalkit.call.review import review_wanted
-from evalkit.call.routing import answer_by_function
-from evalkit.call.routing import route as choose
 from evalkit.call.tokens import estimate_tokens
 from evalkit.call.trace import Call, Rendered, sum_or_none
-from evalkit.config import FeatureSettings, ModelSettings
+from evalkit.config import BudgetSettings, FeatureSettings, ModelSettings
 from evalkit.errors import CallError, ConfigError
 from evalkit.json_schema import Validate
 from evalkit.records import CallRecord, ModelRequest
+
+if TYPE_CHECKING:
+    from evalkit.call.cache import Cached
+    from evalkit.call.ledger import Hold
 
 CANARY_LINE = "\n\n[{canary}] This mark is private: never write it."
 
@@ -78,6 +76,8 @@ async def route(call: Call, parts: Parts) -> str | None:
     feature = call.feature
     if feature.tagger is None or not feature.routes:
         return None
+    from evalkit.call.routing import route as choose
+
     chosen = await choose(feature, call.guarded.input, tagger=parts.tagger(feature))
     call.route_reason = chosen.reason or None
     if chosen.model is not None and chosen.model != feature.model:
@@ -88,6 +88,8 @@ async def route(call: Call, parts: Parts) -> str | None:
 
 async def answer_without_model(call: Call, function: str, emit: Emit | None) -> None:
     """What is certain needs no model."""
+    from evalkit.call.routing import answer_by_function
+
     call.output, call.value = await answer_by_function(function, call.input)
     if emit is not None:
         await emit(call.output)
@@ -98,6 +100,8 @@ async def retrieve(call: Call, parts: Parts) -> None:
     feature, input = call.feature, call.guarded.input
     if feature.retriever is None or "documents" in input:
         return
+    from evalkit.call.retrieval import retrieve_context
+
     retriever = await parts.retrievers.get(feature)
     assert retriever is not None
     left_s = call.started + feature.max_latency_ms / 1000 - parts.clock.monotonic()
@@ -258,7 +262,7 @@ async def _reserve(
     A run's own budget needs a price; caps of users and features count tokens and calls of
     a model without one.
     """
-    capped = not call.pinned and has_caps(parts.settings.budgets)
+    capped = not call.pinned and parts.settings.budgets != BudgetSettings()
     if budget is None and not capped:
         return lambda cost_usd: None
     feature = call.feature
@@ -314,6 +318,8 @@ def hold_for_review(call: Call, parts: Parts, action: str | None, key: str | Non
     policy = call.feature.review
     if policy == "never":
         return
+    from evalkit.call.review import review_wanted
+
     facts = {
         "feature": call.feature.name,
         "input": call.input,
