@@ -30,30 +30,35 @@ def test_the_wheel_carries_what_the_package_needs(wheel: Path) -> None:
 
     shipped = [
         f"evalkit/_shipped/{path.relative_to(CHECKOUT)}"
-        for folder in ("judges", "reports")
+        for folder in ("judges", "reports", "scaffold")
         for path in (CHECKOUT / folder).rglob("*")
-        if path.is_file() and path.suffix in {".yaml", ".jinja", ".sql"}
+        if path.is_file() and path.name != ".keep"
     ]
-    assert len(shipped) >= 2
+    assert len(shipped) >= 20
     assert set(shipped) <= names
     assert {"evalkit/py.typed", "evalkit/schemas/config.schema.json"} <= names
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
 
 
+@pytest.fixture(scope="module")
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment that has the wheel, what it depends on, and nothing else."""
+    folder = tmp_path_factory.mktemp("env")
+    venv.create(folder, with_pip=True)
+    install = [folder / "bin" / "python", "-m", "pip", "install", "-q", wheel]
+    subprocess.run(install, check=True, cwd=folder)
+    return folder
+
+
 @pytest.mark.slow
-def test_the_wheel_runs_the_demo_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
-    environment, project = tmp_path / "env", tmp_path / "project"
-    venv.create(environment, with_pip=True)
-    install = [environment / "bin" / "python", "-m", "pip", "install", "-q", wheel]
-    subprocess.run(install, check=True, cwd=tmp_path)
-    project.mkdir()
+def test_the_wheel_runs_the_demo_in_an_empty_environment(environment: Path, tmp_path: Path) -> None:
     for name in WRITTEN_BY_USERS:
         source = CHECKOUT / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, project / name)
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
 
     done = subprocess.run(
         ["sh", CHECKOUT / "scripts" / "demo.sh"],
-        cwd=project,
+        cwd=tmp_path,
         env={"PATH": os.environ["PATH"], "EVALKIT": str(environment / "bin" / "evalkit")},
         capture_output=True,
         text=True,
@@ -61,5 +66,23 @@ def test_the_wheel_runs_the_demo_in_an_empty_environment(wheel: Path, tmp_path: 
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "stopped v3" in done.stdout
-    assert "<html" in (project / "report.html").read_text(encoding="utf-8")
-    assert list((project / ".evalkit" / "scores").glob("run=*.parquet"))
+    assert "<html" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert list((tmp_path / ".evalkit" / "scores").glob("run=*.parquet"))
+
+
+@pytest.mark.slow
+def test_the_wheel_starts_runs_and_gates_a_project_in_an_empty_folder(
+    environment: Path, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        ["sh", "-c", "evalkit init --ci github && evalkit run && evalkit gate && evalkit doctor"],
+        cwd=tmp_path,
+        env={"PATH": f"{environment / 'bin'}:{os.environ['PATH']}", "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "pass: no drop beyond what is allowed" in done.stdout
+    assert str(environment) in done.stdout
+    assert str(CHECKOUT) not in done.stdout
