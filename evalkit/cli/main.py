@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cache": ("evalkit.cli.cache", "Measure and empty the response caches."),
     "label": ("evalkit.cli.label", "Ask people: draw answers, label them, see who agrees."),
     "review": ("evalkit.cli.review", "Decide on answers that wait for a person."),
+    "sample": ("evalkit.cli.sample", "Score production's calls, judges on a share of them."),
     "logs": ("evalkit.cli.logs", "Bring in calls that other tools logged."),
     "alerts": ("evalkit.cli.alerts", "Say what is wrong in production; for the clock to call."),
     "cost": ("evalkit.cli.cost", "Say what production's calls cost, and what was saved."),

@@ -101,7 +101,7 @@ def find_run(runs: Sequence[Manifest], text: str) -> Manifest:
     """
     counted = LATEST.fullmatch(text)
     if counted:
-        complete = [run for run in runs if run.get("status") == "complete"]
+        complete = [r for r in runs if r.get("status") == "complete" and not is_sample(r)]
         back = int(counted[1] or 0)
         if back < len(complete):
             return complete[back]
@@ -141,9 +141,7 @@ def baseline_runs(
     ids = [run["run_id"] for run in runs]
     earlier = runs[ids.index(candidate["run_id"]) + 1 :]
     complete = [
-        run
-        for run in earlier
-        if is_whole(run) and golden_set in (run.get("golden_sets") or {})
+        run for run in earlier if is_whole(run) and golden_set in (run.get("golden_sets") or {})
     ]
     found = [run for run in complete if branch_of(run) == default_branch]
     if not found and branch_of(candidate) is None:
@@ -186,7 +184,12 @@ def _answered_in(run: Manifest, by_id: Mapping[str, Manifest]) -> str:
 
 def is_whole(run: Manifest) -> bool:
     """Whether a run is complete; a shard is, and still no run of all cases."""
-    return run.get("status") == "complete" and not run.get("shard")
+    return run.get("status") == "complete" and not run.get("shard") and not is_sample(run)
+
+
+def is_sample(run: Manifest) -> bool:
+    """Whether it scored production's calls, not a golden set's cases."""
+    return run.get("kind") == "sample"
 
 
 def stopped_early(run: Manifest) -> bool:

@@ -1,0 +1,253 @@
+"""Carries out one sampling job over production's log, for the CLI and scripts.
+
+A job is a run whose id is its window and configuration: asked for again it is found
+complete, or finished from its journal, and no judge is asked twice. Without a start, the
+window goes on where the newest complete one of the same configuration ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from evalkit import __version__
+from evalkit.call.budget import Budget
+from evalkit.config import Settings
+from evalkit.errors import ConfigError, GoldenSetError
+from evalkit.score.golden import GoldenSet, find_golden_sets, load_golden_set
+from evalkit.score.log_draw import DrawRule
+from evalkit.score.metric_specs import MetricSpec, canonical, needs_of
+from evalkit.score.online import (
+    STRATA,
+    LoggedCall,
+    OnlineSet,
+    SamplePlan,
+    draw_window,
+    run_sample,
+    window_name,
+)
+from evalkit.score.runner import RunSummary
+from evalkit.session import (
+    FinishedRun,
+    Progress,
+    git_state,
+    golden_manifest,
+    run_async,
+    silent,
+    until_interrupted,
+)
+from evalkit.store.runs import RunWriter
+from evalkit.store.views import Store, open_store
+from evalkit.wiring import Bench, make_bench
+
+MINUTE = 60_000_000
+DAY = 24 * 60 * MINUTE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleRequest:
+    """What is to be sampled."""
+
+    since: int | None = None
+    """None: where the last job of this configuration ended, else a day ago."""
+    until: int
+    rule: DrawRule
+    by: tuple[str, ...] = ("feature", "model", "prompt_version")
+    golden_sets: Sequence[Path] = ()
+    max_cost_usd: float | None = None
+    concurrency: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedSample:
+    """A job as it ended."""
+
+    run: FinishedRun
+    since: int
+    until: int
+    calls: int
+    """Calls of the window that could be scored."""
+    drawn: Mapping[str, int]
+    """Share (random, active) -> calls that judges were asked about."""
+    already_done: bool
+
+
+def sample_log(
+    settings: Settings,
+    request: SampleRequest,
+    *,
+    store: str | None = None,
+    progress: Progress | None = None,
+) -> FinishedSample | None:
+    """Do the job, or the rest of it; None when its window is empty.
+
+    Raises ConfigError, ContentError or GoldenSetError before any judge is asked.
+    """
+    if store is not None:
+        settings = replace(settings, store=str(Path(store).absolute()))
+    for name in request.by:
+        if name not in STRATA:
+            raise ConfigError(f"--by {name}: not a column to sample by: {', '.join(STRATA)}.")
+    opened = open_store(settings.store_path)
+    goldens = _golden_sets(settings, request.golden_sets)
+    budget = None if request.max_cost_usd is None else Budget(limit_usd=request.max_cost_usd)
+    bench = make_bench(settings, goldens, budget=budget)
+    sets = tuple(_online_set(golden, bench, settings) for golden in goldens)
+    config = _config_hash(sets, request)
+    since, until = _window(opened, request, config)
+    if until <= since:
+        return None
+    plan = SamplePlan(
+        run_id=f"sample-{window_name(since, until)}-{config}",
+        since=since,
+        until=until,
+        rule=request.rule,
+        by=request.by,
+        sets=sets,
+        limits_ms={name: one.max_latency_ms for name, one in settings.features.items()},
+        concurrency=request.concurrency or settings.run.concurrency,
+        budget=budget,
+    )
+    return _carry_out(plan, bench, opened, settings, config, progress or silent)
+
+
+def _carry_out(
+    plan: SamplePlan, bench: Bench, store: Store, settings: Settings, config: str, show: Progress
+) -> FinishedSample:
+    with store.production() as engine, _writer(plan, store, settings, config) as writer:
+        calls = draw_window(engine, plan)
+        already = writer.is_complete
+        with show(len(calls)) as on_progress:
+
+            async def work() -> RunSummary:
+                async with bench.orchestrator:
+                    return await until_interrupted(
+                        lambda stop: run_sample(
+                            plan,
+                            calls if not already else [],
+                            engine=engine,
+                            journal=writer,
+                            on_progress=on_progress,
+                            stop=stop,
+                        )
+                    )
+
+            summary = run_async(work())
+        if summary.complete and not already:
+            writer.seal("complete", counts=dict(summary.outcomes), facts=_facts(writer, calls))
+        if already:
+            summary.planned = summary.done
+        return FinishedSample(
+            run=FinishedRun(run_id=plan.run_id, store=str(store.path), summary=summary),
+            since=plan.since,
+            until=plan.until,
+            calls=len(calls),
+            drawn=_shares(calls),
+            already_done=already,
+        )
+
+
+def _writer(plan: SamplePlan, store: Store, settings: Settings, config: str) -> RunWriter:
+    """The run of this window: the one that is there, or a new one."""
+    if (store.path / "runs" / plan.run_id / "manifest.json").exists():
+        return store.open_run(plan.run_id)
+    return store.create_run(
+        {
+            "run_id": plan.run_id,
+            "kind": "sample",
+            "git": git_state(settings.root),
+            "versions": {"evalkit": __version__, "python": platform.python_version()},
+            # Not under golden_sets: no gate and no baseline is to take a sample for a run of cases.
+            "golden_sets": {},
+            "sample": {
+                "since": plan.since,
+                "until": plan.until,
+                "by": list(plan.by),
+                "config": config,
+                **asdict(plan.rule),
+                "golden_sets": {
+                    one.golden.name: golden_manifest(one.golden, settings) for one in plan.sets
+                },
+            },
+        }
+    )
+
+
+def _facts(writer: RunWriter, calls: Sequence[LoggedCall]) -> dict[str, Any]:
+    sample = {**writer.manifest["sample"], "calls": len(calls), "drawn": _shares(calls)}
+    return {"sample": sample, "planned": len(calls)}
+
+
+def _shares(calls: Sequence[LoggedCall]) -> dict[str, int]:
+    counts = {"random": 0, "active": 0}
+    for call in calls:
+        if call.place is not None:
+            counts[call.place.share] += 1
+    return counts
+
+
+def _golden_sets(settings: Settings, paths: Sequence[Path]) -> list[GoldenSet]:
+    found = [
+        load_golden_set(p, settings=settings) for p in find_golden_sets(paths, settings=settings)
+    ]
+    if not found:
+        raise GoldenSetError("no golden set: there is nothing that says how calls are scored.")
+    return found
+
+
+def _online_set(golden: GoldenSet, bench: Bench, settings: Settings) -> OnlineSet:
+    """The metrics that can score a call without an expected value."""
+    by_name = {scorer.metric: scorer for scorer in bench.scorers(golden)}
+    usable = []
+    for metric in golden.metrics:
+        scorer = by_name.get(metric.name)
+        if scorer is None or _is_pairwise(metric, bench):
+            continue
+        missing = needs_of(metric, project=settings.root)
+        asks_for_expected = missing is not None and (missing(_ANY_INPUT) is not None)
+        if not asks_for_expected:
+            usable.append((scorer, missing))
+    return OnlineSet(golden=golden, scorers=tuple(usable))
+
+
+_ANY_INPUT = {"input": {"documents": [{"id": "d1", "text": "…"}]}}
+"""A call that has all a call can have: what it lacks is an expected value."""
+
+
+def _is_pairwise(metric: MetricSpec, bench: Bench) -> bool:
+    """Whether a judge compares two answers; production has one."""
+    if metric.kind != "judge":
+        return False
+    return any(leaf.pairwise for leaf in bench.judges[metric.params["judge"]].leaves)
+
+
+def _config_hash(sets: Sequence[OnlineSet], request: SampleRequest) -> str:
+    """Of all that decides a job's scores, but for its window and its calls."""
+    scorers = [
+        [one.golden.name, scorer.metric, scorer.version]
+        for one in sets
+        for scorer, _ in one.scorers
+    ]
+    whole = [sorted(scorers), asdict(request.rule), list(request.by)]
+    return hashlib.sha256(canonical(whole).encode()).hexdigest()[:12]
+
+
+def _window(store: Store, request: SampleRequest, config: str) -> tuple[int, int]:
+    """The window asked for; without a start the one after the newest, or what is left of it."""
+    if request.since is not None:
+        return request.since, request.until
+    jobs = [
+        run
+        for run in store.runs()
+        if run.get("kind") == "sample" and run["sample"]["config"] == config
+    ]
+    open_jobs = [run["sample"] for run in jobs if run["status"] != "complete"]
+    if open_jobs:
+        oldest = min(open_jobs, key=lambda sample: int(sample["since"]))
+        return oldest["since"], oldest["until"]
+    ended = max((run["sample"]["until"] for run in jobs), default=None)
+    return (request.until - DAY if ended is None else ended), request.until
