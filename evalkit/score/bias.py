@@ -73,10 +73,13 @@ def _is_a_ruler(provider: str, settings: Settings) -> bool:
 # --- the same answer to many cases -------------------------------------------------
 
 MIN_CASES = 10
-MAX_CHARS = 2_000
-"""What is looked at of an answer."""
+END_CHARS = 200
+"""What is looked at of an answer: so much of its beginning, and of its end."""
+SHOWN_CHARS = 60
 NEAR_WORDS = 5
 """Answers of so many words are the same when they differ in numbers alone."""
+SAMPLE = 500
+"""Texts looked at before all are: an answer to half of the cases shows among fewer."""
 _WORDS = re.compile(r"[^\W_]+")
 
 
@@ -84,14 +87,33 @@ _WORDS = re.compile(r"[^\W_]+")
 class Repeats:
     """How often each answer was given, by one pair on one golden set."""
 
-    counts: Counter[bytes] = field(default_factory=Counter)
-    shown: dict[bytes, str] = field(default_factory=dict)
+    texts: Counter[str] = field(default_factory=Counter)
 
     def add(self, output: str) -> None:
-        digest = same_answer(output)
-        if digest not in self.counts:
-            self.shown[digest] = output[:60]
-        self.counts[digest] += 1
+        """Count an answer; what is nearly the same is found out at the end, if ever."""
+        cut = len(output) > 2 * END_CHARS
+        self.texts[output[:END_CHARS] + output[-END_CHARS:] if cut else output] += 1
+
+    def commonest(self) -> tuple[int, int, str]:
+        """Cases with the commonest answer, near ones together; of how many; one of its texts.
+
+        Of a sample, where no answer is common enough in it to matter.
+        """
+        texts = self.texts.most_common()
+        found = _together(texts[:: max(1, len(texts) // SAMPLE)])
+        most, n, _ = found
+        return _together(texts) if 3 * most > n else found
+
+
+def _together(texts: Sequence[tuple[str, int]]) -> tuple[int, int, str]:
+    counts: Counter[bytes] = Counter()
+    shown: dict[bytes, str] = {}
+    for text, n in texts:
+        digest = same_answer(text)
+        counts[digest] += n
+        shown.setdefault(digest, text)
+    digest, most = counts.most_common(1)[0]
+    return most, counts.total(), shown[digest]
 
 
 def same_answer(text: str) -> bytes:
@@ -112,17 +134,16 @@ def duplicate_output(
     As common as half of the cases, and well beyond how often one answer is expected: right
     answers repeat too, where there are few labels. `expected` is asked only when it matters.
     """
-    n = repeats.counts.total()
-    if n < MIN_CASES:
+    if repeats.texts.total() < MIN_CASES:
         return None
-    digest, most = repeats.counts.most_common(1)[0]
+    most, n, text = repeats.commonest()
     if 2 * most < n:
         return None
     right = Counter(same_answer(_text(value)) for value in expected())
     usual = max(right.values(), default=0) / max(right.total(), 1)
     if most / n < max(0.5, (1 + usual) / 2):
         return None
-    return most, n, repeats.shown[digest]
+    return most, n, text[:SHOWN_CHARS]
 
 
 def _text(value: Json) -> str:

@@ -132,3 +132,30 @@ def test_few_cases_and_varied_answers_ask_for_nothing() -> None:
 
     assert duplicate_output(repeats(*["x"] * 9), never) is None
     assert duplicate_output(repeats(*(f"x {n}" for n in range(50))), never) is None
+
+
+def test_among_many_texts_a_common_answer_is_still_found_and_counted_whole() -> None:
+    plain = [f"answer {chr(97 + n % 26)}{chr(97 + n // 26 % 26)}{n} alone" for n in range(1_500)]
+    near = [f"Thank you for asking, your ticket has the number {n}." for n in range(2_500)]
+
+    found = duplicate_output(repeats(*near, *plain), list)
+
+    assert found is not None
+    assert found[:2] == (2_500, 4_000)
+    assert duplicate_output(repeats(*near[:1_000], *plain, *plain), list) is None
+
+
+def test_long_answers_are_told_apart_by_their_ends() -> None:
+    same = "Based on the documents that I was given, here is what I can say. " * 10
+
+    given = repeats(*(f"{same} It is {chr(97 + n)}." for n in range(20)))
+
+    assert duplicate_output(given, list) is None
+
+
+def test_one_text_given_over_and_over_is_found_wherever_it_first_came() -> None:
+    others = [f"answer {chr(97 + n % 26)}{n} alone" for n in range(1_201)]
+
+    found = duplicate_output(repeats(*others, *["the very same"] * 2_000), list)
+
+    assert found == (2_000, 3_201, "the very same")
