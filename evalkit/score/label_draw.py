@@ -32,6 +32,8 @@ NEAR = 0.25
 """Scores this far from the bar are no longer near it."""
 NOVEL_SHARE = 0.1
 """Inputs with the rarest words, of all, that count as novel."""
+KEPT_CHARS = 1_000_000
+"""Of an answer, what the queue keeps."""
 INPUT_CHARS = 2_000
 """Of an input, what its words are counted in."""
 WEIGHTS = {"votes": 1.0, "near": 1.0, "tiers": 0.75, "novel": 0.5}
@@ -308,7 +310,9 @@ def _texts(store: Store, chosen: Sequence[Sequence[Row]]) -> dict[str, Row]:
     with Engine() as engine:
         engine.add_files("calls", sorted({file for run in runs for file in store.call_files(run)}))
         rows = engine.rows(
-            "SELECT trace_id, input, output FROM calls WHERE list_contains(?, trace_id)", [ids]
+            f"SELECT trace_id, input, left(output, {KEPT_CHARS}) AS output FROM calls "
+            "WHERE list_contains(?, trace_id)",
+            [ids],
         )
     return {row["trace_id"]: row for row in rows}
 

@@ -23,10 +23,10 @@ from evalkit.records import Json
 from evalkit.score.label_file import NAME, open_label_file
 from evalkit.score.labels import (
     ADJUDICATOR,
+    APART,
     LabelError,
     Question,
     Said,
-    disagree,
     label_values,
     review_facts,
     review_question,
@@ -107,6 +107,7 @@ class LabelQueue:
         self._lock = threading.RLock()
         self._file = open_label_file(folder)
         self._questions: dict[str, Question] = {}
+        self._orders: dict[str, tuple[list[str], dict[str, int]]] = {}
 
     @staticmethod
     def exists(folder: Path) -> bool:
@@ -278,18 +279,28 @@ class LabelQueue:
                 others.setdefault(row["item"], set()).add(row["annotator"])
         mine = self._file.execute("SELECT item FROM own WHERE annotator = ?", (annotator,))
         state.mine = {row["item"] for row in mine}
-        rows = self._file.execute(
-            "SELECT items.id, made_at, wanted FROM items JOIN batches ON batches.id = batch "
-            "WHERE wanted > 0"
-        ).fetchall()
-        rows.sort(key=lambda row: (row["made_at"], _shuffled(annotator, row["id"])))
-        state.order = [row["id"] for row in rows]
+        wanted = self._wanted(annotator)
+        state.order = list(wanted)
         state.open = {
-            row["id"]
-            for row in rows
-            if row["id"] not in state.mine and len(others.get(row["id"], ())) < row["wanted"]
+            item
+            for item, n in wanted.items()
+            if item not in state.mine and len(others.get(item, ())) < n
         }
         return state
+
+    def _wanted(self, annotator: str) -> Mapping[str, int]:
+        """Item -> annotators it wants, in this one's order; kept as long as no batch changes."""
+        batches = [row["id"] for row in self._file.execute("SELECT id FROM batches ORDER BY id")]
+        known, wanted = self._orders.get(annotator, ([], {}))
+        if known != batches:
+            rows = self._file.execute(
+                "SELECT items.id, made_at, wanted FROM items JOIN batches ON batches.id = batch "
+                "WHERE wanted > 0"
+            ).fetchall()
+            rows.sort(key=lambda row: (row["made_at"], _shuffled(annotator, row["id"])))
+            wanted = {row["id"]: row["wanted"] for row in rows}
+            self._orders[annotator] = (batches, wanted)
+        return wanted
 
     # --- marks -------------------------------------------------------------------------
 
@@ -362,18 +373,11 @@ class LabelQueue:
         """Items on which people differ, as long as nobody has settled it."""
         with self._lock:
             rows = self._file.execute(
-                "SELECT item, score, passed FROM standing WHERE annotator NOT LIKE ? AND item IN "
-                "(SELECT item FROM standing GROUP BY item HAVING count(*) > 1) ORDER BY item",
-                (f"{ADJUDICATOR}%",),
+                "SELECT item FROM standing WHERE annotator NOT LIKE ? GROUP BY item "
+                "HAVING count(DISTINCT passed) > 1 OR max(score) - min(score) > ? ORDER BY item",
+                (f"{ADJUDICATOR}%", APART),
             ).fetchall()
-        by_item: dict[str, list[sqlite3.Row]] = {}
-        for row in rows:
-            by_item.setdefault(row["item"], []).append(row)
-        return [
-            item
-            for item, of in by_item.items()
-            if disagree([r["score"] for r in of], [r["passed"] for r in of])
-        ]
+        return [row["item"] for row in rows]
 
     def settle(self, item_id: str, name: str, said: Said, comment: str | None = None) -> list[str]:
         """Decide a disagreement: a mark of the adjudicator's replaces each one that stands."""
@@ -399,8 +403,9 @@ class LabelQueue:
         with self._lock:
             state = self._state(annotator)
             row = self._file.execute(
-                "SELECT sum(wanted) AS wanted, sum(min(wanted, (SELECT count(DISTINCT annotator) "
-                "FROM own WHERE own.item = items.id))) AS done FROM items"
+                "SELECT sum(wanted) AS wanted, sum(min(wanted, coalesce(n, 0))) AS done "
+                "FROM items LEFT JOIN (SELECT item, count(DISTINCT annotator) AS n FROM own "
+                "GROUP BY item) ON item = items.id"
             ).fetchone()
             return Progress(
                 mine=len(state.mine & set(state.order)),

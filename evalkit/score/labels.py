@@ -212,13 +212,6 @@ def read_comment(text: str | None) -> str | None:
     return text or None
 
 
-def disagree(scores: Sequence[float | None], passed: Sequence[bool | None]) -> bool:
-    """Whether people's labels of one item need somebody to settle them."""
-    known = [score for score in scores if score is not None]
-    verdicts = {one for one in passed if one is not None}
-    return len(verdicts) > 1 or (len(known) > 1 and max(known) - min(known) > APART)
-
-
 # --- rows of `labels` ------------------------------------------------------------------
 
 

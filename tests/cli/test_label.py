@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +128,13 @@ def test_what_cannot_be_done_is_told(
     assert main(["label", *argv]) == 2
 
     assert says in capsys.readouterr().err
+
+
+def test_without_the_extra_the_page_says_what_to_install(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+
+    assert main(["label", "serve"]) == 2
+
+    assert 'pip install "evalkit[label]"' in capsys.readouterr().err

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,6 @@ from evalkit.score.labels import (
     LabelError,
     Question,
     Said,
-    disagree,
     judge_question,
     pass_question,
     preference_question,
@@ -74,11 +74,31 @@ def test_an_odd_name_is_no_annotator(name: str) -> None:
         read_annotator(name)
 
 
-def test_near_grades_are_no_disagreement_and_other_verdicts_are() -> None:
-    assert not disagree([0.75, 1.0], [True, True])
-    assert disagree([0.5, 0.75], [False, True])
-    assert disagree([0.0, 0.5], [None, None])
-    assert not disagree([1.0, None], [True, None])
+@pytest.mark.parametrize(
+    ("one", "other", "differ"),
+    [
+        ((0.75, True), (1.0, True), False),
+        ((0.5, False), (0.75, True), True),
+        ((0.0, None), (0.5, None), True),
+        ((1.0, True), (None, None), False),
+        ((1.0, True), (1.0, True), False),
+    ],
+)
+def test_near_grades_are_no_disagreement_and_other_verdicts_are(
+    tmp_path: Path, one: tuple[Any, Any], other: tuple[Any, Any], differ: bool
+) -> None:
+    queue = queue_of(tmp_path, 1)
+    [item] = [of["id"] for of in queue.items()]
+
+    for name, (score, passed) in (("ann", one), ("bob", other)):
+        queue.mark(item, name, Said(score=score, passed=passed))
+    found = queue.disagreements()
+    queue.settle(item, "cem", PASS)
+    settled = queue.disagreements()
+    queue.close()
+
+    assert found == ([item] if differ else [])
+    assert settled == []
 
 
 def test_four_signs_say_what_is_worth_a_look() -> None:
