@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
 from concurrent.futures import Future
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from evalkit.session import new_event_loop
@@ -23,7 +24,7 @@ PULSE_S = 5.0
 """How often somebody who waits looks whether the loop still lives."""
 CLOSE_S = 10.0
 REFILL = 16
-"""A window is filled when a so-manieth of it is empty: one wake-up of the loop for several."""
+"""A window is filled again when a so-manieth of it is empty: one wake-up of the loop for many."""
 
 
 class LoopThread:
@@ -63,6 +64,10 @@ class LoopThread:
         with contextlib.suppress(TimeoutError):
             asyncio.run_coroutine_threadsafe(end(), self.loop).result(CLOSE_S)
         self.loop.call_soon_threadsafe(self.loop.stop)
+        self.join()
+
+    def join(self) -> None:
+        """Wait for the thread's end, for so long as closing may take."""
         self._thread.join(CLOSE_S)
 
 
@@ -79,7 +84,7 @@ def wait_for(future: Future[T], thread: LoopThread) -> T:
 
 
 class RunAhead(Generic[K, V]):
-    """Results by key, each worked out once, `window` of them ahead of who asks.
+    """Results by key, each worked out once, up to `window` of them ahead of who asks.
 
     `uses` says how often each will be asked for; after the last time it is forgotten.
     """
@@ -96,36 +101,32 @@ class RunAhead(Generic[K, V]):
         self._do = do
         self._thread = thread
         self._window = window
-        self._refill = max(1, window // REFILL)
+        self._refill = self._since = max(1, window // REFILL)
         self._slots = asyncio.Semaphore(concurrency)
         self._uses = uses
+        self._started: set[K] = set()
+        self._asked: set[K] = set()
         self._futures: dict[K, Future[V]] = {}
-        self._unasked: set[K] = set()
         self._tasks: set[asyncio.Task[None]] = set()  # the loop holds them only weakly
 
     @property
     def ahead(self) -> int:
-        """Results under way or finished that nobody has asked for yet."""
-        return len(self._unasked)
+        """Results under way or finished that nobody has asked for."""
+        return len(self._started - self._asked)
 
-    def fill(self, upcoming: Iterator[K]) -> None:
-        """Start on what comes next, until the window is full."""
-        room = self._window - len(self._unasked)
-        if room < self._refill:
+    def fill(self, upcoming: Iterable[K]) -> None:
+        """Start on what comes next, as far as the window goes; told before each `take`."""
+        self._since += 1
+        if self._since < self._refill:
             return
-        fresh: list[K] = []
-        for key in upcoming:
-            if key not in self._futures:
-                fresh.append(key)
-                if len(fresh) == room:
-                    break
-        self._start(fresh)
+        self._since = 0
+        self._start(islice(upcoming, self._window))
 
     def take(self, keys: Iterable[K]) -> list[V]:
         """The results of `keys`; waits for those that are not there yet."""
         keys = list(keys)
-        self._start([key for key in keys if key not in self._futures])
-        self._unasked.difference_update(keys)
+        self._start(keys)
+        self._asked.update(keys)
         return [self._take(key) for key in keys]
 
     def _take(self, key: K) -> V:
@@ -134,12 +135,13 @@ class RunAhead(Generic[K, V]):
         future = self._futures.pop(key) if last else self._futures[key]
         return wait_for(future, self._thread)
 
-    def _start(self, keys: list[K]) -> None:
-        if not keys:
+    def _start(self, keys: Iterable[K]) -> None:
+        fresh = [key for key in dict.fromkeys(keys) if key not in self._started]
+        if not fresh:
             return
-        started = [(key, Future[V]()) for key in keys]
+        started = [(key, Future[V]()) for key in fresh]
+        self._started.update(fresh)
         self._futures.update(started)
-        self._unasked.update(keys)
         self._thread.loop.call_soon_threadsafe(self._begin, started)
 
     def _begin(self, started: list[tuple[K, Future[V]]]) -> None:

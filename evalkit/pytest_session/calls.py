@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from evalkit.pytest_session.ahead import LoopThread, RunAhead
@@ -55,7 +55,7 @@ class Calls:
         """Calls made or under way that no item has asked for."""
         return self._ahead.ahead
 
-    def lines(self, units: Sequence[Wanted], upcoming: Iterator[Wanted]) -> list[Line | None]:
+    def lines(self, units: Sequence[Wanted], upcoming: Iterable[Wanted]) -> list[Line | None]:
         """The lines of `units`, while what comes next is worked on; None: not allowed to run."""
         self._ahead.fill(upcoming)
         return self._ahead.take(units)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from evalkit.pytest_session.hooks import EvalSession
 
 PARAMETER = "evalkit_case"
+RECORD = pytest.StashKey[CallRecord]()
+"""An item's own record, once it has been asked for."""
 
 
 class OwnCase(NamedTuple):
@@ -122,11 +124,13 @@ class CaseFixtures:
 
 def own_record(evaluation: EvalSession, item: pytest.Item, unit: Wanted) -> CallRecord:
     """The record of the unit that `item` runs over; the item is given its properties."""
-    (line,) = evaluation.lines(item, [unit])
-    if line is None:
-        pytest.skip(NO_MONEY)
-    item.user_properties += properties_of(line)
-    return record_of(line)
+    if RECORD not in item.stash:
+        (line,) = evaluation.lines(item, [unit])
+        if line is None:
+            pytest.skip(NO_MONEY)
+        item.user_properties += properties_of(line)
+        item.stash[RECORD] = record_of(line)
+    return item.stash[RECORD]
 
 
 def record_of(line: Line) -> CallRecord:

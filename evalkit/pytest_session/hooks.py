@@ -80,7 +80,8 @@ class EvalSession:
         self._items: Sequence[pytest.Item] = ()
         self._units: list[Wanted] = []
         self._taken: set[Wanted] = set()
-        self._upcoming: Iterator[Wanted] = iter(())
+        self._first_unit: dict[pytest.Item, int] = {}
+        """Position in `_units` of the first unit of an item."""
 
     def _asked(self) -> RunRequest:
         value = self.options.value
@@ -132,8 +133,10 @@ class EvalSession:
             if isinstance(item, GateItem):
                 item.units = [unit for unit in item.all_units() if unit not in covered]
                 covered.update(item.units)
-        self._units = list(self.units_from(self._items))
-        self._upcoming = iter(self._units)
+        self._units, self._first_unit = [], {}
+        for item in self._items:
+            self._first_unit[item] = len(self._units)
+            self._units += self.units_of(item)
         if self.worker is None and self.parts() and not self.config.getoption("collectonly"):
             try:
                 self._plan = self.plan(self.parts())
@@ -162,14 +165,18 @@ class EvalSession:
         """The journal lines of an item's units, waited for; None where money ran out."""
         calls = self._calls or self._start()
         started = time.perf_counter()
-        upcoming = self._upcoming
-        if self.worker is not None:
-            upcoming = self.units_from(self.worker.own_items(item, self._items))
-        lines = calls.lines(units, upcoming)
+        lines = calls.lines(units, self._upcoming(item))
         self._taken.update(units)
         item.stash[WAITED_S] = time.perf_counter() - started
         item.stash[LATENCY_S] = sum(latency_s(line) for line in lines if line is not None)
         return lines
+
+    def _upcoming(self, item: pytest.Item) -> Iterator[Wanted]:
+        """The units of this item and of those after it that this process will run."""
+        if self.worker is not None:
+            return self.units_from(self.worker.own_items(item, self._items))
+        first = self._first_unit.get(item, len(self._units))
+        return map(self._units.__getitem__, range(first, len(self._units)))
 
     def plan(self, parts: Parts) -> SessionPlan:
         """Everything that the units of `parts` need."""

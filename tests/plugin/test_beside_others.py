@@ -1,0 +1,54 @@
+"""Beside the plugins that most projects have: asyncio, coverage, random order."""
+
+from __future__ import annotations
+
+from tests.plugin.conftest import Project
+
+
+def test_async_tests_run_over_cases(project: Project) -> None:
+    project.pytester.makeini(
+        "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
+    )
+    project.pytester.makepyfile(
+        test_own="""
+        import asyncio, pytest
+
+        @pytest.mark.llm_eval(golden_set="tickets")
+        async def test_own(case, record, evalkit_orchestrator):
+            await asyncio.sleep(0)
+            result = await evalkit_orchestrator.execute("classify", case.input)
+            assert result.output == record.output
+        """
+    )
+
+    result = project.eval("--llm-eval-no-gate", plugins=("pytest_asyncio.plugin",))
+
+    result.assert_outcomes(passed=20)
+
+
+def test_random_order_keeps_every_case_and_the_gate_last(project: Project) -> None:
+    project.write_cases(60)
+    baseline = project.make_baseline()
+
+    result = project.eval("--llm-eval-baseline", baseline, "-v", plugins=("pytest_randomly",))
+
+    result.assert_outcomes(passed=61)
+    order = [line for line in result.stdout.lines if "golden_set.yaml::" in line]
+    assert "gate[" in order[-1]
+    assert order[:60] != sorted(order[:60])
+
+
+def test_coverage_is_measured_in_the_loop_s_thread_too(project: Project) -> None:
+    (project.path / "app.py").write_text(
+        "def answer(input):\n    return {'label': 'billing'}\n", encoding="utf-8"
+    )
+    config = project.path / "evalkit.toml"
+    text = config.read_text("utf-8").replace("tests.apps:by_prompt", "app:answer")
+    config.write_text(text, encoding="utf-8")
+
+    result = project.eval_apart(
+        "--llm-eval-no-gate", "--cov=app", "--cov-report=term", plugins=("pytest_cov.plugin",)
+    )
+
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["app.py * 100%"])
