@@ -14,6 +14,7 @@ from typing import Any
 
 from evalkit.config_checks import BASE_URLS, Names, cross_check, secret_or
 from evalkit.errors import ConfigError
+from evalkit.prices import with_maintained_prices
 from evalkit.schemas import Fault, find_faults
 from evalkit.settings import (
     EMBEDDED,
@@ -86,7 +87,7 @@ def load_settings(path: Path | None = None, *, start: Path | None = None) -> Set
     faults += cross_check(sound, settings, names=Names.of(table, settings))
     if faults:
         raise ConfigError(_problems(faults, document, prefix, path.name))
-    return settings
+    return with_maintained_prices(settings)
 
 
 def _find_config(start: Path) -> Path | None:
@@ -168,8 +169,11 @@ def _provider(name: str, table: Mapping[str, Any], root: Path) -> ProviderSettin
 
 def _model(name: str, table: Mapping[str, Any]) -> ModelSettings:
     values = {"id": name, **table}
-    if "price" in values:
-        values["price"] = Price(**values["price"])
+    price = values.pop("price", None)
+    if isinstance(price, str):
+        values["price_from"] = price
+    elif price is not None:
+        values["price"] = Price(**price)
     return ModelSettings(name=name, **values)
 
 

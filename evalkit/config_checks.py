@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evalkit.prices import INSTALL, is_installed
 from evalkit.schemas import Fault, label, nearest
 from evalkit.settings import FeatureSettings, ModelSettings, ProviderSettings, Settings
 from evalkit.strict import Place
@@ -110,6 +111,9 @@ def _check_model(
     place: Place = ("models", model.name)
     yield from _known((*place, "provider"), "provider", model.provider, names.providers)
     yield from _check_free_table((*place, "params"), model.params)
+    if model.price_from is not None and not is_installed():
+        problem = f"{label((*place, 'price'))}: the maintained table is not installed"
+        yield Fault((*place, "price"), problem, f"Install it: {INSTALL}")
     provider = settings.providers.get(model.provider)
     if provider is not None and provider.wire in BASE_URLS and "id" not in table:
         yield Fault(

@@ -25,10 +25,14 @@ class Price:
     output: float
     cached_input: float | None = None
     """None: cached tokens cost what others cost."""
+    up_to: int | None = None
+    """Prompt tokens for which this holds; what a longer prompt costs is not known."""
 
     def cost_usd(self, usage: Usage) -> float | None:
         """What a reply cost; None when its tokens were not counted."""
         if usage.prompt_tokens is None or usage.completion_tokens is None:
+            return None
+        if self.up_to is not None and usage.prompt_tokens > self.up_to:
             return None
         cached = min(usage.cached_prompt_tokens or 0, usage.prompt_tokens)
         cached_price = self.input if self.cached_input is None else self.cached_input
@@ -77,6 +81,8 @@ class ModelSettings:
     """Tokens that fit in; None when not known."""
     price: Price | None = None
     """None when not known: costs are then None, never 0."""
+    price_from: str | None = None
+    """maintained: `price` is what the maintained table says, which may be nothing."""
     params: Mapping[str, Any] = field(default_factory=dict)
 
 

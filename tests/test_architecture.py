@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "evalkit"
 
 FLOORS = [
     "errors", "ids", "records", "strict", "json_schema", "schemas", "national_ids", "plain_text",
-    "pii", "content", "settings", "config_checks", "config",
+    "pii", "content", "settings", "prices", "config_checks", "config",
 ]  # fmt: skip
 """Every file may use these, each only those before it (and itself)."""
 
@@ -67,7 +67,7 @@ HEAVY = {
 LAZY = {
     "__init__", "errors", "records", "content", "pytest_plugin",
     "pytest_options",
-    "strict", "schemas/__init__", "settings", "config_checks", "config", "call/prompts",
+    "strict", "schemas/__init__", "settings", "prices", "config_checks", "config", "call/prompts",
 }  # fmt: skip
 """Modules that any pytest run or `import evalkit` loads: nothing heavy at import."""
 

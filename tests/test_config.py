@@ -588,7 +588,7 @@ DEFS = {
     "cap": config.SpendCap,
     "semantic_cache": config.SemanticCacheSettings,
 }
-NAMED_OTHERWISE = {"name", "prompt", "prompt_name", "prompt_version"}
+NAMED_OTHERWISE = {"name", "price_from", "prompt", "prompt_name", "prompt_version"}
 
 
 def pairs() -> Iterator[tuple[str, dict[str, Any], Any]]:

@@ -44,11 +44,14 @@ def command(paths: tuple[Path, ...], as_json: bool, store: str | None, config: P
     found = check_project(paths, config)
     if as_json:
         problems = [_problem_json(problem) for problem in found.problems]
+        notes = [_problem_json(note) for note in found.notes]
         checked = {"config": found.config, **found.checked}
-        print_json({"problems": problems, "checked": checked})
+        print_json({"problems": problems, "notes": notes, "checked": checked})
     else:
         for problem in found.problems:
             click.echo(_problem_line(problem))
+        for note in found.notes:
+            click.echo(f"note: {_problem_line(note)}")
         if not found.problems:
             click.echo(f"no problems in {_counts(found)}")
     return EXIT_USAGE if found.problems else EXIT_PASS
@@ -59,6 +62,8 @@ class Findings:
     """What was looked at, and what is wrong with it."""
 
     problems: list[Problem] = field(default_factory=list)
+    notes: list[Problem] = field(default_factory=list)
+    """What is not wrong, but worth knowing."""
     config: str | None = None
     """The configuration; None where there is none, and the defaults hold."""
     checked: dict[str, int] = field(default_factory=dict)
@@ -81,6 +86,7 @@ def check_project(paths: Sequence[Path], config: Path | None) -> Findings:
         found.config = config.name if config else "evalkit.toml"
         readable = False
     found.checked["features"] = len(settings.features)
+    found.notes += _unpriced(settings)
     _check_prompts(settings, found)
     _check_flags_file(settings, found)
     sets = _check_golden_sets(paths, settings, found, check_feature=readable)
@@ -89,6 +95,21 @@ def check_project(paths: Sequence[Path], config: Path | None) -> Findings:
         _check_inputs(sets, settings, found)
     found.problems = list(dict.fromkeys(found.problems))
     return found
+
+
+def _unpriced(settings: Settings) -> Iterator[Problem]:
+    """Models that the maintained table of prices does not know."""
+    from evalkit.prices import unpriced
+
+    for model in unpriced(settings):
+        message = (
+            f'the maintained table does not know "{model.id}", whose costs are null. '
+            "Write price = { input = …, output = … } to have them"
+        )
+        place = ("models", model.name, "price")
+        yield from _config_problems(
+            ConfigError(message), settings, place, f"models.{model.name}.price"
+        )
 
 
 # --- prompts -----------------------------------------------------------------------

@@ -157,6 +157,8 @@ def _content(settings: Settings) -> Iterator[Finding]:
             fix="see all with: evalkit check",
         )
         return
+    for note in found.notes:
+        yield Finding(about="configuration", status="note", detail=note.problem, fix=note.fix)
     sets, cases = found.checked.get("golden_sets", 0), found.checked.get("cases", 0)
     detail = f"{sets} golden sets with {cases} cases"
     status: Status = "ok" if sets else "note"

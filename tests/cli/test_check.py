@@ -216,6 +216,7 @@ def test_json_has_the_parts_of_each_problem(
                 "fix": "Write text",
             }
         ],
+        "notes": [],
         "checked": {
             "config": "evalkit.toml",
             "features": 1,
