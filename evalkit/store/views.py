@@ -198,6 +198,10 @@ class Store:
             self._add_view(engine, view)
         return engine
 
+    def production_files(self) -> list[Path]:
+        """Sealed files of production's calls that can be read."""
+        return self._readable(self._calls_outside_runs())
+
     def production(self) -> Engine:
         """An engine whose `calls` are those of production alone, without those of runs."""
         engine = Engine()
@@ -273,7 +277,8 @@ class Store:
         return [
             path
             for path in sorted((self.path / "calls").glob("date=*/*.parquet"))
-            if not (self.path / "runs" / path.stem).is_dir()
+            # What stands behind "~" in a name says which edition of a run's file it is.
+            if not (self.path / "runs" / path.stem.partition("~")[0]).is_dir()
         ]
 
     def _readable(self, files: Iterable[Path]) -> list[Path]:

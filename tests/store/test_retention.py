@@ -1,0 +1,164 @@
+"""Purging: texts go, counts stay, and nothing is left half done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalkit.cli.main import main
+from evalkit.store.files import verify_sha256
+from evalkit.store.retention import PurgeRule, purge
+from evalkit.store.views import Store, open_store
+from tests.store.journal_lines import AT, attempt, call, line, plain
+
+DAY = 86_400_000_000
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = open_store(tmp_path / ".evalkit")
+    rows = [
+        call(trace_id="old", ts=AT, user_id="ann", attempts=(attempt(reply="secret words"),)),
+        call(trace_id="new", ts=AT + 10 * DAY, user_id="ben", stage_ms={"guard": 1.5}),
+    ]
+    store.add_calls("log", [plain(row) for row in rows])
+    return store
+
+
+def rows(store: Store, sql: str = "SELECT * FROM calls ORDER BY trace_id") -> list[dict[str, Any]]:
+    return open_store(store.path).sql(sql)
+
+
+def test_old_texts_go_and_all_that_was_counted_stays(store: Store) -> None:
+    before = rows(store)
+
+    done = purge(store, PurgeRule(texts_before=AT + DAY))
+
+    assert (done.calls_emptied, done.calls_removed, done.files_changed) == (1, 0, 1)
+    new, old = rows(store)
+    assert new == before[0]
+    assert (old["input"], old["output"]) == (None, None)
+    assert [one["reply"] for one in old["attempts"]] == [None]
+    assert [one["arguments"] for one in old["tool_calls"]] == [""]
+    for name in old.keys() - {"input", "output", "attempts", "tool_calls"}:
+        assert old[name] == before[1][name]
+
+
+def test_no_word_is_left_in_any_file(store: Store) -> None:
+    purge(store, PurgeRule(texts_before=AT + 20 * DAY))
+
+    left = b"".join(path.read_bytes() for path in store.path.rglob("*") if path.is_file())
+    assert b"secret" not in left
+    assert b"invoice" not in left
+
+
+def test_a_second_purge_changes_nothing(store: Store) -> None:
+    purge(store, PurgeRule(texts_before=AT + DAY))
+
+    assert purge(store, PurgeRule(texts_before=AT + DAY)).files_changed == 0
+
+
+def test_old_calls_go_whole(store: Store) -> None:
+    done = purge(store, PurgeRule(calls_before=AT + DAY))
+
+    assert done.calls_removed == 1
+    assert [row["trace_id"] for row in rows(store)] == ["new"]
+
+
+def test_a_dry_run_counts_and_changes_nothing(store: Store) -> None:
+    before = {path: path.read_bytes() for path in store.path.rglob("*.parquet")}
+
+    done = purge(store, PurgeRule(calls_before=AT + DAY), dry_run=True)
+
+    assert done.calls_removed == 1
+    assert {path: path.read_bytes() for path in store.path.rglob("*.parquet")} == before
+
+
+def test_a_user_is_forgotten_whatever_the_age(store: Store) -> None:
+    done = purge(store, PurgeRule(user_ids=frozenset({"ben"})))
+
+    assert done.calls_removed == 1
+    assert [row["trace_id"] for row in rows(store)] == ["old"]
+
+
+def sampled(store: Store, run_id: str = "sample-1", kind: str = "sample") -> None:
+    """A sampling job over the call "old", with a judge's reply and its reason."""
+    one = line(1, run_id=run_id, output="the judge said secret", input={})
+    one["scores"][0] |= {"trace_id": "old", "reason": "because of secret"}
+    manifest = {"run_id": run_id, "kind": kind, "sample": {"until": AT + DAY, "config": "c"}}
+    with store.create_run(manifest) as writer:
+        writer.append(one)
+        writer.seal("complete")
+
+
+@pytest.mark.parametrize(
+    "rule", [PurgeRule(texts_before=AT + 2 * DAY), PurgeRule(user_ids=frozenset({"ann"}))]
+)
+def test_what_a_sampling_job_said_loses_its_words_and_keeps_its_scores(
+    store: Store, rule: PurgeRule
+) -> None:
+    sampled(store)
+
+    assert purge(store, rule).samples_emptied == 1
+
+    (score,) = rows(store, "SELECT * FROM scores")
+    assert (score["score"], score["reason"]) == (1.0, None)
+    judge_calls = rows(store, "SELECT output, cost_usd FROM calls WHERE trace_id LIKE 'sample%'")
+    assert judge_calls == [{"output": None, "cost_usd": 0.00002}]
+    for name, facts in open_store(store.path).manifest("sample-1")["files"].items():
+        verify_sha256(store.path / name, sha256=facts["sha256"])
+    left = b"".join(path.read_bytes() for path in store.path.rglob("*sample-1*/*"))
+    assert b"secret" not in left
+    assert purge(store, rule).samples_emptied == 0
+
+
+def test_a_purge_killed_before_it_removed_old_files_is_finished_by_the_next(store: Store) -> None:
+    sampled(store)
+    (old,) = store.path.glob("scores/*.parquet")
+    copy = old.read_bytes()
+    purge(store, PurgeRule(texts_before=AT + 2 * DAY))
+    old.write_bytes(copy)
+
+    purge(store, PurgeRule(texts_before=AT + 2 * DAY))
+
+    assert not old.exists()
+    assert len(rows(store, "SELECT * FROM scores")) == 1
+
+
+def test_evaluation_runs_keep_their_texts(store: Store) -> None:
+    sampled(store, "run-1", kind="run")
+
+    purge(store, PurgeRule(texts_before=AT + 20 * DAY))
+
+    assert rows(store, "SELECT reason FROM scores") == [{"reason": "because of secret"}]
+
+
+def test_the_command_keeps_what_the_configuration_says(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "evalkit.toml"
+    config.write_text("[retention]\ntext_days = 1\n", encoding="utf-8")
+
+    assert main(["purge", "--json", "--config", str(config)]) == 0
+
+    assert json.loads(capsys.readouterr().out)["calls_emptied"] == 2
+
+
+def test_a_user_whose_id_was_replaced_in_the_log_is_found(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from evalkit.call.guards import redact_record
+
+    config = tmp_path / "evalkit.toml"
+    config.write_text("", encoding="utf-8")
+    logged = redact_record(call(trace_id="mail", user_id="ann.smith@example.com"))
+    store.add_calls("mail", [plain(logged)])
+
+    options = ["--user", "ann.smith@example.com", "--config", str(config)]
+    assert main(["purge", *options]) == 0
+
+    assert logged.user_id != "ann.smith@example.com"
+    assert "1 calls removed" in capsys.readouterr().out
