@@ -89,9 +89,7 @@ async def test_every_judge_is_asked_and_every_call_is_kept(tmp_path: Path) -> No
 
 def test_a_panel_is_another_one_when_a_member_is(tmp_path: Path) -> None:
     before = panel(tmp_path)
-    write_judge(
-        tmp_path, (tmp_path / "judges/b.yaml").read_text().replace("right?", "good?"), "b"
-    )
+    write_judge(tmp_path, (tmp_path / "judges/b.yaml").read_text().replace("right?", "good?"), "b")
 
     after = load_judge(tmp_path / "judges" / "panel.yaml")
 
