@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= .evalkit
 
-.PHONY: help eval test llm lint types format bench calibrate clean check
+.PHONY: help eval test llm lint types format reference bench calibrate clean check
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ format: $(VENV)/.installed-dev ## Ruff: fix and format
 
 types: $(VENV)/.installed-dev ## mypy --strict on the package
 	@$(BIN)/mypy
+
+reference: $(VENV)/.installed-dev ## Write docs/reference/ anew from the code
+	@$(BIN)/python -m scripts.reference
 
 bench: $(VENV)/.installed-dev ## Runner against a bare loop doing the same work, in one run
 	@$(BIN)/python -m benchmarks.runner
