@@ -53,6 +53,7 @@ def command(
     """
     from evalkit.config import load_settings
     from evalkit.decide.alerts import find_alerts
+    from evalkit.decide.monitor import quality_alerts
     from evalkit.store.views import open_store
 
     settings = load_settings(config)
@@ -60,6 +61,8 @@ def command(
     looked_at = now() if at is None else at
     with opened.production() as engine:
         alerts = find_alerts(engine, settings, now=looked_at, hours=hours)
+    least = settings.alerts.min_quality
+    alerts += quality_alerts(opened, now=looked_at, min_quality=least)
     for problem in opened.problems:
         say(f"warning: {problem}")
     if prometheus is not None:

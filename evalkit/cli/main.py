@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cost": ("evalkit.cli.cost", "Say what production's calls cost, and what was saved."),
     "import": ("evalkit.cli.import_", "Bring over golden sets and results of other tools."),
     "ci": ("evalkit.cli.ci", "Gate a change in CI: baseline, run, verdict, comment."),
+    "drift": ("evalkit.cli.drift", "Say whether sampled quality has moved."),
     "purge": ("evalkit.cli.purge", "Forget old texts and calls, or those of one user."),
     "doctor": ("evalkit.cli.doctor", "Say what is missing for a run."),
     "completion": ("evalkit.cli.completion", "Print a shell's completion script."),

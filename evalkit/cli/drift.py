@@ -1,0 +1,91 @@
+"""`evalkit drift`: has the quality of production's answers moved since its beginning?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from evalkit.cli.options import common_options, print_json, say
+from evalkit.cli.periods import moment
+from evalkit.errors import EXIT_PASS, EXIT_REGRESSION
+
+if TYPE_CHECKING:
+    from evalkit.decide.monitor import Watched
+
+
+@click.command("drift")
+@click.option("--feature", metavar="NAME", help="Only this feature.")
+@click.option("--since", type=moment, metavar="WHEN", help="Series begin then; default: ever.")
+@click.option(
+    "--reference", "reference_n", type=click.IntRange(20), default=200, show_default=True,
+    metavar="N", help="First observations of a series, which the later ones are held against.",
+)  # fmt: skip
+@click.option(
+    "--run-length", type=click.FloatRange(min=100), default=10_000, show_default=True,
+    help="Observations until a false alarm, on average at least.",
+)  # fmt: skip
+@common_options
+def command(
+    feature: str | None,
+    since: int | None,
+    reference_n: int,
+    run_length: float,
+    as_json: bool,
+    store: str | None,
+    config: Path | None,
+) -> int:
+    """Watch sampled scores, repairs and refusals by feature, model, prompt version and metric.
+
+    May be looked at as often as one likes. Exit status 1 when something has moved for
+    the worse.
+    """
+    from evalkit.config import load_settings
+    from evalkit.decide.monitor import series_of, watch
+    from evalkit.store.views import open_store
+
+    opened = open_store(store or load_settings(config).store_path)
+    watched = [
+        watch(series, reference_n=reference_n, run_length=run_length)
+        for series in series_of(opened, feature=feature, since=since or 0)
+    ]
+    for problem in opened.problems:
+        say(f"warning: {problem}")
+    if as_json:
+        print_json([one.as_json() for one in watched])
+    else:
+        _print(watched)
+    return EXIT_REGRESSION if any(one.state == "drift" for one in watched) else EXIT_PASS
+
+
+def _print(watched: list[Watched]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from evalkit.cli.query import shown
+
+    if not watched:
+        say("nothing to watch: evalkit sample scores production's calls")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("feature", "model", "prompt", "metric", "state"):
+        table.add_column(name, overflow="fold")
+    for name in ("reference", "mean", "95 %", "n"):
+        table.add_column(name, justify="right")
+    for one in watched:
+        names = (one.feature, one.model, one.prompt_version, one.metric, one.state)
+        low, high = one.interval or (None, None)
+        table.add_row(
+            *(Text(shown(name)) for name in names),
+            _number(one.reference_mean),
+            _number(one.mean),
+            "-" if low is None else f"{low:.3f} to {high:.3f}",
+            str(one.n),
+        )
+    Console(highlight=False).print(table)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
