@@ -6,11 +6,11 @@ import json
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as parquet
 import pytest
 
 from evalkit.decide.github import MARKER, MAX_ANNOTATIONS
@@ -66,6 +66,7 @@ def build(project: Path, tmp_path: Path, github: FakeGitHub) -> Callable[..., Jo
         event: dict[str, Any] | None = None, **inputs: str,
     ) -> Job:  # fmt: skip
         (project / "app.py").write_text(APP.format(spoiler=app))
+        inputs.setdefault("report", "false")
         pull = {"number": 5, "base": {"sha": BASE}, "head": {"repo": {"full_name": REPOSITORY}}}
         payload = {"repository": {"default_branch": "main"}, "pull_request": pull, **(event or {})}
         (tmp_path / "event.json").write_text(json.dumps(payload))
@@ -98,7 +99,7 @@ def without_baseline(project: Path) -> None:
 def test_no_drop_passes_and_leaves_verdict_report_and_scores(
     build: Callable[..., Job], tmp_path: Path, github: FakeGitHub
 ) -> None:
-    job = build()
+    job = build(report="true")
 
     out = tmp_path / "evalkit-gate"
     verdict = json.loads(job.outputs["verdict-json"])
@@ -205,11 +206,13 @@ def test_a_push_to_the_default_branch_makes_the_next_baseline(
     pushed = build(event_name="push", ref_name="main")
     archive = Path(pushed.used["Keep the baseline"]["path"])
     github.add_artifact("evalkit-baseline", {archive.name: archive.read_bytes()}, sha=BASE)
+    (scores,) = (archive.parent / "scores").iterdir()
+    rows = parquet.ParquetFile(scores).metadata.num_rows
     shutil.rmtree(project / ".evalkit")
 
     job = build(WORSE)
 
-    assert pushed.status == 0
+    assert (pushed.status, rows) == (0, 120)
     assert (job.status, job.outputs["verdict"]) == (1, "regression")
     assert "main at aaaaaaaaaa (artifact)" in job.log
 
@@ -341,15 +344,3 @@ def test_a_comment_that_cannot_be_written_does_not_change_the_verdict(
     assert job.status == 0
     assert "Comment" not in job.ran
     assert github.comments == []
-
-
-def test_the_archive_of_scores_is_readable_without_evalkit(
-    build: Callable[..., Job], tmp_path: Path
-) -> None:
-    import pyarrow.parquet as pq
-
-    build(event_name="push", ref_name="main")
-
-    (scores,) = (tmp_path / "evalkit-gate/scores").iterdir()
-    assert pq.ParquetFile(scores).metadata.num_rows == 120
-    assert "baselines.json" in zipfile.ZipFile(tmp_path / "evalkit-gate/baseline.zip").namelist()
