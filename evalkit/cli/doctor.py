@@ -218,6 +218,7 @@ def _needed_providers(settings: Settings) -> list[ProviderSettings]:
 
 def _provider(settings: ProviderSettings) -> Finding:
     """Its key, by name, and whether it can be set up; nothing is sent."""
+    from evalkit.call.functions import load_function
     from evalkit.call.providers import build_provider
 
     about = f"provider {settings.name}"
@@ -235,6 +236,8 @@ def _provider(settings: ProviderSettings) -> Finding:
         return Finding(about=about, status="ok", detail=f"{settings.base_url}, {named}")
     try:
         build_provider(settings)
+        if settings.target:
+            load_function(settings.target)
     except EvalkitError as error:
         return Finding(about=about, status="missing", detail=str(error))
     except Exception as error:  # a user's own function may fail in any way

@@ -122,6 +122,25 @@ def test_a_server_that_is_not_there_is_said_to_be_so(
     assert "does not answer" in found["network shop"]["detail"]
 
 
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [("tests.apps:by_rule", 0), ("tests.apps:gone", 2), ("no_such_module:answer", 2)],
+)
+def test_a_function_that_is_to_answer_can_be_imported(
+    doctor: Doctor, project: Path, target: str, status: int
+) -> None:
+    (project / "evalkit.toml").write_text(
+        f'[providers.app]\nwire = "python"\ntarget = "{target}"\n'
+        '[models.small]\nprovider = "app"\n'
+        '[features.answer]\nprompt = "answer@v1"\nmodel = "small"\n'
+    )
+
+    found = doctor()
+
+    assert found[0] == status
+    assert (target in found[1]["provider app"]["detail"]) == bool(status)
+
+
 def test_mistakes_in_the_configuration_are_all_listed(doctor: Doctor, project: Path) -> None:
     (project / "evalkit.toml").write_text('storre = "x"\n[gate]\nalpha = 7\n')
 
