@@ -44,7 +44,8 @@ from evalkit.store.runs import RunWriter
 from evalkit.store.views import Store, open_store
 from evalkit.wiring import Bench, make_bench
 
-MINUTE = 60_000_000
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
 DAY = 24 * 60 * MINUTE
 
 
@@ -98,7 +99,8 @@ def sample_log(
     bench = make_bench(settings, goldens, budget=budget)
     sets = tuple(_online_set(golden, bench, settings) for golden in goldens)
     config = _config_hash(sets, request)
-    since, until = _window(opened, request, config)
+    # Whole seconds, as the run's id says them.
+    since, until = (at // SECOND * SECOND for at in _window(opened, request, config))
     if until <= since:
         return None
     plan = SamplePlan(

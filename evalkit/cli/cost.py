@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evalkit.cli.options import common_options, print_json, say
+from evalkit.cli.options import common_options, print_json, print_table, say
 from evalkit.cli.periods import moment
 from evalkit.errors import EXIT_PASS
 
@@ -71,7 +71,6 @@ def _columns(text: str) -> list[str]:
 
 
 def _print(report: CostReport) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -95,7 +94,7 @@ def _print(report: CostReport) -> None:
         )
     else:
         table.add_row(*_cells(report.total))
-    Console(highlight=False).print(table)
+    print_table(table)
     if len(rows) > SHOWN_GROUPS:
         say(f"{len(rows) - SHOWN_GROUPS} more groups; --json prints all")
     share = report.total.cache_hit_share or 0.0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evalkit.cli.options import common_options, print_json, say
+from evalkit.cli.options import common_options, print_json, print_table, say
 from evalkit.cli.periods import moment
 from evalkit.errors import EXIT_PASS, EXIT_REGRESSION
 
@@ -60,7 +60,6 @@ def command(
 
 
 def _print(watched: list[Watched]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -84,7 +83,7 @@ def _print(watched: list[Watched]) -> None:
             "-" if low is None else f"{low:.3f} to {high:.3f}",
             str(one.n),
         )
-    Console(highlight=False).print(table)
+    print_table(table)
 
 
 def _number(value: float | None) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.options import common_options, print_json, say
+from evalkit.cli.options import common_options, print_json, print_table, say
 from evalkit.cli.periods import iso, moment, now
 from evalkit.errors import EXIT_PASS
 
@@ -110,7 +110,6 @@ def _as_json(done: FinishedSample) -> dict[str, Any]:
 
 
 def _print(done: FinishedSample) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -127,10 +126,10 @@ def _print(done: FinishedSample) -> None:
         mean = "-" if totals.mean is None else f"{totals.mean:.3f}"
         cells = (Text(shown(name)) for name in names)
         table.add_row(*cells, mean, str(totals.n), str(totals.missing or ""))
-    Console(highlight=False).print(table)
+    print_table(table)
     click.echo(
         f"\nrun {run.run_id}: {summary.done} of {summary.planned} scored, {describe(summary)}\n"
-        f"{done.calls} calls from {iso(done.since)} to {iso(done.until)}; judged: "
+        f"{done.calls} calls from {iso(done.since)} to {iso(done.until)}; for judges: "
         f"{done.drawn['random']} drawn at random, {done.drawn['active']} picked"
     )
     if done.already_done:
