@@ -52,7 +52,8 @@ def find_pii(text: str, kinds: Collection[str] | None = None) -> Iterator[Findin
         raise KeyError(min(unknown))
     if len(text) < SHORTEST or is_media(text):
         return
-    folded = fold(text)
+    # RE2 takes no lone surrogates; a question mark in their place keeps every place.
+    folded = fold(text).encode("utf-8", "replace").decode("utf-8")
     of_kind: dict[str, list[Finding]] = {}
     for number in sorted(_prefilter().Match(folded) or ()):
         kind, pattern, accept = _RECOGNISERS[number]

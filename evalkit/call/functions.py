@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from evalkit.errors import ConfigError
+
+
+def make_importable(folder: Path) -> None:
+    """Let `module:function` name modules of the project, as running a script there does.
+
+    At the end of the path: a project's module never stands before an installed one.
+    """
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
 
 
 def load_named(name: str) -> Any:

@@ -23,6 +23,7 @@ from evalkit.call.attempts import Clock
 from evalkit.call.budget import Budget
 from evalkit.call.cache import ResponseCache
 from evalkit.call.flags import FlagSource
+from evalkit.call.functions import make_importable
 from evalkit.call.parts import Parts
 from evalkit.call.prompts import PromptRegistry
 from evalkit.call.providers.base import Provider
@@ -78,6 +79,8 @@ class Orchestrator:
         """
         if not isinstance(config, Settings):
             config = load_settings(Path(config) if config is not None else None)
+        if config.path is not None:
+            make_importable(config.root)
         return cls(config, sink=sink, clock=clock)
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from evalkit.call.orchestrator import Orchestrator
 from evalkit.call.review import ReviewQueue
 from evalkit.config import (
     BudgetSettings,
@@ -23,6 +24,7 @@ from evalkit.errors import CallError
 from evalkit.records import Event, Finish, ModelRequest, TextDelta, ToolCall, Usage
 from tests.call.scripted import Scripted, answer
 from tests.call.test_orchestrator import GOOD, Project
+from tests.project import write_project
 
 BILLING, DELIVERY = '{"label": "billing"}', '{"label": "delivery"}'
 
@@ -409,6 +411,19 @@ async def test_a_refusal_goes_to_another_model_only_when_the_feature_says_so(
 
     assert len(project.two.asked) == asked
     assert result.ok is bool(asked)
+
+
+async def test_a_projects_own_modules_can_be_named(tmp_path: Path) -> None:
+    (tmp_path / "own_application_module.py").write_text(
+        "def answer(input):\n    return {'label': 'billing'}\n", encoding="utf-8"
+    )
+    project = write_project(tmp_path / "p", target="own_application_module:answer")
+    (tmp_path / "own_application_module.py").rename(project / "own_application_module.py")
+
+    async with Orchestrator.from_config(project / "evalkit.toml") as orchestrator:
+        result = await orchestrator.execute("classify", "x")
+
+    assert result.value == {"label": "billing"}
 
 
 # --- count --------------------------------------------------------------------------
