@@ -21,7 +21,7 @@ from evalkit.call.failures import FAILURES
 from evalkit.call.limits import ProviderGate
 from evalkit.call.providers.base import Provider
 from evalkit.call.shown import Shown
-from evalkit.call.tokens import estimate_tokens
+from evalkit.call.tokens import TokenEstimator
 from evalkit.config import ModelSettings
 from evalkit.errors import CallError
 from evalkit.records import Attempt, Event, ModelRequest, Reply, TextDelta, Usage
@@ -52,6 +52,7 @@ class Target:
     model: ModelSettings
     provider: Provider
     gate: ProviderGate
+    tokens: TokenEstimator = field(default_factory=TokenEstimator)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,12 +319,13 @@ async def _attempt(
     left_s = max(0.0, patience.deadline - started)
     try:
         async with asyncio.timeout(min(left_s, patience.attempt_s or left_s)):
-            tokens, used_tokens = _most_tokens(request, gate), None
+            tokens, used_tokens = _most_tokens(request, target), None
             await gate.enter(tokens, deadline=patience.deadline)
             try:
                 started, sent = clock.monotonic(), True
                 reply = await _read(request, target.provider, started, patience, clock, shown)
                 used_tokens = _used(reply.finish.usage)
+                target.tokens.learn(request, target.model, reply.finish.usage)
             finally:
                 gate.leave(tokens, used_tokens)
         error = _unusable(reply)
@@ -386,11 +388,11 @@ def _cost_usd(model: ModelSettings, usage: Usage, error: CallError | None) -> fl
     return None if model.price is None else model.price.cost_usd(usage)
 
 
-def _most_tokens(request: ModelRequest, gate: ProviderGate) -> int:
+def _most_tokens(request: ModelRequest, target: Target) -> int:
     """What a request may use at most, where its provider's rate counts tokens."""
-    if not gate.counts_tokens:
+    if not target.gate.counts_tokens:
         return 0
-    return estimate_tokens(request.messages) + request.max_tokens
+    return target.tokens.estimate(request, target.model) + request.max_tokens
 
 
 def _used(usage: Usage) -> int | None:

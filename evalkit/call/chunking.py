@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evalkit.call.embedded.text import sentences
-from evalkit.call.tokens import BYTES_PER_TOKEN
 
 CHUNK_TOKENS = 300
 """About 150 words: as much as one thought needs, and as sentence vectors can read."""
@@ -23,6 +22,8 @@ MAX_SLUG_CHARS = 48
 ID_MARK = "#"
 """Stands between a document's id and its part."""
 SECTION_MARK = " > "
+BYTES_PER_TOKEN = 3
+"""Of UTF-8. Chunks must not depend on who reads them, so that no model's own count is used."""
 MAX_CHAR_BYTES = 4
 """Of a character in UTF-8."""
 

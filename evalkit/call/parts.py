@@ -19,6 +19,7 @@ from evalkit.call.limits import ProviderGate
 from evalkit.call.prompts import PromptRegistry
 from evalkit.call.providers import LazyProviders
 from evalkit.call.providers.base import Provider
+from evalkit.call.tokens import TokenEstimator
 from evalkit.config import FeatureSettings, ModelSettings, Settings
 from evalkit.errors import ConfigError
 from evalkit.json_schema import Validate, compile_schema
@@ -50,6 +51,7 @@ class Parts:
         self.settings = settings
         self.clock = clock or Clock()
         self.prompts = PromptRegistry(settings.root)
+        self.tokens = TokenEstimator()
         self.flags = flags or Flags(settings, self.clock)
         self._providers = LazyProviders(settings.providers) if providers is None else providers
         self._cache = cache
@@ -120,7 +122,8 @@ class Parts:
                 monotonic=self.clock.monotonic,
                 sleep=self.clock.sleep,
             )
-        return Target(model=model, provider=self._providers[model.provider], gate=gate)
+        provider = self._providers[model.provider]
+        return Target(model=model, provider=provider, gate=gate, tokens=self.tokens)
 
     def output_schema(
         self, feature: FeatureSettings

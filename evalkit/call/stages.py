@@ -20,7 +20,6 @@ from evalkit.call.functions import call_function, load_function
 from evalkit.call.guards import redact_record
 from evalkit.call.parts import Parts
 from evalkit.call.policy import check as check_policy
-from evalkit.call.tokens import estimate_tokens
 from evalkit.call.trace import Call, Rendered, sum_or_none
 from evalkit.config import BudgetSettings, FeatureSettings, ModelSettings
 from evalkit.errors import CallError, ConfigError
@@ -146,10 +145,11 @@ def build_request(
 def made_to_fit(call: Call, parts: Parts, request: ModelRequest) -> ModelRequest:
     """Refuse what is over the feature's own limit; trim what the model cannot take."""
     feature = call.feature
-    context = parts.model(feature.model, feature).context
+    model = parts.model(feature.model, feature)
+    context = model.context
     if feature.max_input_tokens is None and context is None:
         return request
-    tokens = estimate_tokens(request.messages)
+    tokens = parts.tokens.estimate(request, model)
     if feature.max_input_tokens is not None and tokens > feature.max_input_tokens:
         limit = feature.max_input_tokens
         raise CallError("context_length", f"about {tokens} tokens, over the limit of {limit}")
@@ -160,7 +160,7 @@ def made_to_fit(call: Call, parts: Parts, request: ModelRequest) -> ModelRequest
             break
         cut.append(trimmed.cut)
         request = replace(request, messages=trimmed.messages)
-        tokens = estimate_tokens(request.messages)
+        tokens = parts.tokens.estimate(request, model)
     if cut:
         call.route_reason = f"left out: {', '.join(cut)}"
     return request
@@ -267,7 +267,7 @@ async def _reserve(
         return lambda cost_usd: None
     feature = call.feature
     model = parts.model(feature.model, feature)
-    tokens, times = estimate_tokens(request.messages), 1 + feature.retries
+    tokens, times = parts.tokens.estimate(request, model), 1 + feature.retries
     once_usd = _most_usd(model, tokens, request.max_tokens)
     most_usd = None if once_usd is None else once_usd * times
     if budget is not None:
