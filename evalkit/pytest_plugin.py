@@ -54,14 +54,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def evalkit_orchestrator(request: pytest.FixtureRequest) -> Iterator[Orchestrator]:
     """The orchestrator of this project's configuration, as production builds it."""
-    import asyncio
-
-    from evalkit import Orchestrator
     from evalkit.config import load_settings
+    from evalkit.pytest_session.shared import SharedOrchestrator
 
-    orchestrator = Orchestrator.from_config(load_settings(start=Path(request.config.rootpath)))
+    orchestrator = SharedOrchestrator(load_settings(start=Path(request.config.rootpath)))
     yield orchestrator
-    asyncio.run(orchestrator.aclose())
+    orchestrator.close()
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ class Board:
 
     def say_parts(self, parts: Parts) -> None:
         """What was collected; every worker collects the same."""
-        rows = [(str(path), str(pair), gated) for (path, pair), gated in parts.items()]
+        rows = [(path, str(pair), gated) for (path, pair), gated in parts.items()]
         with self._turn, transaction(self._connection):
             self._connection.executemany("INSERT OR IGNORE INTO parts VALUES (?, ?, ?)", rows)
 
@@ -112,7 +112,7 @@ class Board:
 
     def parts(self) -> Parts:
         rows = self._rows("SELECT path, pair, gated FROM parts ORDER BY rowid")
-        return {(Path(path), Pair.parse(pair)): bool(gated) for path, pair, gated in rows}
+        return {(path, Pair.parse(pair)): bool(gated) for path, pair, gated in rows}
 
     def problem(self, nodeid: str) -> str | None:
         problem: str | None = self._one("SELECT problem FROM problems WHERE nodeid = ?", (nodeid,))

@@ -157,7 +157,7 @@ class EvalSession:
         """Which pairs of which golden sets have items, and whether their gate is one."""
         found = {(unit.path, unit.pair): False for unit in self._units}
         gates = (item for item in self._items if isinstance(item, GateItem))
-        return found | {(gate.golden.path, gate.pair): True for gate in gates}
+        return found | {(str(gate.golden.path), gate.pair): True for gate in gates}
 
     # --- running -----------------------------------------------------------------
 
@@ -180,7 +180,7 @@ class EvalSession:
 
     def plan(self, parts: Parts) -> SessionPlan:
         """Everything that the units of `parts` need."""
-        sets = [self.golden_set(path) for path in dict.fromkeys(path for path, _ in parts)]
+        sets = [self.golden_set(Path(path)) for path in dict.fromkeys(path for path, _ in parts)]
         plan = plan_session(self.settings, self.request, parts=parts, sets=sets, ids=self.ids)
         for prepared in plan.runs:
             refuse_edited_prompts(self.store, prepared)

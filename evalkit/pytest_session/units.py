@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 from evalkit.call.budget import Budget
@@ -24,8 +23,8 @@ from evalkit.wiring import PreparedRun, RunRequest, prepare_run
 class Wanted(NamedTuple):
     """One execution of a case by a pair, as an item asks for it."""
 
-    path: Path
-    """The golden set's header."""
+    path: str
+    """The golden set's header; text, because pathlib's paths are slow as keys."""
     pair: Pair
     number: int
     trial: int
@@ -42,14 +41,15 @@ class RunIds:
         return self.gated if gated else self.rest
 
 
-Parts = Mapping[tuple[Path, Pair], bool]
+Parts = Mapping[tuple[str, Pair], bool]
 """(golden set, pair) that has an item -> whether its gate is one."""
 
 
 def units_of_case(golden: GoldenSet, pair: Pair, number: int, request: RunRequest) -> list[Wanted]:
     """The trials of one case."""
     trials = request.trials or golden.trials
-    return [Wanted(golden.path, pair, number, trial) for trial in range(trials)]
+    path = str(golden.path)
+    return [Wanted(path, pair, number, trial) for trial in range(trials)]
 
 
 def numbers_of(golden: GoldenSet, request: RunRequest) -> Sequence[int]:
@@ -72,7 +72,7 @@ class SessionPlan:
     concurrency: int
     runs: tuple[PreparedRun, ...]
     """With at least one unit each."""
-    places: Mapping[tuple[Path, Pair], tuple[RunPlan, PlannedSet]]
+    places: Mapping[tuple[str, Pair], tuple[RunPlan, PlannedSet]]
 
 
 def plan_session(
@@ -93,7 +93,7 @@ def plan_session(
             continue
         plan = replace(prepared.plan, run_id=ids.of(gated), sets=of_run)
         runs.append(replace(prepared, plan=plan))
-        places.update({(one.golden.path, p): (plan, one) for one in of_run for p in one.pairs})
+        places.update({(str(one.golden.path), p): (plan, one) for one in of_run for p in one.pairs})
     return SessionPlan(
         orchestrator=prepared.orchestrator,
         budget=prepared.plan.budget,
@@ -104,5 +104,5 @@ def plan_session(
 
 
 def _with_pairs(one: PlannedSet, parts: Parts, gated: bool) -> PlannedSet:
-    path = one.golden.path
+    path = str(one.golden.path)
     return replace(one, pairs=tuple(p for p in one.pairs if parts.get((path, p)) is gated))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from tests.loopback import Loopback
 from tests.plugin.conftest import Project
 
 
-def test_async_tests_run_over_cases(project: Project) -> None:
-    project.pytester.makeini(
+def test_async_tests_run_over_cases_and_share_connections(
+    served: Project, server: Loopback
+) -> None:
+    served.pytester.makeini(
         "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
+        "filterwarnings = error\n"
     )
-    project.pytester.makepyfile(
+    served.pytester.makepyfile(
         test_own="""
         import asyncio, pytest
 
@@ -18,12 +22,22 @@ def test_async_tests_run_over_cases(project: Project) -> None:
             await asyncio.sleep(0)
             result = await evalkit_orchestrator.execute("classify", case.input)
             assert result.output == record.output
+
+        @pytest.mark.llm_eval
+        async def test_stream(evalkit_orchestrator):
+            pieces = [p async for p in evalkit_orchestrator.stream("classify", "on billing")]
+            assert "".join(p.text for p in pieces[:-1]) == pieces[-1].output
+
+        @pytest.mark.llm_eval
+        def test_sync(evalkit_orchestrator):
+            assert evalkit_orchestrator.execute_sync("classify", "on billing").ok
         """
     )
 
-    result = project.eval("--llm-eval-no-gate", plugins=("pytest_asyncio.plugin",))
+    result = served.eval_apart("test_own.py", plugins=("pytest_asyncio.plugin",))
 
-    result.assert_outcomes(passed=20)
+    result.assert_outcomes(passed=12)
+    assert server.stats.connections < 15
 
 
 def test_random_order_keeps_every_case_and_the_gate_last(project: Project) -> None:

@@ -17,7 +17,7 @@ from evalkit.records import Pair
 from tests.store.journal_lines import line
 
 PAIR = Pair(model="small", prompt_name="classify", prompt_version="v1")
-UNIT = Wanted(Path("/golden/golden_set.yaml"), PAIR, 3, 0)
+UNIT = Wanted("/golden/golden_set.yaml", PAIR, 3, 0)
 
 
 @pytest.fixture
