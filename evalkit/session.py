@@ -312,6 +312,11 @@ def request_of(manifest: Mapping[str, Any], asked: RunRequest) -> RunRequest:
             f"run {manifest['run_id']} scores stored outputs again. Finish it with: "
             f"evalkit rescore --resume {manifest['run_id']}"
         )
+    if manifest.get("kind") == "sample":
+        raise ConfigError(
+            f"run {manifest['run_id']} scores production's calls. Finish it with: evalkit sample, "
+            "and the options it was started with."
+        )
     stored = dict(manifest["request"])
     stored["golden_sets"] = tuple(Path(path) for path in stored["golden_sets"])
     stored["models"], stored["prompts"] = tuple(stored["models"]), tuple(stored["prompts"])

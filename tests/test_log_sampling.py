@@ -241,3 +241,15 @@ def test_the_table_says_what_was_done(project: Path, capsys: pytest.CaptureFixtu
     out = capsys.readouterr().out
     assert "60 calls from 2025-10-09" in out
     assert "nothing was asked again" in out
+
+
+def test_a_sample_is_not_finished_as_a_run_of_cases(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sample(project, "--json")
+    run_id = said(capsys)["run_id"]
+
+    options = ["--config", str(project / "evalkit.toml")]
+    assert main(["run", "--resume", run_id, *options]) == 2
+
+    assert "Finish it with: evalkit sample" in capsys.readouterr().err
