@@ -16,7 +16,7 @@ from evalkit.cli.options import common_options, say
 from evalkit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from evalkit.config import GateSettings
+    from evalkit.config import GateSettings, Settings
     from evalkit.decide.rows import FileRows
     from evalkit.decide.terminal import Role
     from evalkit.store.views import Engine, Store
@@ -53,6 +53,7 @@ FILE = click.Path(path_type=Path, dir_okay=False, writable=True)
 @click.option("--junit", type=FILE, metavar="F", help="Write the verdict as JUnit XML.")
 @click.option("--sarif", type=FILE, metavar="F", help="Write it as SARIF, for code scanning.")
 @click.option("--markdown", type=FILE, metavar="F", help="Write it as Markdown.")
+@click.option("--code-quality", type=FILE, metavar="F", help="Write it for GitLab's code quality.")
 @click.option("--html", type=FILE, metavar="F", help="Write the HTML report.")
 @common_options
 def command(
@@ -68,6 +69,7 @@ def command(
     junit: Path | None,
     sarif: Path | None,
     markdown: Path | None,
+    code_quality: Path | None,
     html: Path | None,
     as_json: bool,
     store: str | None,
@@ -102,11 +104,11 @@ def command(
         project=settings.root,
         engine=engine,
     )
-    texts = {"junit": junit, "sarif": sarif, "markdown": markdown}
+    texts = {"junit": junit, "sarif": sarif, "markdown": markdown, "code-quality": code_quality}
     if any(texts.values()):
         _write_texts(verdict, {kind: path for kind, path in texts.items() if path}, settings.root)
     if html:
-        _write_html(verdict, opened, html, settings.root)
+        _write_html(verdict, opened, html, settings)
     if as_json:
         _print_json(verdict)
     else:
@@ -133,14 +135,16 @@ def _side(text: str | None, engine: Engine) -> str | FileRows | None:
 
 def _write_texts(verdict: Mapping[str, Any], paths: Mapping[str, Path], root: Path) -> None:
     from evalkit.decide import render
+    from evalkit.decide.code_quality import code_quality
 
+    write = {
+        "junit": lambda: render.junit(verdict),
+        "sarif": lambda: render.sarif(verdict, root=root),
+        "markdown": lambda: render.markdown(verdict),
+        "code-quality": lambda: code_quality(verdict, root=root),
+    }
     for kind, path in paths.items():
-        if kind == "junit":
-            text = render.junit(verdict)
-        elif kind == "sarif":
-            text = render.sarif(verdict, root=root)
-        else:
-            text = render.markdown(verdict)
+        text = write[kind]()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
@@ -149,10 +153,10 @@ def _write_texts(verdict: Mapping[str, Any], paths: Mapping[str, Path], root: Pa
         say(f"wrote {path}")
 
 
-def _write_html(verdict: Mapping[str, Any], store: Store, path: Path, root: Path) -> None:
-    from evalkit.decide.report import write_report
+def _write_html(verdict: Mapping[str, Any], store: Store, path: Path, settings: Settings) -> None:
+    from evalkit.cli.report import write_html
 
-    write_report(verdict, store, path, project=root)
+    write_html(verdict, store, path, settings=settings)
     say(f"wrote {path}")
 
 
