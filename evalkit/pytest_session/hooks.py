@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -31,7 +31,7 @@ from evalkit.pytest_session.functions import (
     parametrize,
 )
 from evalkit.pytest_session.gate import gate_failures
-from evalkit.pytest_session.items import BELOW_BAR, CaseItem, GateItem, GoldenFile
+from evalkit.pytest_session.items import BELOW_BAR, NOT_SCORED, CaseItem, GateItem, GoldenFile
 from evalkit.pytest_session.runs import Line, SessionRuns, latency_s
 from evalkit.pytest_session.terminal import write_section
 from evalkit.pytest_session.units import Parts, RunIds, SessionPlan, Wanted, plan_session
@@ -41,6 +41,12 @@ from evalkit.session import refuse_edited_prompts
 from evalkit.store.views import Store, open_store
 from evalkit.wiring import RunRequest
 
+Status: TypeAlias = tuple[str, str, tuple[str, dict[str, bool]]]
+SOFT: dict[str, Status] = {
+    BELOW_BAR: ("below bar", "b", ("BELOW BAR", {"yellow": True})),
+    NOT_SCORED: ("not scored", "n", ("NOT SCORED", {"yellow": True})),
+}
+"""Category, letter and word of what is no pass and fails nobody."""
 WAITED_S = pytest.StashKey[float]()
 """How long an item waited for its calls in the phase that is under way."""
 LATENCY_S = pytest.StashKey[float]()
@@ -271,13 +277,12 @@ class EvalSession:
             del item.stash[WAITED_S]
         return report
 
-    def pytest_report_teststatus(
-        self, report: pytest.TestReport
-    ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> Status | None:
         if report.when != "call" or not report.passed:
             return None
-        if any(name == BELOW_BAR for name, _ in report.user_properties):
-            return "below bar", "b", ("BELOW BAR", {"yellow": True})
+        for name, _ in report.user_properties:
+            if name in SOFT:
+                return SOFT[name]
         return None
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

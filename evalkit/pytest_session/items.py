@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 BELOW_BAR = "evalkit_below_bar"
 """Key of a report's user_properties: metrics that an otherwise fine case failed."""
+NOT_SCORED = "evalkit_not_scored"
+"""The same of metrics that have no score: what failed was the infrastructure, or a judge."""
 NO_MONEY = "--llm-eval-max-cost is reached: the call was not made"
 
 
@@ -103,9 +105,11 @@ class CaseItem(EvalItem):
             raise MustPassFailed("\n".join(_why(line, score) for line, score in must))
         if len(lines) < len(self._lines):
             pytest.skip(NO_MONEY)
+        missing = [s for line in lines for s in line["scores"] if s["score"] is None]
         if failed:
-            names = ", ".join(sorted({score["metric"] for _, score in failed}))
-            self.user_properties.append((BELOW_BAR, names))
+            self.user_properties.append((BELOW_BAR, _names(score for _, score in failed)))
+        elif missing:
+            self.user_properties.append((NOT_SCORED, _names(missing)))
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         cases = self.golden.cases
@@ -145,6 +149,10 @@ def properties_of(line: Line) -> list[tuple[str, Any]]:
         if costs and None not in costs:
             found.append((name, sum(costs)))
     return found
+
+
+def _names(scores: Iterable[Mapping[str, Any]]) -> str:
+    return ", ".join(sorted({score["metric"] for score in scores}))
 
 
 def _is_low(score: Mapping[str, Any]) -> bool:

@@ -53,6 +53,18 @@ def test_a_soft_failure_has_its_letter_and_colour_and_no_exit_status(project: Pr
     result.stdout.fnmatch_lines(["*golden_set.yaml *\x1b?33mb\x1b?0m*"])
 
 
+def test_a_case_without_a_score_is_neither_passed_nor_failed(project: Project) -> None:
+    config = project.path / "evalkit.toml"
+    text = config.read_text("utf-8").replace("by_prompt", "fails_on_sevens")
+    config.write_text(text, encoding="utf-8")
+
+    result = project.eval("--llm-eval-no-gate", "-v")
+
+    assert result.ret == 0
+    assert result.parseoutcomes() == {"passed": 9, "not": 1}
+    result.stdout.fnmatch_lines(["*t-0007*NOT SCORED*", "*9 passed, 1 not scored*"])
+
+
 def test_junit_has_scores_cost_and_trace_id(served: Project) -> None:
     result = served.eval("--llm-eval-no-gate", "-k", "t-0004", "--junitxml", "junit.xml")
 
