@@ -52,6 +52,7 @@ types: $(VENV)/.installed-dev ## mypy --strict on the package
 
 reference: $(VENV)/.installed-dev ## Write docs/reference/ anew from the code
 	@$(BIN)/python -m scripts.reference
+	@$(BIN)/python -m scripts.failures
 
 bench: $(VENV)/.installed-dev ## Runner against a bare loop doing the same work, in one run
 	@$(BIN)/python -m benchmarks.runner

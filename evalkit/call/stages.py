@@ -268,7 +268,8 @@ async def _reserve(
     feature = call.feature
     model = parts.model(feature.model, feature)
     tokens, times = parts.tokens.estimate(request, model), 1 + feature.retries
-    once_usd = _most_usd(model, tokens, request.max_tokens)
+    others = [parts.model(name, feature) for name in feature.fallbacks]
+    once_usd = _most_usd((model, *others), tokens, request.max_tokens)
     most_usd = None if once_usd is None else once_usd * times
     if budget is not None:
         await _reserve_in_run(budget, model, most_usd)
@@ -293,11 +294,12 @@ async def _reserve(
     return settle
 
 
-def _most_usd(model: ModelSettings, tokens: int, max_tokens: int) -> float | None:
-    """What one attempt may cost at most; None when the model has no price."""
-    if model.price is None:
+def _most_usd(models: Sequence[ModelSettings], tokens: int, max_tokens: int) -> float | None:
+    """What one attempt may cost at most, at the dearest model; None if the first has no price."""
+    if models[0].price is None:
         return None
-    return (tokens * model.price.input + max_tokens * model.price.output) / 1_000_000
+    prices = [model.price for model in models if model.price is not None]
+    return max(tokens * p.input + max_tokens * p.output for p in prices) / 1_000_000
 
 
 async def _reserve_in_run(budget: Budget, model: ModelSettings, most_usd: float | None) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from evalkit.call.budget import Budget
 from evalkit.call.failures import FAILURES
-from evalkit.config import BudgetSettings, FlagSettings, GuardSettings, SpendCap
+from evalkit.config import BudgetSettings, FlagSettings, GuardSettings, Price, SpendCap
 from evalkit.records import CallRecord
 from tests.call.failing import World
 from tests.loopback import Behaviour
@@ -145,6 +145,20 @@ async def test_breaker_open_takes_the_degrade_path_without_a_request(
 
         assert (result.status, result.error_kind) == ("degraded", "breaker_open")
         assert (result.output, world.requests) == (output, (1, 0))
+
+
+async def test_budget_that_a_dearer_fallback_could_pass_refuses_before_a_request(
+    tmp_path: Path,
+) -> None:
+    async with World(tmp_path) as world:
+        world.set_model("spare", price=Price(input=100.0, output=2000.0))
+        world.set(budgets=BudgetSettings(total=SpendCap(month_usd=0.01)))
+
+        alone, with_fallback = await world.call(fallbacks=()), await world.call()
+
+        assert alone.ok
+        assert with_fallback.error_kind == "budget"
+        assert world.requests == (1, 0)
 
 
 async def test_without_a_degrade_path_the_failure_is_typed_and_told(tmp_path: Path) -> None:
