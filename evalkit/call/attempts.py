@@ -11,25 +11,24 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from evalkit.call.context import trim
 from evalkit.call.failures import FAILURES
 from evalkit.call.limits import ProviderGate
+from evalkit.call.one_reply import read_reply, unusable
 from evalkit.call.providers.base import Provider
 from evalkit.call.shown import Shown
 from evalkit.call.tokens import TokenEstimator
 from evalkit.config import ModelSettings
 from evalkit.errors import CallError
-from evalkit.records import Attempt, Event, ModelRequest, Reply, TextDelta, Usage
+from evalkit.records import Attempt, ModelRequest, Reply, Usage
 
 BACKOFF_BASE_S = 0.25
 BACKOFF_CAP_S = 8.0
 MIN_MAX_TOKENS = 16
-MAX_REPLY_CHARS = 10_000_000
 MAX_TRIMS = 5
 IDLE_S = 20.0
 """Silence between two pieces of an answer after which its stream counts as cut."""
@@ -323,12 +322,19 @@ async def _attempt(
             await gate.enter(tokens, deadline=patience.deadline)
             try:
                 started, sent = clock.monotonic(), True
-                reply = await _read(request, target.provider, started, patience, clock, shown)
+                reply = await read_reply(
+                    request,
+                    target.provider,
+                    ttft_s=patience.ttft_s,
+                    idle_s=patience.idle_s,
+                    monotonic=clock.monotonic,
+                    shown=shown,
+                )
                 used_tokens = _used(reply.finish.usage)
                 target.tokens.learn(request, target.model, reply.finish.usage)
             finally:
                 gate.leave(tokens, used_tokens)
-        error = _unusable(reply)
+        error = unusable(reply)
     except TimeoutError:
         error = CallError("timeout", f"no complete answer from {target.model.provider} in time")
     except CallError as failure:
@@ -399,71 +405,3 @@ def _used(usage: Usage) -> int | None:
     if usage.prompt_tokens is None or usage.completion_tokens is None:
         return None
     return usage.prompt_tokens + usage.completion_tokens
-
-
-def _unusable(reply: Reply) -> CallError | None:
-    """A complete reply that is no answer: cut at max_tokens, filtered, or empty."""
-    finish = reply.finish
-    if finish.finish_reason == "length":
-        return CallError("truncated", "the answer was cut at max_tokens")
-    if finish.finish_reason == "content_filter":
-        return CallError("content_filter", "the provider's content filter withheld the answer")
-    if not reply.text.strip() and not finish.tool_calls:
-        return CallError("empty", "the answer was empty")
-    return None
-
-
-async def _read(
-    request: ModelRequest,
-    provider: Provider,
-    started: float,
-    patience: Patience,
-    clock: Clock,
-    shown: Shown | None,
-) -> Reply:
-    """Read one reply to its end; no `Finish` means the stream was cut."""
-    pieces: list[str] = []
-    size = 0
-    ttft_ms: float | None = None
-    async with aclosing(provider.stream(request)) as events:
-        event = await _first_event(events, patience.ttft_s)
-        while isinstance(event, TextDelta):
-            if ttft_ms is None:
-                ttft_ms = round((clock.monotonic() - started) * 1000, 3)
-            size += len(event.text)
-            if size > MAX_REPLY_CHARS:
-                raise CallError("too_large", f"the answer passed {MAX_REPLY_CHARS:,} characters")
-            pieces.append(event.text)
-            if shown is not None:
-                await shown.add(event.text)
-            event = await _next_event(events, patience.idle_s if request.stream else None)
-    if event is None:
-        raise CallError("stream_cut", "the answer ended without a finish_reason")
-    if shown is not None:
-        await shown.complete()
-    return Reply(
-        text=shown.text if shown is not None else "".join(pieces),
-        finish=event,
-        latency_ms=(clock.monotonic() - started) * 1000,
-        ttft_ms=ttft_ms if request.stream else None,
-    )
-
-
-async def _first_event(events: AsyncGenerator[Event, None], ttft_s: float | None) -> Event | None:
-    if ttft_s is None:
-        return await anext(events, None)
-    try:
-        async with asyncio.timeout(ttft_s):
-            return await anext(events, None)
-    except TimeoutError:
-        raise CallError("ttft_timeout", f"no first token within {ttft_s:g} s") from None
-
-
-async def _next_event(events: AsyncGenerator[Event, None], idle_s: float | None) -> Event | None:
-    if idle_s is None:
-        return await anext(events, None)
-    try:
-        async with asyncio.timeout(idle_s):
-            return await anext(events, None)
-    except TimeoutError:
-        raise CallError("stream_cut", f"the answer stalled for {idle_s:g} s") from None

@@ -35,7 +35,7 @@ MID_STREAM = pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
 
 
 def free_text(folder: Path, *rules: Rule | Behaviour, **changes: object) -> World:
-    world = World(folder, *rules, **{"output_schema": None, "idle_ms": 150, **changes})
+    world = World(folder, *rules, **{"output_schema": None, "idle_ms": 300, **changes})
     world.one.script(*world_rules(rules), answer=rest_of_it)
     world.two.script(answer=rest_of_it)
     return world
@@ -82,7 +82,7 @@ async def test_a_stream_that_stays_silent_goes_to_the_next_model(tmp_path: Path)
 async def test_json_that_breaks_mid_stream_is_never_continued_and_shown_once(
     tmp_path: Path, broken: Behaviour
 ) -> None:
-    settings = {"idle_ms": 150, "resume_stream": True, "stream": True}
+    settings = {"idle_ms": 300, "resume_stream": True, "stream": True}
     async with World(tmp_path, broken, **settings) as world:
         shown, result = await world.stream()
 
