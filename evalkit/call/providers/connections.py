@@ -23,4 +23,8 @@ class GradualConnector(aiohttp.TCPConnector):
 
     async def _create_connection(self, *request: Any) -> Any:
         async with self._turns:
+            # Calls that start by the thousand do their own work first: no connection is to
+            # time out behind it. One that is open already does not wait: calls would fall
+            # into step, and the server would idle while all of them do theirs.
+            await asyncio.sleep(0)
             return await super()._create_connection(*request)

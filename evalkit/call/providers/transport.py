@@ -80,9 +80,6 @@ class HttpTransport:
         self, method: str, url: str, body: bytes | None, headers: Mapping[str, str] | None
     ) -> Reply:
         session = self._opened()
-        # Calls that start by the thousand do their own work first: no connection is to time
-        # out behind it.
-        await asyncio.sleep(0)
         try:
             response = await session.request(
                 method, url, data=body, headers=headers, allow_redirects=False, proxy=self._proxy
