@@ -117,7 +117,7 @@ def test_a_prompt_edited_under_its_version_stops_before_any_call(project: Projec
 
 
 def test_money_that_is_spent_skips_what_is_left(served: Project) -> None:
-    result = served.eval("--llm-eval-no-gate", "--llm-eval-max-cost", "0.0006", "-rs")
+    result = served.eval("--llm-eval-no-gate", "--llm-eval-max-cost", "0.0012", "-rs")
 
     outcomes = result.parseoutcomes()
     assert outcomes["passed"] + outcomes.get("below", 0) + outcomes["skipped"] == 10
