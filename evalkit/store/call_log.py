@@ -1,21 +1,25 @@
 """Production's call records on their way into the store: never slow, never in the way.
 
 A sink for `Orchestrator`. Records go into memory, twice a second into a segment (JSON
-lines, one file per process), every hour into Parquet. A process killed loses half a
-second of records; what it left is sealed by whoever opens a log next. A disk that
-refuses is tried again; what does not fit into memory meanwhile is counted, not waited for.
+lines, one file per process), every hour into Parquet, by a thread of its own. A process
+killed loses half a second of records; what it left is sealed by whoever opens a log next.
+A disk that refuses is tried again; what does not fit into memory meanwhile is counted, not
+waited for.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import logging
 import os
 import threading
 import time
+import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +33,10 @@ log = logging.getLogger(__name__)
 
 FLUSH_S = 0.5
 ROLL_S = 3600.0
+ROLL_BYTES = 64 << 20
+"""A segment as long as this is sealed before its hour is over."""
+BATCH = 1000
+"""Records encoded and written at a time."""
 MAX_HELD = 100_000
 """Records in memory while the disk refuses; later ones are lost, and counted."""
 SAY_EVERY_S = 60.0
@@ -53,23 +61,27 @@ class CallLog:
         *,
         flush_s: float = FLUSH_S,
         roll_s: float = ROLL_S,
+        roll_bytes: int = ROLL_BYTES,
         max_held: int = MAX_HELD,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.lost = 0
-        """Records that found no room while the disk refused."""
+        """Records that found no room while the disk refused, or that no JSON can hold."""
         self.failures = 0
         """Writes that the disk refused; the records were kept and tried again."""
         self._store = Path(store)
-        self._flush_s, self._roll_s, self._max_held = flush_s, roll_s, max_held
+        self._flush_s, self._max_held = flush_s, max_held
+        self._roll_s, self._roll_bytes = roll_s, roll_bytes
         self._now = now
         self._said_at = float("-inf")
         self._start()
+        _close_at_exit(self)
 
     def _start(self) -> None:
         self._pid = os.getpid()
         self._held: deque[CallRecord] = deque()
         self._segment: _Segment | None = None
+        self._sealer: threading.Thread | None = None
         self._wake, self._closing = threading.Event(), False
         self._idle = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="evalkit-call-log", daemon=True)
@@ -115,37 +127,75 @@ class CallLog:
     # --- the writing thread --------------------------------------------------------
 
     def _work(self) -> None:
-        with self._carefully("segments of ended processes"):
-            seal_left_segments(self._store)
+        self._seal_beside(None)
         while not self._closing:
             self._wake.wait(self._flush_s)
             self._wake.clear()
             self._write()
-            if self._segment is not None and self._now() - self._segment.opened_at >= self._roll_s:
-                self._seal()
+            if self._segment is not None and self._is_full(self._segment):
+                segment, self._segment = self._segment, None
+                self._seal_beside(segment)
         self._write()
-        self._seal()
+        self._finish_sealing()
         if self._held:
             self.lost += len(self._held)
             log.error("%d call records could not be written", len(self._held))
 
+    def _is_full(self, segment: _Segment) -> bool:
+        age = self._now() - segment.opened_at
+        return age >= self._roll_s or segment.size >= self._roll_bytes or segment.is_torn
+
     def _write(self) -> None:
-        count = len(self._held)
-        if count:
+        while self._held:
+            records = list(islice(self._held, BATCH))
             with self._carefully("call records"):
                 if self._segment is None:
                     self._segment = _Segment(self._store, opened_at=self._now())
-                self._segment.write([self._held[n] for n in range(count)])
-                for _ in range(count):
+                self._segment.write(self._encoded(records))
+                for _ in records:
                     self._held.popleft()
+                continue
+            break
         with self._idle:
             self._idle.notify_all()
 
-    def _seal(self) -> None:
+    def _encoded(self, records: Sequence[CallRecord]) -> list[bytes]:
+        """A record that no JSON can hold is dropped and counted: the others are not to wait."""
+        rows = []
+        for record in records:
+            try:
+                rows.append(encode_row(dict(zip(_FIELDS, _values(record), strict=True)), "calls"))
+            except (ValueError, TypeError, AttributeError, RecursionError) as error:
+                self.lost += 1
+                log.error("call %s cannot be logged: %s", record.trace_id, error)
+        return rows
+
+    # --- sealing -------------------------------------------------------------------
+
+    def _seal_beside(self, segment: _Segment | None) -> None:
+        """Seal in a thread of its own, one after another: records must not wait for Parquet."""
+        before = self._sealer
+
+        def work() -> None:
+            if before is not None:
+                before.join()
+            self._seal(segment)
+            with self._carefully("segments of ended processes"):
+                seal_left_segments(self._store)
+
+        self._sealer = threading.Thread(target=work, name="evalkit-call-log-seal", daemon=True)
+        self._sealer.start()
+
+    def _finish_sealing(self) -> None:
+        """Here, not beside: a Python that is ending starts no threads."""
+        if self._sealer is not None:
+            self._sealer.join()
         segment, self._segment = self._segment, None
+        self._seal(segment)
+
+    def _seal(self, segment: _Segment | None) -> None:
         if segment is not None:
-            with self._carefully("a segment"):
-                segment.close()
+            with self._carefully("a segment"), contextlib.closing(segment):
                 _seal(self._store, segment.path)
 
     @contextlib.contextmanager
@@ -157,11 +207,27 @@ class CallLog:
             self.failures += 1
             if time.monotonic() - self._said_at >= SAY_EVERY_S:
                 self._said_at = time.monotonic()
-                log.error("%s: not written to %s: %s", what, self._store, error)
+                log.error(
+                    "%s: not written to %s: %s (%d records held, %d lost)",
+                    what, self._store, error, len(self._held), self.lost,
+                )  # fmt: skip
+
+
+def _close_at_exit(call_log: CallLog) -> None:
+    """A program that ends without closing its log loses nothing either."""
+    found = weakref.ref(call_log)
+
+    def close() -> None:
+        living = found()
+        if living is not None and living._thread.is_alive():
+            living.close()
+
+    atexit.register(close)
+    weakref.finalize(call_log, atexit.unregister, close).atexit = False
 
 
 class _Segment:
-    """One process's open file of records, locked for as long as the process lives."""
+    """One process's open file of records, locked until it is sealed or the process dies."""
 
     def __init__(self, store: Path, *, opened_at: float) -> None:
         self.opened_at = opened_at
@@ -171,20 +237,24 @@ class _Segment:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
         self._descriptor = os.open(self.path, flags, 0o600)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._size = 0
+        self.size = 0
+        self.is_torn = False
+        """It ends with half a line: nothing may follow."""
 
-    def write(self, records: list[CallRecord]) -> None:
+    def write(self, rows: Sequence[bytes]) -> None:
         """Append all of them or none."""
-        rows = (encode_row(dict(zip(_FIELDS, _values(r), strict=True)), "calls") for r in records)
         data = b"".join(row + b"\n" for row in rows)
         try:
             written = 0
             while written < len(data):
                 written += os.write(self._descriptor, data[written:])
         except OSError:
-            os.ftruncate(self._descriptor, self._size)
+            try:
+                os.ftruncate(self._descriptor, self.size)
+            except OSError:
+                self.is_torn = True
             raise
-        self._size += len(data)
+        self.size += len(data)
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -198,10 +268,12 @@ def segments_folder(store: Path) -> Path:
     return store / "calls" / "open"
 
 
-def read_segment(path: Path) -> list[bytes]:
-    """The whole lines of a segment; a half-written last one is none."""
-    data = path.read_bytes()
-    return data[: data.rfind(b"\n") + 1].splitlines()
+def read_segment(path: Path) -> Iterator[bytes]:
+    """The whole lines of a segment; a half-written one, or what a dead disk left, is none."""
+    with path.open("rb") as file:
+        for line in file:
+            if line.startswith(b"{") and line.endswith(b"}\n"):
+                yield line[:-1]
 
 
 def seal_left_segments(store: Path) -> int:

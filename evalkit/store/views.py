@@ -232,10 +232,10 @@ class Store:
 
         rows, open_ids = Rows("calls"), set()
         for path in sorted(segments_folder(self.path).glob("*.jsonl")):
-            open_ids.add(path.stem)
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):  # sealed meanwhile: then its files are there
                 for row in read_segment(path):
                     rows.add(row)
+                open_ids.add(path.stem)
         loose = [p for p in self._calls_outside_runs() if p.stem not in open_ids]
         engine.add_files("calls", [*sealed, *self._readable(loose)])
         if len(rows):

@@ -136,23 +136,123 @@ def test_a_seal_that_was_killed_is_done_again(tmp_path: Path) -> None:
     assert traces(tmp_path) == before
 
 
-def test_many_processes_log_into_one_store(tmp_path: Path) -> None:
-    code = (
-        LOGS_FOR_EVER.replace("10**6", "700").replace("time.sleep(0.0005)", "pass")
-        + "log.close()\n"
-    )
+LOGS_AND_ENDS = """
+import sys, time
+from evalkit.store.call_log import CallLog
+from tests.store.journal_lines import call
+log = CallLog(sys.argv[1], flush_s=0.05, roll_bytes=100_000)
+for number in range(int(sys.argv[3])):
+    log(call(trace_id=f"{sys.argv[2]}-{number:06d}"))
+    time.sleep(0.0005)
+"""
+
+
+@pytest.mark.slow
+def test_every_record_of_sixteen_processes_is_there_once(tmp_path: Path) -> None:
+    # They roll ten files each, and none of them says goodbye.
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path), f"p{n}"],
-            cwd=CHECKOUT,
-            stdout=subprocess.DEVNULL,
+            [sys.executable, "-c", LOGS_AND_ENDS, str(tmp_path), f"p{n:02d}", "700"], cwd=CHECKOUT
         )
-        for n in range(4)
+        for n in range(16)
     ]
-    assert [process.wait() for process in processes] == [0] * 4
+
+    # Readers while they write see no record twice.
+    while any(process.poll() is None for process in processes):
+        found = traces(tmp_path)
+        assert len(found) == len(set(found))
+
+    assert [process.returncode for process in processes] == [0] * 16
+    assert traces(tmp_path) == [f"p{p:02d}-{n:06d}" for p in range(16) for n in range(700)]
+    assert not list(segments_folder(tmp_path).glob("*.jsonl"))
+
+
+SAYS_WHAT_IT_LOGGED = """
+import sys, time
+from evalkit.store.call_log import CallLog
+from tests.store.journal_lines import call
+log = CallLog(sys.argv[1], roll_bytes=200_000)
+for number in range(10**6):
+    log(call(trace_id=f"t-{number:06d}"))
+    print(time.monotonic(), flush=True)
+    time.sleep(0.001)
+"""
+
+
+def test_kill_minus_nine_loses_less_than_a_second_of_records(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SAYS_WHAT_IT_LOGGED, str(tmp_path)]
+    with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        logged_at = [float(process.stdout.readline()) for _ in range(1500)]
+        process.send_signal(signal.SIGKILL)
+        logged_at += map(float, process.stdout.read().split("\n")[:-1])
+    seal_left_segments(tmp_path)
 
     found = traces(tmp_path)
-    assert len(found) == len(set(found)) == 4 * 700
+
+    assert found == [f"t-{n:06d}" for n in range(len(found))]
+    # The one that died between its record and its line is not among them.
+    assert logged_at[-1] - logged_at[min(len(found), len(logged_at)) - 1] < 1.0
+
+
+FILLS_ITS_DISK = """
+import logging, resource, sys, time
+from evalkit.store.call_log import CallLog
+from tests.store.journal_lines import call
+logging.basicConfig()
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+log = CallLog(sys.argv[1], flush_s=0.01)
+slowest = 0.0
+for number in range(300):
+    started = time.perf_counter()
+    log(call(trace_id=f"t-{number:03d}"))
+    slowest = max(slowest, time.perf_counter() - started)
+    time.sleep(0.0005)
+while not log.failures:
+    time.sleep(0.01)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print(log.flush(), log.failures > 0, log.lost, slowest < 0.25)
+"""
+
+
+def test_a_full_disk_fails_no_call_and_loses_nothing_once_there_is_room(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FILLS_ITS_DISK, str(tmp_path)],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.stdout.split() == ["True", "True", "0", "True"], done.stderr
+    assert traces(tmp_path) == [f"t-{n:03d}" for n in range(300)]
+    assert "not written" in done.stderr
+    assert "records held" in done.stderr
+
+
+def test_a_record_that_json_cannot_hold_is_counted_and_the_others_are_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with CallLog(tmp_path) as log:
+        log(call(trace_id="t-1"))
+        log(call(trace_id="t-2", confidence=float("nan")))
+        log(call(trace_id="t-3", input={"when": object()}))
+        log(call(trace_id="t-4"))
+
+    assert traces(tmp_path) == ["t-1", "t-4"]
+    assert log.lost == 2
+    assert "t-2 cannot be logged" in caplog.text
+
+
+def test_a_segment_that_a_dead_disk_spoilt_keeps_its_whole_lines(tmp_path: Path) -> None:
+    leave_a_segment(tmp_path)
+    (segment,) = segments_folder(tmp_path).glob("*.jsonl")
+    whole = traces(tmp_path)
+    with segment.open("ab") as file:
+        file.write(b"\0" * 512 + b'\n{"trace_id":"half')
+
+    assert traces(tmp_path) == whole
+    assert seal_left_segments(tmp_path) == 1
+    assert traces(tmp_path) == whole
 
 
 def test_a_disk_that_refuses_is_tried_again_and_nothing_is_lost(
