@@ -146,18 +146,23 @@ class CallLog:
         return age >= self._roll_s or segment.size >= self._roll_bytes or segment.is_torn
 
     def _write(self) -> None:
-        while self._held:
-            records = list(islice(self._held, BATCH))
-            with self._carefully("call records"):
-                if self._segment is None:
-                    self._segment = _Segment(self._store, opened_at=self._now())
-                self._segment.write(self._encoded(records))
-                for _ in records:
-                    self._held.popleft()
-                continue
-            break
+        while self._held and self._write_some():
+            pass
         with self._idle:
             self._idle.notify_all()
+
+    def _write_some(self) -> bool:
+        """Whether the disk took them; else they stay held."""
+        written = False
+        records = list(islice(self._held, BATCH))
+        with self._carefully("call records"):
+            if self._segment is None:
+                self._segment = _Segment(self._store, opened_at=self._now())
+            self._segment.write(self._encoded(records))
+            for _ in records:
+                self._held.popleft()
+            written = True
+        return written
 
     def _encoded(self, records: Sequence[CallRecord]) -> list[bytes]:
         """A record that no JSON can hold is dropped and counted: the others are not to wait."""
