@@ -276,10 +276,15 @@ def _judge_scorer(
     against = None if opponents is None else partial(opponents.answer_to, golden_set=name)
     rate = judging.rater(spec, against=against)
     compared = f":against={opponents.name}" if spec.pairwise and opponents else ""
+    asks = against is not None or not spec.pairwise
+    null_answers = judging.null_answers(spec)
 
     async def score(answer: Answer) -> tuple[Mark, Sequence[CallRecord]]:
+        objection, calls = await null_answers.objection() if asks else (None, ())
+        if objection is not None:
+            return objection, calls
         judgement = await rate(answer)
-        return judgement.mark, judgement.records
+        return judgement.mark, (*calls, *judgement.records)
 
     return Scorer(
         metric=metric.name,

@@ -23,6 +23,7 @@ name: better
 version: v1
 model: embedded
 inputs: [reference]
+null_answers: allowed
 pairwise: true
 rubric: [{name: better, scale: better of two, description: Which says more of the reference?}]
 """

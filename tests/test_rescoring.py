@@ -20,6 +20,7 @@ JUDGE = """name: {name}
 version: v{version}
 model: judge
 inputs: [input]
+null_answers: allowed
 rubric:
   - name: right
     description: Does the label fit? ({version})

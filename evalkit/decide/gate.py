@@ -200,6 +200,7 @@ class _Gate:
         self.notes += [note for source in sides.sources.values() for note in source.notes]
         self.notes += [] if sides.store is None else sides.store.problems
         rows.gather_rows(engine, list(sides.sources.values()))
+        self.notes += rows.untrusted_judges(engine, sides.sources.values())
         groups = Groups(rows.groups_of(engine))
         plans = (
             plan

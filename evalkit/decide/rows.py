@@ -6,7 +6,7 @@ same columns here. A row that another model served than its pair names loses its
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +98,22 @@ def gather_rows(engine: Engine, sources: Sequence[Source]) -> None:
     ]
     engine.rows(f"CREATE OR REPLACE TEMP VIEW own_rows AS {' UNION ALL '.join(parts)}")
     engine.rows("CREATE OR REPLACE TEMP VIEW score_rows AS FROM own_rows")
+
+
+def untrusted_judges(engine: Engine, sources: Iterable[Source]) -> list[str]:
+    """Why metrics of these runs have no scores though their judge answered: it passes anything."""
+    found: dict[str, None] = {}
+    for source in sources:
+        if source.is_run:
+            rows = engine.rows(
+                f"SELECT DISTINCT golden_set, metric, reason FROM {source.view} "
+                "WHERE error_kind = 'judge_untrusted' ORDER BY ALL"
+            )
+            found |= {
+                f"{r['metric']} on {r['golden_set']} has no scores: {r['reason']}": None
+                for r in rows
+            }
+    return list(found)
 
 
 def groups_of(engine: Engine) -> list[Group]:

@@ -7,7 +7,7 @@ golden sets, and the judges, which know neither settings nor providers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from evalkit.records import Answer, CallResult, Mark, Message
 from evalkit.score.judge import Judge, Judgement, JudgeSpec, Rater, load_judge
 from evalkit.score.judge_asking import Asker, Execute, judge_error
 from evalkit.score.judge_cache import JudgementCache
+from evalkit.score.null_answers import NullAnswers
 from evalkit.score.pairwise import PairwiseJudge
 from evalkit.score.panel import Panel
 
@@ -46,6 +47,7 @@ class Judging:
     """Whether votes are kept at all."""
     fresh: bool = False
     """Whether models are asked even where a vote is kept."""
+    _null_answers: dict[str, NullAnswers] = field(default_factory=dict, init=False, repr=False)
 
     def rater(self, spec: JudgeSpec, *, against: Against | None = None) -> Rater:
         """What judges an answer by `spec`, against the answers that a pairwise judge needs."""
@@ -56,6 +58,14 @@ class Judging:
         if spec.pairwise:
             return partial(_compare, PairwiseJudge(asker), against)
         return Judge(asker).judge
+
+    def null_answers(self, spec: JudgeSpec) -> NullAnswers:
+        """The test that a judge has to stand before its first mark, one for all its metrics."""
+        if spec.name not in self._null_answers:
+            self._null_answers[spec.name] = NullAnswers(
+                spec, lambda honest: self.rater(spec, against=lambda _: honest)
+            )
+        return self._null_answers[spec.name]
 
     def version(self, spec: JudgeSpec) -> str:
         """What a score's scorer_version says: another rubric or model is another judge."""

@@ -16,8 +16,15 @@ from evalkit.score.summary import RunSummary
 
 
 def run_notes(golden_sets: Mapping[str, GoldenSet], summary: RunSummary) -> list[str]:
-    """Answers that hardly differ from case to case, and winners that followed their place."""
-    return [*_repeated(golden_sets, summary), *_order_notes(summary)]
+    """Judges that cannot be trusted, answers that hardly differ, winners that followed a place."""
+    return [*_untrusted(summary), *_repeated(golden_sets, summary), *_order_notes(summary)]
+
+
+def _untrusted(summary: RunSummary) -> Iterator[str]:
+    found = {(name, metric): one.untrusted for (name, _, metric), one in summary.metrics.items()}
+    for (name, metric), reason in found.items():
+        if reason is not None:
+            yield f"{metric} on {name} has no scores: {reason}"
 
 
 def _repeated(golden_sets: Mapping[str, GoldenSet], summary: RunSummary) -> Iterator[str]:

@@ -111,6 +111,8 @@ class JudgeSpec:
     """Of a panel: it has no rubric of its own."""
     combine: Combine | None = None
     """How a panel makes one score of its members'."""
+    null_answers_allowed: bool = False
+    """Whether an answer that says nothing can be right by this rubric."""
 
     @property
     def judged(self) -> tuple[str, ...]:
@@ -195,6 +197,7 @@ def _panel(
         pairwise=members[0].pairwise,
         members=members,
         combine=table.get("combine", "mean"),
+        null_answers_allowed=_allows_null(table),
     )
 
 
@@ -228,7 +231,12 @@ def _spec(table: Mapping[str, Any], path: Path, digest: str) -> JudgeSpec:
         pass_at=table.get("pass_at", 0.5),
         temperature=table.get("temperature", 0.0),
         pairwise=table.get("pairwise", False),
+        null_answers_allowed=_allows_null(table),
     )
+
+
+def _allows_null(table: Mapping[str, Any]) -> bool:
+    return bool(table.get("null_answers", "fail") == "allowed")
 
 
 def _one_line(text: str) -> str:

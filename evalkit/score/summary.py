@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evalkit.score.bias import Repeats
+from evalkit.score.null_answers import UNTRUSTED
 from evalkit.score.pairwise import ORDERS_AGREE, ORDERS_DISAGREE
 
 
@@ -25,6 +26,8 @@ class MetricSummary:
     orders_agree: int = 0
     orders_disagree: int = 0
     """Of a pairwise judge: answers for which the winner followed the place."""
+    untrusted: str | None = None
+    """Why nothing that this judge says counts."""
 
     @property
     def mean(self) -> float | None:
@@ -99,6 +102,8 @@ def _count_scores(line: Mapping[str, Any], summary: RunSummary) -> None:
         totals = summary.metrics.setdefault((golden_set, pair, score["metric"]), MetricSummary())
         if score["score"] is None:
             totals.missing += 1
+            if score["error_kind"] == UNTRUSTED:
+                totals.untrusted = score["reason"]
             continue
         totals.n += 1
         totals.total += score["score"]

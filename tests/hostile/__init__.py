@@ -1,0 +1,1 @@
+"""What others write, run or answer, and evalkit must not be fooled by."""
