@@ -17,8 +17,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evalkit import json_bytes
 from evalkit.errors import StoreError
-from evalkit.store.files import dump_json, write_whole
+from evalkit.store.files import write_whole
 from evalkit.store.rows import Row, encode_row
 from evalkit.store.schema import arrow_schema, json_schema
 
@@ -89,7 +90,12 @@ def write_labels(labels: Iterable[Row], *, store: Path, file_id: str) -> Path:
 
 def calls_file(ts: int, file_id: str) -> str:
     """The file of a call that started at `ts`: a folder for each day, UTC."""
-    return f"calls/date={_date(ts // 86_400_000_000)}/{file_id}.parquet"
+    return f"calls/date={calls_date(ts)}/{file_id}.parquet"
+
+
+def calls_date(ts: int) -> str:
+    """The date of a time in microseconds since 1970, UTC."""
+    return _date(ts // 86_400_000_000)
 
 
 @lru_cache(maxsize=64)
@@ -118,7 +124,7 @@ def _first_of_each_key(lines: Iterable[SplitLine]) -> Iterator[SplitLine]:
     seen: set[bytes] = set()
     for line in lines:
         # 16 bytes for each key, however long the ids are.
-        key = blake2b(dump_json(line.key).encode(), digest_size=16).digest()
+        key = blake2b(json_bytes.encode(line.key), digest_size=16).digest()
         if key not in seen:
             seen.add(key)
             yield line
@@ -268,7 +274,7 @@ def _without_huge_numbers(line: bytes) -> bytes:
             return [clean(item) for item in value]
         return None if isinstance(value, int) and abs(value) >= 2**63 else value
 
-    return dump_json(clean(json.loads(line))).encode()
+    return json_bytes.encode(clean(json.loads(line)))
 
 
 def _as_type(array: pa.Array, wanted: pa.DataType) -> pa.Array:

@@ -202,11 +202,24 @@ class Store:
         """Sealed files of production's calls that can be read."""
         return self._readable(self._calls_outside_runs())
 
-    def production(self) -> Engine:
-        """An engine whose `calls` are those of production alone, without those of runs."""
+    def production(self, *, since: int | None = None, until: int | None = None) -> Engine:
+        """An engine whose `calls` are those of production alone, without those of runs.
+
+        With all calls of `since` <= ts < `until` (microseconds since 1970), and perhaps more:
+        files of other days are not read.
+        """
         engine = Engine()
-        self._add_calls(engine, [])
+        self._add_calls(engine, [], days_between(since, until))
         return engine
+
+    def production_parts(self) -> tuple[dict[str, list[Path]], pa.Table | None]:
+        """Date -> files of production's calls, none of them read; and what is not sealed yet."""
+        unsealed, open_ids = self._unsealed()
+        days: dict[str, list[Path]] = {}
+        for path in self._calls_outside_runs():
+            if path.stem not in open_ids:
+                days.setdefault(path.parent.name.removeprefix("date="), []).append(path)
+        return days, unsealed
 
     def _add_view(self, engine: Engine, view: str) -> None:
         if view == "runs":
@@ -223,8 +236,18 @@ class Store:
             else:
                 engine.add_files(view, files)
 
-    def _add_calls(self, engine: Engine, sealed: Sequence[Path]) -> None:
+    def _add_calls(
+        self, engine: Engine, sealed: Sequence[Path], days: tuple[str, str] = ("", "~")
+    ) -> None:
         """Calls of runs, of production, and those that the log has not sealed yet."""
+        unsealed, open_ids = self._unsealed()
+        loose = [p for p in self._calls_outside_runs(days) if p.stem not in open_ids]
+        engine.add_files("calls", [*sealed, *self._readable(loose)])
+        if unsealed is not None:
+            engine.add_table("calls", unsealed)
+
+    def _unsealed(self) -> tuple[pa.Table | None, set[str]]:
+        """Calls in open segments, and the ids of these: their files do not count yet."""
         import pyarrow as pa
 
         from evalkit.store.call_log import read_segment, segments_folder
@@ -236,10 +259,7 @@ class Store:
                 for row in read_segment(path):
                     rows.add(row)
                 open_ids.add(path.stem)
-        loose = [p for p in self._calls_outside_runs() if p.stem not in open_ids]
-        engine.add_files("calls", [*sealed, *self._readable(loose)])
-        if len(rows):
-            engine.add_table("calls", pa.Table.from_batches([rows.take()]))
+        return (pa.Table.from_batches([rows.take()]) if len(rows) else None), open_ids
 
     def _table(
         self,
@@ -272,13 +292,15 @@ class Store:
                 self._problem(str(error))
         return found
 
-    def _calls_outside_runs(self) -> list[Path]:
+    def _calls_outside_runs(self, days: tuple[str, str] = ("", "~")) -> list[Path]:
         """Files of production calls: those that no run, sealed or not, has to answer for."""
+        first, last = days
         return [
             path
             for path in sorted((self.path / "calls").glob("date=*/*.parquet"))
+            if first <= path.parent.name.removeprefix("date=") <= last
             # What stands behind "~" in a name says which edition of a run's file it is.
-            if not (self.path / "runs" / path.stem.partition("~")[0]).is_dir()
+            and not (self.path / "runs" / path.stem.partition("~")[0]).is_dir()
         ]
 
     def _readable(self, files: Iterable[Path]) -> list[Path]:
@@ -294,6 +316,13 @@ class Store:
             except (pa.ArrowException, OSError) as error:
                 self._problem(f"{path} is damaged: {error}. It is left out.")
         return found
+
+
+def days_between(since: int | None, until: int | None) -> tuple[str, str]:
+    """First and last date, as folders of calls name them, of a time in microseconds since 1970."""
+    from evalkit.store.sealing import calls_date
+
+    return "" if since is None else calls_date(since), "~" if until is None else calls_date(until)
 
 
 def _file_id(name: str) -> str:

@@ -15,7 +15,7 @@ import pytest
 from evalkit.records import CallRecord
 from evalkit.store.call_log import CallLog, seal_left_segments, segments_folder
 from evalkit.store.views import open_store
-from tests.store.journal_lines import call
+from tests.store.journal_lines import call, plain
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 HOUR = 3600
@@ -69,7 +69,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
 LOGS_FOR_EVER = """
 import sys, time
 from evalkit.store.call_log import CallLog
-from tests.store.journal_lines import call
+from tests.store.journal_lines import call, plain
 log = CallLog(sys.argv[1], flush_s=0.05)
 for number in range(10**6):
     log(call(trace_id=f"{sys.argv[2]}-{number:06d}"))
@@ -139,7 +139,7 @@ def test_a_seal_that_was_killed_is_done_again(tmp_path: Path) -> None:
 LOGS_AND_ENDS = """
 import sys, time
 from evalkit.store.call_log import CallLog
-from tests.store.journal_lines import call
+from tests.store.journal_lines import call, plain
 log = CallLog(sys.argv[1], flush_s=0.05, roll_bytes=100_000)
 for number in range(int(sys.argv[3])):
     log(call(trace_id=f"{sys.argv[2]}-{number:06d}"))
@@ -170,7 +170,7 @@ def test_every_record_of_sixteen_processes_is_there_once(tmp_path: Path) -> None
 SAYS_WHAT_IT_LOGGED = """
 import sys, time
 from evalkit.store.call_log import CallLog
-from tests.store.journal_lines import call
+from tests.store.journal_lines import call, plain
 log = CallLog(sys.argv[1], roll_bytes=200_000)
 for number in range(10**6):
     log(call(trace_id=f"t-{number:06d}"))
@@ -198,7 +198,7 @@ def test_kill_minus_nine_loses_less_than_a_second_of_records(tmp_path: Path) -> 
 FILLS_ITS_DISK = """
 import logging, resource, sys, time
 from evalkit.store.call_log import CallLog
-from tests.store.journal_lines import call
+from tests.store.journal_lines import call, plain
 logging.basicConfig()
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
 log = CallLog(sys.argv[1], flush_s=0.01)
@@ -286,7 +286,7 @@ def test_a_forked_process_has_a_segment_of_its_own(tmp_path: Path) -> None:
     code = """
 import os, sys
 from evalkit.store.call_log import CallLog
-from tests.store.journal_lines import call
+from tests.store.journal_lines import call, plain
 log = CallLog(sys.argv[1])
 log(call(trace_id="parent-1")); log.flush()
 child = os.fork()
@@ -313,3 +313,15 @@ def test_taking_a_record_is_cheap() -> None:
     assert (time.process_time() - started) / 10_000 < 100e-6
     log._held.clear()
     log.close()
+
+
+def test_a_window_reads_the_files_of_its_days_alone(tmp_path: Path) -> None:
+    store, day = open_store(tmp_path), 86_400_000_000
+    for number in range(3):
+        store.add_calls(f"log-{number}", [plain(call(trace_id=f"t-{number}", ts=number * day))])
+
+    with store.production(since=day, until=2 * day - 1) as engine:
+        found = engine.rows("SELECT trace_id FROM calls")
+
+    assert found == [{"trace_id": "t-1"}]
+    assert list(store.production_parts()[0]) == ["1970-01-01", "1970-01-02", "1970-01-03"]
