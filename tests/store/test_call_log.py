@@ -69,7 +69,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
 LOGS_FOR_EVER = """
 import sys, time
 from evalkit.store.call_log import CallLog
-from tests.store.journal_lines import call, plain
+from tests.store.journal_lines import call
 log = CallLog(sys.argv[1], flush_s=0.05)
 for number in range(10**6):
     log(call(trace_id=f"{sys.argv[2]}-{number:06d}"))
@@ -139,7 +139,7 @@ def test_a_seal_that_was_killed_is_done_again(tmp_path: Path) -> None:
 LOGS_AND_ENDS = """
 import sys, time
 from evalkit.store.call_log import CallLog
-from tests.store.journal_lines import call, plain
+from tests.store.journal_lines import call
 log = CallLog(sys.argv[1], flush_s=0.05, roll_bytes=100_000)
 for number in range(int(sys.argv[3])):
     log(call(trace_id=f"{sys.argv[2]}-{number:06d}"))
@@ -170,7 +170,7 @@ def test_every_record_of_sixteen_processes_is_there_once(tmp_path: Path) -> None
 SAYS_WHAT_IT_LOGGED = """
 import sys, time
 from evalkit.store.call_log import CallLog
-from tests.store.journal_lines import call, plain
+from tests.store.journal_lines import call
 log = CallLog(sys.argv[1], roll_bytes=200_000)
 for number in range(10**6):
     log(call(trace_id=f"t-{number:06d}"))
@@ -198,7 +198,7 @@ def test_kill_minus_nine_loses_less_than_a_second_of_records(tmp_path: Path) -> 
 FILLS_ITS_DISK = """
 import logging, resource, sys, time
 from evalkit.store.call_log import CallLog
-from tests.store.journal_lines import call, plain
+from tests.store.journal_lines import call
 logging.basicConfig()
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
 log = CallLog(sys.argv[1], flush_s=0.01)
@@ -286,7 +286,7 @@ def test_a_forked_process_has_a_segment_of_its_own(tmp_path: Path) -> None:
     code = """
 import os, sys
 from evalkit.store.call_log import CallLog
-from tests.store.journal_lines import call, plain
+from tests.store.journal_lines import call
 log = CallLog(sys.argv[1])
 log(call(trace_id="parent-1")); log.flush()
 child = os.fork()
