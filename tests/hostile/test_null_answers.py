@@ -39,7 +39,7 @@ def judged_by(folder: Path, character: str, more: str = "", metrics: int = 1) ->
         file.write(
             f'\n[providers.judges]\nwire = "python"\ntarget = "tests.hostile.judges:{character}"\n'
             '[models.judge]\nprovider = "judges"\nid = "judge"\n'
-            "price = { input = 1.0, output = 2.0 }\n"
+            "price = { input = 1.0, output = 2.0 }\n[gate]\nmin_agreement = -1.0\n"
         )
     golden = folder / "golden_sets/tickets/golden_set.yaml"
     text = golden.read_text(encoding="utf-8").replace("path: /label, gate: true", "path: /label")
