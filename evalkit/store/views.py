@@ -200,7 +200,7 @@ class Store:
 
     def production_files(self) -> list[Path]:
         """Sealed files of production's calls that can be read."""
-        return self._readable(self._calls_outside_runs())
+        return self.readable(self._calls_outside_runs())
 
     def production(self, *, since: int | None = None, until: int | None = None) -> Engine:
         """An engine whose `calls` are those of production alone, without those of runs.
@@ -228,7 +228,7 @@ class Store:
             table = self._table("verdicts", self.verdicts(), _verdict_rows)
             engine.add_table("verdicts", table)
         elif view == "labels":
-            engine.add_files(view, self._readable((self.path / "labels").glob("*.parquet")))
+            engine.add_files(view, self.readable((self.path / "labels").glob("*.parquet")))
         else:
             files = self._all_sealed_files(f"{view}/")
             if view == "calls":
@@ -242,7 +242,7 @@ class Store:
         """Calls of runs, of production, and those that the log has not sealed yet."""
         unsealed, open_ids = self._unsealed()
         loose = [p for p in self._calls_outside_runs(days) if p.stem not in open_ids]
-        engine.add_files("calls", [*sealed, *self._readable(loose)])
+        engine.add_files("calls", [*sealed, *self.readable(loose)])
         if unsealed is not None:
             engine.add_table("calls", unsealed)
 
@@ -303,7 +303,7 @@ class Store:
             and not (self.path / "runs" / path.stem.partition("~")[0]).is_dir()
         ]
 
-    def _readable(self, files: Iterable[Path]) -> list[Path]:
+    def readable(self, files: Iterable[Path]) -> list[Path]:
         """Files that no manifest vouches for: at least the footer has to be whole."""
         import pyarrow as pa
         import pyarrow.parquet as pq
