@@ -191,7 +191,7 @@ def calibrate(
     The figure is kept in the store with the judge's version: another rubric or model has
     none until it is measured. Exit status 3 when there is nothing to measure it by.
     """
-    from evalkit.cli.judge_figures import below_floor, figures
+    from evalkit.cli.judge_figures import below_floor, figures, may_gate
     from evalkit.cli.judge_page import print_figures
     from evalkit.score.calibration import judge_labelled
     from evalkit.session import run_async
@@ -219,7 +219,7 @@ def calibrate(
     }
     floor = settings.gate.min_agreement
     below = below_floor(found, floor)
-    found |= {"floor": floor, "gates": below is False}
+    found |= {"floor": floor, "gates": may_gate(found, floor)}
     if below is not None:
         save_figure(opened, spec.name, judging.version(spec), found)
     if as_json:

@@ -9,38 +9,36 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from evalkit.decide.agreement import Agreement, ac1, kappa, krippendorff
+from evalkit.decide.agreement import Agreement, ac1, krippendorff
 from evalkit.decide.alternative import EPSILON, alternative_annotator
 from evalkit.decide.correlation import Correlation, kendall, spearman
-from evalkit.score.calibration import Judged, is_pass_or_fail
+from evalkit.decide.grades import Grades, grades_of
+from evalkit.decide.ppi import LABELS_AT_LEAST
+from evalkit.score.calibration import Judged
 
 Floats: TypeAlias = NDArray[np.float64]
 
 ALPHA = 0.05
 """Intervals are two-sided at 1 - 2·alpha."""
-MAX_GRID = 11
-"""Distinct labels of which each is a grade of its own; more are put on five."""
-SAME = 1e-9
 
 
 def figures(judged: Sequence[Judged], *, epsilon: float = EPSILON) -> dict[str, Any]:
     """All that labels say of a judge: overall, by slice, by pair, and its known biases."""
     usable = [one for one in judged if one.judge is not None]
-    binary = is_pass_or_fail(judged)
-    grid = _grid(usable, binary)
+    grades = grades_of(label for one in judged for label in one.labelled.labels.values())
     return {
-        "labels": "pass or fail" if binary else "graded",
-        "overall": _figures(usable, grid, binary),
-        "slices": _by_slice(usable, grid, binary),
+        "labels": "pass or fail" if grades.pass_or_fail else "graded",
+        "overall": _figures(usable, grades),
+        "slices": _by_slice(usable, grades),
         "pairs": _by_pair(usable),
-        "people": _people(usable, binary),
-        "alternative_annotator": _alternative(usable, grid, binary, epsilon),
+        "people": _people(usable, grades),
+        "alternative_annotator": _alternative(usable, grades, epsilon),
         "bias": {
             "length": _length(usable),
             "order": _order(usable),
@@ -52,58 +50,37 @@ def figures(judged: Sequence[Judged], *, epsilon: float = EPSILON) -> dict[str, 
 # --- agreement -----------------------------------------------------------------------
 
 
-def _grid(judged: Sequence[Judged], binary: bool) -> Floats:
-    """The grades that judge and people are both put on, to be compared as categories."""
-    if binary:
-        return np.array([0.0, 1.0])
-    seen = np.unique([label for one in judged for label in one.labelled.labels.values()])
-    return seen if 2 <= len(seen) <= MAX_GRID else np.linspace(0, 1, 5)
-
-
-def _on(grid: Floats, values: Floats) -> Floats:
-    return np.asarray(grid[np.abs(values[:, None] - grid[None, :]).argmin(axis=1)])
-
-
-def _judge_says(judged: Sequence[Judged], grid: Floats, binary: bool) -> Floats:
-    """The judge in people's words: passed or failed, or the nearest grade."""
-    if binary:
-        return np.array([float(bool(one.judgement.mark.passed)) for one in judged])
-    return _on(grid, _scores(judged))
-
-
-def _people_say(judged: Sequence[Judged], grid: Floats, binary: bool) -> Floats:
-    """What most annotators said, or the grade nearest to their mean; NaN where they split."""
-    means = np.array([one.people for one in judged])
-    if not binary:
-        return _on(grid, means)
-    return np.where(np.abs(means - 0.5) < SAME, np.nan, np.round(means))
-
-
 def _scores(judged: Sequence[Judged]) -> Floats:
     return np.array([one.judge for one in judged], dtype=np.float64)
 
 
-def _figures(judged: Sequence[Judged], grid: Floats, binary: bool) -> dict[str, Any]:
+def _judge_says(judged: Sequence[Judged], grades: Grades) -> Floats:
+    return grades.judge(_scores(judged), [one.judgement.mark.passed for one in judged])
+
+
+def _figures(judged: Sequence[Judged], grades: Grades) -> dict[str, Any]:
     if not judged:
         return {"n": 0}
-    judge, people = _judge_says(judged, grid, binary), _people_say(judged, grid, binary)
     scores, means = _scores(judged), np.array([one.people for one in judged])
+    judge, people = _judge_says(judged, grades), grades.people(means)
     clear = np.isfinite(people)
     judge, people = judge[clear], people[clear]
     return {
         "n": len(people),
         "people_split": int((~clear).sum()),
         "accuracy": float((judge == people).mean()) if len(people) else None,
-        "kappa": _agreement(kappa(judge, people, weights=None if binary else "quadratic")),
-        "krippendorff": _agreement(
-            krippendorff([judge, people], scale="nominal" if binary else "ordinal")
-        ),
+        "kappa": _agreement(grades.kappa(judge, people)),
+        "krippendorff": _agreement(krippendorff([judge, people], scale=_scale(grades))),
         "ac1": _agreement(ac1([judge, people])),
         "spearman": _correlation(spearman(scores, means)),
         "kendall": _correlation(kendall(scores, means)),
-        "confusion": _confusion(judge, people, grid),
+        "confusion": _confusion(judge, people, grades.grid),
         "bias": _bias(scores - means),
     }
+
+
+def _scale(grades: Grades) -> Literal["nominal", "ordinal"]:
+    return "nominal" if grades.pass_or_fail else "ordinal"
 
 
 def _confusion(judge: Floats, people: Floats, grid: Floats) -> dict[str, Any]:
@@ -142,11 +119,11 @@ def _correlation(found: Correlation) -> dict[str, Any]:
 # --- by slice and pair ------------------------------------------------------------------
 
 
-def _by_slice(judged: Sequence[Judged], grid: Floats, binary: bool) -> dict[str, Any]:
+def _by_slice(judged: Sequence[Judged], grades: Grades) -> dict[str, Any]:
     groups = _groups(
         judged, lambda one: [f"{key}={value}" for key, value in one.labelled.slices.items()]
     )
-    return {name: _figures(of, grid, binary) for name, of in groups.items()}
+    return {name: _figures(of, grades) for name, of in groups.items()}
 
 
 def _by_pair(judged: Sequence[Judged]) -> list[dict[str, Any]]:
@@ -171,13 +148,13 @@ def _groups(
 # --- people, and the judge among them ------------------------------------------------------
 
 
-def _people(judged: Sequence[Judged], binary: bool) -> dict[str, Any]:
+def _people(judged: Sequence[Judged], grades: Grades) -> dict[str, Any]:
     """How far people agree with each other: no judge can agree with them more than that."""
     ratings = _ratings(judged)
     table = np.array(list(ratings.values())) if ratings else np.full((2, 0), np.nan)
     return {
         "annotators": len(ratings),
-        "krippendorff": _agreement(krippendorff(table, scale="nominal" if binary else "ordinal")),
+        "krippendorff": _agreement(krippendorff(table, scale=_scale(grades))),
         "ac1": _agreement(ac1(table)),
     }
 
@@ -188,13 +165,11 @@ def _ratings(judged: Sequence[Judged]) -> dict[str, list[float]]:
     return {name: [one.labelled.labels.get(name, math.nan) for one in judged] for name in names}
 
 
-def _alternative(
-    judged: Sequence[Judged], grid: Floats, binary: bool, epsilon: float
-) -> dict[str, Any]:
+def _alternative(judged: Sequence[Judged], grades: Grades, epsilon: float) -> dict[str, Any]:
     found = alternative_annotator(
-        _judge_says(judged, grid, binary) if judged else np.array([]),
+        _judge_says(judged, grades) if judged else np.array([]),
         _ratings(judged),
-        graded=not binary,
+        graded=not grades.pass_or_fail,
         epsilon=epsilon,
     )
     return asdict(found)
@@ -236,3 +211,8 @@ def below_floor(found: Mapping[str, Any], floor: float) -> bool | None:
     """Whether the judge agrees too little with people to gate; None when that is not known."""
     value = (found["overall"].get("kappa") or {}).get("value")
     return None if value is None else bool(value < floor)
+
+
+def may_gate(found: Mapping[str, Any], floor: float) -> bool:
+    """Whether enough labels show enough agreement."""
+    return found["overall"]["n"] >= LABELS_AT_LEAST and below_floor(found, floor) is False

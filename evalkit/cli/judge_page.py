@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from evalkit.decide.ppi import LABELS_AT_LEAST
+
 MANY_SLICES = 30
 Figures = Mapping[str, Any]
 
@@ -117,6 +119,8 @@ def _verdict(found: Figures) -> str:
     if kappa is None:
         reason = (found["overall"].get("kappa") or {}).get("reason") or "nothing could be compared"
         return f"agreement with people is not known: {reason}"
+    if found["overall"]["n"] < LABELS_AT_LEAST:
+        return f"too few labels to gate: {found['overall']['n']}, {LABELS_AT_LEAST} are asked"
     word = "agrees enough to gate" if found["gates"] else "agrees too little to gate"
     return f"{word}: kappa {kappa:.2f}, at least {found['floor']:g} is asked"
 

@@ -15,16 +15,14 @@ from evalkit.decide import pairing
 from evalkit.decide.comparison import Comparison, Planned, Policy
 from evalkit.decide.measure import Slice, adjust, measure, slices_to_measure
 from evalkit.decide.pairing import Cases, Meeting
-from evalkit.decide.people import Labels, People
+from evalkit.decide.people import People
 from evalkit.decide.ppi import LABELS_AT_LEAST
 from evalkit.decide.sides import Sides
 from evalkit.decide.stopped import decided, is_own, note_of, only_roughly, stopped
+from evalkit.decide.trust import Trust, is_judged
 
 Key: TypeAlias = tuple[object, ...]
 """Of a plan: see `Planned.key`."""
-
-JUDGE = 2
-"""Tier of what a judge scores."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,6 +34,7 @@ class Comparer:
     project: Path
     whole: set[str]
     """Sources that have every case they were asked for: runs, unlike files."""
+    trust: Trust
     notes: list[str] = field(default_factory=list)
 
     def compared(self, plans: Sequence[Planned]) -> list[Comparison]:
@@ -46,14 +45,14 @@ class Comparer:
         cases = dict(zip(meetings, paired, strict=True))
         reasons = self._reasons(plans, meetings)
         people = self._people([plan for plan in plans if plan.key not in reasons], cases)
-        plans = [people[plan.key][0] if plan.key in people else plan for plan in plans]
+        plans = self._held(plans, people)
         early = self._early([plan for plan in plans if plan.key not in reasons], cases, reasons)
-        slices = self._slices([p for p in plans if p.key not in reasons], cases, meetings)
+        slices = self._slices([p for p in plans if p.key not in reasons], cases, meetings, people)
         size = sum(plan.rule.gate and plan.key not in early for plan in plans)
         size += sum(part.gates for parts in slices.values() for part in parts)
 
         def measured(plan: Planned, part: Slice | None = None) -> Comparison:
-            said = people[plan.key][1] if plan.key in people else None
+            said = people.get(plan.key)
             return measure(
                 plan,
                 part.cases if part else cases.get(plan.key),
@@ -104,53 +103,58 @@ class Comparer:
 
     # --- people -------------------------------------------------------------------
 
-    def _people(
-        self, plans: Sequence[Planned], cases: Mapping[Key, Cases]
-    ) -> dict[Key, tuple[Planned, People]]:
-        """What people said of what a judge scored, with the plan that follows from it."""
-        judged = [plan for plan in plans if plan.tier == JUDGE and plan.candidate.source.is_run]
-        golden_sets = sorted({plan.golden_set or "" for plan in judged})
-        labels = Labels(self.sides.store, golden_sets, project=self.project)
-        found: dict[Key, tuple[Planned, People]] = {}
-        without = []
-        for plan in judged:
-            people = labels.of(plan, cases[plan.key])
-            found[plan.key] = (plan, people)
-            name, clustered = f"{plan.metric}{on(plan)}", cases[plan.key].clusters is not None
-            if people.are_enough and not clustered and not is_own(plan):
-                what = f"people's labels of {people.n_labelled} cases correct what the judge says"
-                self._note(plan, f"{name}: {what}")
+    def _people(self, plans: Sequence[Planned], cases: Mapping[Key, Cases]) -> dict[Key, People]:
+        """What people said of what a judge scored, where that can stand beside the judge."""
+        found = {}
+        for plan in plans:
+            if not is_judged(plan):
                 continue
-            held = self._held_to_people(plan, labels)
-            found[plan.key] = (held, people)
-            if people.n_labelled:
+            people = self.trust.labels.of(plan, cases[plan.key])
+            why = None
+            if not people.are_enough:
                 why = f"{people.n_labelled} cases have people's labels on both sides, "
                 why += f"{LABELS_AT_LEAST} would correct it"
-                if people.are_enough:
-                    why = "its cases share clusters" if clustered else "it was decided early"
-                self._note(held, f"{name} is the judge's word alone: {why}")
-            elif held.rule.gate:
-                without.append(name)
+            elif cases[plan.key].clusters is not None:
+                why = "its cases share clusters"
+            elif is_own(plan):
+                why = "it was decided early"
+            found[plan.key] = people if why is None else replace(people, alone=why)
+        return found
+
+    def _held(self, plans: Sequence[Planned], people: Mapping[Key, People]) -> list[Planned]:
+        """The plans, each without its gate where its judge may not."""
+        without: list[str] = []
+        held = [self._held_one(plan, people.get(plan.key), without) for plan in plans]
         if without:
             names = ", ".join(without)
             self.notes.append(f"the judge's word alone, without people's labels of both: {names}")
-        return found
+        return held
 
-    def _held_to_people(self, plan: Planned, labels: Labels) -> Planned:
-        """The plan, without its gate where the judge is known to disagree with people."""
-        floor = self.sides.settings.min_agreement
-        agreement = labels.agreement(plan) if plan.rule.gate else None
-        if agreement is None or agreement.value is None or agreement.value >= floor:
+    def _held_one(self, plan: Planned, people: People | None, without: list[str]) -> Planned:
+        """The plan, without its gate where the judge stands alone and may not."""
+        if not (plan.rule.gate and is_judged(plan)):
             return plan
-        self.notes.append(
-            f"{plan.metric}{on(plan)} does not gate: the judge agrees too little with people "
-            f"(kappa {agreement.value:.2f} over {agreement.n} labels, at least {floor:g} is asked)"
-        )
-        return replace(plan, rule=replace(plan.rule, gate=False))
+        name = f"{plan.metric}{on(plan)}"
+        if people is not None and people.alone is None:
+            what = f"people's labels of {people.n_labelled} cases correct what the judge says"
+            self.notes.append(f"{name}: {what}")
+            return plan
+        objection = self.trust.objection(plan)
+        if objection is not None:
+            self.notes.append(f"{name} does not gate: {objection}")
+            return replace(plan, rule=replace(plan.rule, gate=False), held_back=objection)
+        if people is not None and people.n_labelled:
+            self.notes.append(f"{name} is the judge's word alone: {people.alone}")
+        elif people is not None:
+            without.append(name)
+        return plan
 
-    def _note(self, plan: Planned, text: str) -> None:
-        if plan.rule.gate:
-            self.notes.append(text)
+    def _with_people(self, plan: Planned, part: Slice, people: People) -> Slice:
+        """The slice, without its gate where too few labels fall into it and the judge may not."""
+        few = people.alone is None and not people.within(part.inside).are_enough
+        if part.gates and few and self.trust.objection(plan) is not None:
+            return replace(part, gates=False)
+        return part
 
     # --- slices -------------------------------------------------------------------
 
@@ -159,6 +163,7 @@ class Comparer:
         plans: Sequence[Planned],
         cases: Mapping[Key, Cases],
         meetings: Mapping[Key, Meeting],
+        people: Mapping[Key, People],
     ) -> dict[Key, list[Slice]]:
         """Plan's key -> the slices to be looked at; what should gate and is too small is noted."""
         if not any(m.candidate.has_slices or m.baseline.has_slices for m in meetings.values()):
@@ -173,6 +178,8 @@ class Comparer:
             chosen = slices_to_measure(plan, cases[plan.key], by_key[plan.key])
             if is_own(plan):
                 chosen = [replace(part, gates=False) for part in chosen if not part.too_small]
+            if plan.rule.gate and plan.key in people:
+                chosen = [self._with_people(plan, part, people[plan.key]) for part in chosen]
             found[plan.key] = [part for part in chosen if not part.too_small]
             for part in chosen:
                 if part.too_small:

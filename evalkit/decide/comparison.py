@@ -67,6 +67,15 @@ class Planned:
     """Why the two sides are not comparable; None when they are."""
     no_baseline: bool = False
     """The reason is that there is nothing yet to compare with."""
+    held_back: str | None = None
+    """Why it does not gate though the golden set says so; None for all others."""
+
+    @property
+    def must_pass(self) -> bool:
+        """Whether a case that fails this metric fails the build, whatever the others do."""
+        golden = self.candidate.source.golden_sets.get(self.golden_set or "", {})
+        metrics = [m for m in golden.get("metrics", ()) if m["name"] == self.metric]
+        return any(m.get("must_pass") for m in metrics)
 
     @property
     def gating_slices(self) -> tuple[str, ...]:

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 from evalkit.decide import pairing, rows
 from evalkit.decide.comparing import Comparer, meetings_of, on
 from evalkit.decide.comparison import WORST_FIRST, Comparison, Planned, Policy, Verdict
+from evalkit.decide.must_pass import MustPass, must_pass
 from evalkit.decide.plans import Groups, plan_comparisons
 from evalkit.decide.pooling import pool_baselines
 from evalkit.decide.rows import FileRows, Source
 from evalkit.decide.sides import Request, Sides
-from evalkit.decide.verdict import budget_as_json, comparison_as_json, must_pass_as_json
+from evalkit.decide.trust import Trust
+from evalkit.decide.verdict import budget_as_json, comparison_as_json
 from evalkit.errors import (
     EXIT_PASS,
     EXIT_REGRESSION,
@@ -174,19 +176,25 @@ class _Gate:
 
     def verdict(self) -> dict[str, Any]:
         plans = self._plans()
+        trust = Trust.of(plans, self.sides, project=self.project)
         comparer = Comparer(
-            sides=self.sides, policy=self.policy, project=self.project, whole=self.whole_views
+            sides=self.sides,
+            policy=self.policy,
+            project=self.project,
+            whole=self.whole_views,
+            trust=trust,
         )
         comparisons = comparer.compared([plan for plan in plans if not self._excused(plan)])
         self.notes += comparer.notes
         entries = self._entries(comparisons)
-        failures, missing = self._must_pass(plans)
+        held = must_pass(plans, self.sides.engine, trust)
+        self.notes += held.notes
         return _whole(
             self.policy,
-            self._overall(plans, comparisons, entries, failures, missing),
+            self._overall(plans, comparisons, entries, held),
             comparisons=entries,
-            must_pass_failures=failures,
-            must_pass_missing=missing,
+            must_pass_failures=held.failures,
+            must_pass_missing=held.missing,
             budget=self._budget(plans),
             golden_sets=_paths(plans),
             notes=self.notes,
@@ -238,33 +246,6 @@ class _Gate:
             for comparison in comparisons
         ]
 
-    def _must_pass(
-        self, plans: Sequence[Planned]
-    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Rows of candidates that had to pass: those that failed, those without a score."""
-        failures: list[dict[str, Any]] = []
-        missing: list[dict[str, Any]] = []
-        seen = set()
-        for plan in plans:
-            side, group = plan.candidate, plan.candidate_group
-            golden = side.source.golden_sets.get(plan.golden_set or "")
-            if golden is None or group is None:
-                continue
-            key = (side.source.view, plan.golden_set, side.pair)
-            if key in seen:
-                continue
-            seen.add(key)
-            metrics = golden.get("metrics", ())
-            for row in pairing.must_pass_rows(
-                self.sides.engine,
-                group,
-                metrics=_must_pass_metrics(plan),
-                cases=golden.get("must_pass_cases", ()),
-                gating=[m["name"] for m in metrics if m.get("gate")],
-            ):
-                (missing if row["missing"] else failures).append(must_pass_as_json(row, plan))
-        return failures, missing
-
     def _budget(self, plans: Sequence[Planned]) -> dict[str, Any]:
         meetings = meetings_of(plans)
         if not any(m.candidate.has_calls or m.baseline.has_calls for m in meetings.values()):
@@ -278,30 +259,26 @@ class _Gate:
         plans: Sequence[Planned],
         comparisons: Sequence[Comparison],
         entries: Sequence[dict[str, Any]],
-        failures: Sequence[Any],
-        missing: Sequence[Any],
+        held: MustPass,
     ) -> Verdict:
         """The worst of what gates. Nothing that gates at all is no pass."""
         words: set[Verdict] = {entry["verdict"] for entry in entries if entry["gate"]}
-        if failures:
+        if held.failures:
             words.add("regression")
-        if missing:
+        if held.missing:
             words.add("unmeasurable")
-            self.notes.append(f"{len(missing)} must-pass scores are missing")
+            self.notes.append(f"{len(held.missing)} must-pass scores are missing")
         if not plans:
             self.notes.append("the candidate has no rows that --candidate or --compare names")
             return "unmeasurable"
         gates = any(comparison.gates for comparison in comparisons)
         excused = any(self._is_excused(plan) and plan.rule.gate for plan in plans)
-        if not (gates or excused or any(_must_pass_metrics(plan) for plan in plans)):
-            self.notes.append("no metric gates: set gate: true on one in golden_set.yaml")
+        if not (gates or excused or held.asked):
+            trusted = all(comparison.planned.held_back is None for comparison in comparisons)
+            fix = "set gate: true on one in golden_set.yaml" if trusted else "the judges may not"
+            self.notes.append(f"no metric gates: {fix}")
             return "unmeasurable"
         return next((word for word in WORST_FIRST if word in words), "pass")
-
-
-def _must_pass_metrics(plan: Planned) -> list[str]:
-    golden = plan.candidate.source.golden_sets.get(plan.golden_set or "", {})
-    return [metric["name"] for metric in golden.get("metrics", ()) if metric.get("must_pass")]
 
 
 def _paths(plans: Sequence[Planned]) -> dict[str, str]:

@@ -52,7 +52,7 @@ def measure(
     d = (cases.candidate - cases.baseline)[cases.on_both]
     split = _split(cases, d)
     powered = None
-    if people is not None and len(d) and people.are_enough and cases.clusters is None:
+    if people is not None and len(d) and people.are_enough and people.alone is None:
         paired, powered = compare_with_people(
             d, people.within(cases.on_both), planned, policy, family_size=family_size
         )

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from evalkit.decide.agreement import Agreement, kappa
+from evalkit.decide.agreement import Agreement
 from evalkit.decide.comparison import Planned, Policy, Side
+from evalkit.decide.grades import grades_of
 from evalkit.decide.pairing import Cases, find_sql
 from evalkit.decide.power import Plan
 from evalkit.decide.ppi import LABELS_AT_LEAST, Powered, powered_mean
@@ -41,6 +42,8 @@ class People:
     at both."""
     inclusion: Floats | None
     """Chance of each case to be labelled; None where it was the same for all, or is unknown."""
+    alone: str | None = None
+    """Why the labels cannot stand beside the judge; None where they do."""
 
     @property
     def n_labelled(self) -> int:
@@ -53,7 +56,7 @@ class People:
     def within(self, inside: NDArray[np.bool_]) -> People:
         """On some of the cases."""
         inclusion = None if self.inclusion is None else self.inclusion[inside]
-        return People(d=self.d[inside], inclusion=inclusion)
+        return People(d=self.d[inside], inclusion=inclusion, alone=self.alone)
 
 
 class Labels:
@@ -105,10 +108,11 @@ class Labels:
         )
         if len(rows) < LABELS_AT_LEAST:
             return None
-        judge = np.array([row["judge"] for row in rows], dtype=np.float64)
-        people = np.array([row["people"] for row in rows], dtype=np.float64)
-        graded = not np.isin(np.concatenate([judge, people]), (0.0, 1.0)).all()
-        return kappa(judge, people, weights="quadratic" if graded else None)
+        grades = grades_of(label for row in rows for label in row["labels"])
+        scores = np.array([row["judge"] for row in rows], dtype=np.float64)
+        means = np.array([np.mean(row["labels"]) for row in rows])
+        judge = grades.judge(scores, [row["passed"] for row in rows])
+        return grades.kappa(judge, grades.people(means))
 
 
 def _by_case(rows: Sequence[Row], side: Side | None) -> dict[str, tuple[float, float | None]]:

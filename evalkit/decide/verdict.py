@@ -57,6 +57,7 @@ def comparison_as_json(
         "missing": _missing(comparison, worst_verdict),
         **_changed(cases),
         "gate": comparison.gates,
+        "held_back": planned.held_back if comparison.slice is None else None,
         "look_here": not comparison.gates and verdict == "regression",
         "family_size": comparison.early.family_size if comparison.early else family_size,
         "confidence": 1 - 2 * policy.alpha,

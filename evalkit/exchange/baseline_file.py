@@ -1,5 +1,7 @@
 """Carry baselines from one store to another: the choice, its runs' manifests and scores.
 
+With them goes how far each judge was found to agree with people, without which it may not gate.
+
 Beside the store, for CI whose store starts empty. The file is a zip archive; what it
 holds is checked like any foreign file: only the names its own manifests give are read,
 sizes are bounded, and every score file has to have its checksum.
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +28,11 @@ LIST = "baselines.json"
 MAX_JSON_BYTES = 50_000_000
 MAX_SCORES_BYTES = 2_000_000_000
 MAX_RUNS = 1_000
+MAX_FIGURES = 1_000
+FIGURES = "judges"
 PIECE_BYTES = 1 << 20
+
+_FIGURE = re.compile(rf"{FIGURES}/[A-Za-z0-9_-][A-Za-z0-9._-]{{0,200}}\.json")
 
 Entry = Mapping[str, str]
 """golden_set, feature, run_id."""
@@ -49,6 +56,8 @@ def export_baselines(store: Store, path: Path) -> list[dict[str, str]]:
         archive.writestr(LIST, json.dumps({"baselines": chosen}, indent=2))
         for run_id in sorted({entry["run_id"] for entry in chosen}):
             _add_run(archive, store, run_id)
+        for figure in sorted((store.path / FIGURES).glob("*.json"))[:MAX_FIGURES]:
+            archive.write(figure, f"{FIGURES}/{figure.name}")
     with write_whole(path.absolute(), replace=True) as whole:
         whole.write(content.getbuffer())
     return chosen
@@ -73,6 +82,12 @@ def import_baselines(store: Store, path: Path) -> list[dict[str, str]]:
         for run_id in sorted({entry["run_id"] for entry in chosen}):
             if not (run_folder(store.path, run_id) / "manifest.json").exists():
                 _take_run(archive, store, run_id, path)
+        for name in _figures(archive):
+            figure = _read_json(archive, name, path)
+            if not isinstance(figure, dict):
+                raise _not_an_export(path, f"{name} is no figure of a judge")
+            if not (store.path / name).exists():
+                write_json(store.path / name, figure)
     for entry in chosen:
         store.baselines.set(entry["golden_set"], entry["feature"], entry["run_id"])
     return chosen
@@ -145,6 +160,12 @@ def _copy(file: IO[bytes], target: Path, sha256: str, path: Path) -> None:
             whole.write(piece)
         if whole.sha256 != sha256:
             raise _not_an_export(path, f"{target.name} is not what its manifest says")
+
+
+def _figures(archive: zipfile.ZipFile) -> list[str]:
+    """Names of the judges' figures in the archive."""
+    found = [name for name in archive.namelist() if _FIGURE.fullmatch(name)]
+    return found[:MAX_FIGURES]
 
 
 def _manifest_name(run_id: str) -> str:

@@ -66,11 +66,6 @@ def missing(judged: Sequence[Judged]) -> Counter[str]:
     )
 
 
-def is_pass_or_fail(judged: Sequence[Judged]) -> bool:
-    """Whether every annotator only ever said yes or no."""
-    return all(label in (0.0, 1.0) for one in judged for label in one.labelled.labels.values())
-
-
 def costs(judged: Sequence[Judged]) -> tuple[float, int, list[float]]:
     """USD, calls whose price is not known, and the milliseconds of each call."""
     records = [record for one in judged for record in one.judgement.records]

@@ -1,15 +1,16 @@
--- The answers that both a judge of this version and people have scored, in any run.
+-- The answers that both a judge of this version and people have scored, in any run: the judge's
+-- score and whether it passed the answer, and every annotator's label.
 WITH said AS (
     SELECT
         run_id, model, prompt_name, prompt_version, case_id, case_hash, trial,
-        avg(coalesce(score, passed::DOUBLE)) AS people
+        list(coalesce(score, passed::DOUBLE) ORDER BY label_id) AS labels
     FROM labels
     WHERE golden_set = $golden_set AND metric = $metric
         AND coalesce(score, passed::DOUBLE) IS NOT NULL
         AND label_id NOT IN (SELECT supersedes FROM labels WHERE supersedes IS NOT NULL)
     GROUP BY ALL
 )
-SELECT scores.score AS judge, said.people
+SELECT scores.score AS judge, scores.passed, said.labels
 FROM scores
 JOIN said USING (run_id, model, prompt_name, prompt_version, case_id, case_hash, trial)
 WHERE scores.golden_set = $golden_set AND scores.metric = $metric

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from evalkit.cli.main import main
+from evalkit.store.judges import judge_figure, save_figure
 from evalkit.store.views import Store, open_store
 from tests.decide.results import cases, changed, write_csv, write_run
 
@@ -242,6 +243,22 @@ def test_a_baseline_is_carried_to_another_store(
         c for c in json.loads(capsys.readouterr().out)["comparisons"] if c["slice"] is None
     ]
     assert comparison["baseline"]["run_id"] == "run-1"
+
+
+def test_what_is_known_of_a_judge_is_carried_with_the_baseline(
+    store: Store, tmp_path: Path
+) -> None:
+    figure = {"overall": {"n": 40, "kappa": {"value": 0.8}}}
+    write_run(store, "run-1", cases([1.0] * 80))
+    main(["baseline", "set", "run-1"])
+    save_figure(store, "helpfulness", "abc:small+large", figure)
+
+    assert main(["baseline", "export", "baseline.zip"]) == 0
+    assert main(["baseline", "import", "baseline.zip", "--store", "other"]) == 0
+
+    kept = judge_figure(open_store(tmp_path / "other"), "helpfulness", "abc:small+large")
+    assert kept is not None
+    assert kept["overall"] == figure["overall"]
 
 
 def test_an_unfinished_run_is_no_baseline(store: Store) -> None:

@@ -12,8 +12,9 @@ import pytest
 from evalkit.config import GateSettings
 from evalkit.decide.gate import exit_code, run_gate
 from evalkit.decide.ppi import powered_mean
+from evalkit.store.judges import save_figure
 from evalkit.store.views import Store, open_store
-from tests.decide.results import LABEL, cases, write_run
+from tests.decide.results import LABEL, add_run, cases, lines_of, write_run
 
 JUDGED = {**LABEL, "name": "helpful", "tier": 2}
 PAIR = {"model": "small", "prompt_name": "classify-ticket", "prompt_version": "v2"}
@@ -32,9 +33,16 @@ def judged(store: Store, run_id: str, scores: Iterable[float | None], **options:
         cases(map(_plain, scores)),
         metrics=[JUDGED],
         tier=2,
+        scorer="helpfulness",
         scorer_version="judge-1",
         **options,
     )
+
+
+def calibrated(store: Store, *, kappa: float = 0.8, n: int = 40, version: str = "judge-1") -> None:
+    """What `evalkit judge calibrate` leaves."""
+    figure = {"overall": {"n": n, "kappa": {"value": kappa}}}
+    save_figure(store, "helpfulness", version, figure)
 
 
 def _plain(score: float | None) -> float | None:
@@ -75,6 +83,7 @@ def only(verdict: dict[str, Any]) -> dict[str, Any]:
 def test_a_judge_that_became_stricter_is_no_regression(store: Store) -> None:
     truth = [1.0] * 160 + [0.0] * 40
     stricter = [0.0 if n % 8 == 0 else value for n, value in enumerate(truth)]
+    calibrated(store)
     judged(store, "run-base", truth)
     judged(store, "run-cand", stricter)
 
@@ -167,6 +176,7 @@ def test_a_label_that_another_replaces_does_not_count(store: Store) -> None:
 
 def test_few_labels_leave_the_judge_alone_and_say_so(store: Store) -> None:
     truth = [1.0] * 90 + [0.0] * 10
+    calibrated(store)
     judged(store, "run-base", truth)
     judged(store, "run-cand", truth)
     label(store, "run-base", first(truth, 19))
@@ -197,6 +207,105 @@ def test_a_judge_that_disagrees_with_people_does_not_gate(store: Store) -> None:
     assert decide(store, min_agreement=-1.0)["verdict"] == "regression"
 
 
+def test_a_judge_that_was_never_calibrated_does_not_gate(store: Store) -> None:
+    judged(store, "run-base", [1.0] * 100)
+    judged(store, "run-cand", [0.0] * 50 + [1.0] * 50)
+
+    verdict = decide(store)
+
+    assert only(verdict)["gate"] is False
+    assert only(verdict)["verdict"] == "regression"
+    assert verdict["verdict"] == "unmeasurable"
+    fix = "evalkit judge calibrate helpfulness --labels FILE"
+    assert only(verdict)["held_back"] == (
+        f"its judge was never calibrated on people's labels. Do so: {fix}"
+    )
+    assert verdict["notes"] == [
+        f"helpful on tickets does not gate: {only(verdict)['held_back']}",
+        "no metric gates: the judges may not",
+    ]
+
+
+def test_a_calibrated_judge_gates(store: Store) -> None:
+    judged(store, "run-base", [1.0] * 100)
+    judged(store, "run-cand", [0.0] * 50 + [1.0] * 50)
+    calibrated(store, kappa=0.41)
+
+    verdict = decide(store)
+
+    assert verdict["verdict"] == "regression"
+    assert only(verdict)["gate"] is True
+    assert only(verdict)["held_back"] is None
+
+
+@pytest.mark.parametrize(
+    ("figure", "why"),
+    [
+        ({"kappa": 0.39}, "agrees too little with people (kappa 0.39 over 40 labels, at least 0.4"),
+        ({"kappa": 0.9, "n": 19}, "was held to 19 labels, 20 are asked"),
+        ({"version": "judge-0"}, "was never calibrated"),
+    ],
+)
+def test_a_calibration_that_is_not_enough_leaves_the_metric_advisory(
+    store: Store, figure: dict[str, Any], why: str
+) -> None:
+    judged(store, "run-base", [1.0] * 100)
+    judged(store, "run-cand", [1.0] * 100)
+    calibrated(store, **figure)
+
+    assert why in only(decide(store))["held_back"]
+
+
+def test_labels_of_the_golden_set_weigh_more_than_a_calibration_elsewhere(store: Store) -> None:
+    generator = np.random.default_rng(7)
+    judged(store, "run-base", [1.0] * 100)
+    judged(store, "run-cand", [0.0] * 50 + [1.0] * 50)
+    label(store, "run-cand", first((generator.random(100) < 0.5).astype(float), 60))
+    calibrated(store, kappa=0.9)
+
+    assert "agrees too little" in only(decide(store))["held_back"]
+
+
+def test_other_metrics_gate_beside_a_judge_that_may_not(store: Store) -> None:
+    for run_id in ("run-base", "run-cand"):
+        with add_run(
+            store, run_id, pairs=["small/classify-ticket@v2"], metrics=[LABEL, JUDGED]
+        ) as writer:
+            judge = 1.0 if run_id == "run-base" else 0.0
+            lines = lines_of(run_id, cases([1.0] * 100), metrics=[LABEL])
+            scored = lines_of(
+                run_id, cases([judge] * 100), metrics=[JUDGED],
+                tier=2, scorer="helpfulness", scorer_version="judge-1",
+            )  # fmt: skip
+            for line, more in zip(lines, scored, strict=True):
+                writer.append({**line, "scores": [*line["scores"], *more["scores"]]})
+            writer.seal("complete", counts={"scored": 100})
+
+    verdict = decide(store, max_drop=0.1)
+
+    assert verdict["verdict"] == "pass"
+    wholes = {c["metric"]: c["gate"] for c in verdict["comparisons"] if c["slice"] is None}
+    assert wholes == {"label": True, "helpful": False}
+
+
+def test_a_judge_that_may_not_gate_fails_no_must_pass_case(store: Store) -> None:
+    must = {**JUDGED, "gate": False, "must_pass": True}
+    for run_id, score in (("run-base", 1.0), ("run-cand", 0.0)):
+        write_run(
+            store, run_id, cases([score] * 30), metrics=[must],
+            tier=2, scorer="helpfulness", scorer_version="judge-1",
+        )  # fmt: skip
+
+    before = decide(store)
+    calibrated(store)
+    after = decide(store)
+
+    assert before["must_pass_failures"] == []
+    assert "helpful on tickets need not be passed: its judge was never" in before["notes"][0]
+    assert len(after["must_pass_failures"]) == 30
+    assert after["verdict"] == "regression"
+
+
 def test_agreement_of_another_version_of_the_judge_says_nothing(store: Store) -> None:
     generator = np.random.default_rng(7)
     write_run(
@@ -205,8 +314,22 @@ def test_agreement_of_another_version_of_the_judge_says_nothing(store: Store) ->
     judged(store, "run-base", [1.0] * 100)
     judged(store, "run-cand", [1.0] * 100)
     label(store, "run-a", first((generator.random(100) < 0.5).astype(float), 60))
+    calibrated(store)
 
     assert only(decide(store))["gate"] is True
+
+
+def test_a_damaged_calibration_is_named_and_nothing_is_measured(store: Store) -> None:
+    judged(store, "run-base", [1.0] * 100)
+    judged(store, "run-cand", [1.0] * 100)
+    calibrated(store)
+    [path] = (store.path / "judges").iterdir()
+    path.write_text("{", encoding="utf-8")
+
+    verdict = decide(store)
+
+    assert verdict["verdict"] == "unmeasurable"
+    assert path.name in verdict["notes"][0]
 
 
 def test_missing_scores_count_against_the_candidate_with_people_too(store: Store) -> None:
