@@ -36,7 +36,8 @@ def must_pass(plans: Sequence[Planned], engine: Engine, trust: Trust) -> MustPas
     found = MustPass()
     advisory = {}
     for plan in plans:
-        why = trust.objection(plan)
+        may_fail = plan.rule.gate or plan.must_pass
+        why = trust.objection(plan) if may_fail else None
         if why is not None:
             advisory[(*_whose(plan), plan.metric)] = why
             if plan.must_pass:
