@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "evalkit"
 
 FLOORS = [
     "errors", "ids", "records", "strict", "json_schema", "schemas", "national_ids", "plain_text",
-    "pii", "content", "settings", "prices", "config_checks", "config",
+    "json_bytes", "pii", "content", "settings", "prices", "config_checks", "config",
 ]  # fmt: skip
 """Every file may use these, each only those before it (and itself)."""
 
@@ -92,6 +92,9 @@ def imports_of(tree: ast.AST) -> list[tuple[int, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module == "evalkit":
+            names = [alias.name for alias in node.names if alias.name != "__version__"]
+            found += [(node.lineno, f"evalkit.{name}") for name in names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.append((node.lineno, node.module))
     return found

@@ -6,12 +6,12 @@ A cache that is broken is counted and never fails a call.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Protocol
 
+from evalkit import json_bytes
 from evalkit.call.trace import Call
 from evalkit.plain_text import composed
 from evalkit.records import Finish, Message, Pair, Usage
@@ -87,8 +87,8 @@ def cache_key(
         else message
         for message in messages
     ]
-    whole = _canonical([model_id, tenant, index_version, params, schema, spoken])
-    return f"{namespace}:{sha256(whole.encode('utf-8', 'surrogatepass')).hexdigest()}"
+    whole = json_bytes.encode_sorted([model_id, tenant, index_version, params, schema, spoken])
+    return f"{namespace}:{sha256(whole).hexdigest()}"
 
 
 def normalised(text: str) -> str:
@@ -123,18 +123,6 @@ def _normalised_content(content: Any) -> Any:
         else part
         for part in content
     ]
-
-
-def _exactly(value: Any) -> Any:
-    """What JSON has no form for, as something that equal values share."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    return [type(value).__qualname__, repr(value)]
-
-
-_canonical = json.JSONEncoder(
-    sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=_exactly
-).encode
 
 
 # --- what may be kept -----------------------------------------------------------------

@@ -6,7 +6,6 @@ Whatever goes wrong with the storage is counted and stays here: a cache fails op
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import sqlite3
@@ -21,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from evalkit import json_bytes
 from evalkit.call.cache import Cached
 from evalkit.call.durable import open_sqlite, transaction
 from evalkit.config import Settings
@@ -100,7 +100,7 @@ class Damaged(ValueError):
 def encode(cached: Cached) -> bytes:
     """An answer as bytes: CRC-32, then JSON."""
     finish, usage, pair = cached.finish, cached.finish.usage, cached.pair
-    body = json.dumps(
+    body = json_bytes.encode_exactly(
         {
             "output": cached.output,
             "finish_reason": finish.finish_reason,
@@ -114,7 +114,7 @@ def encode(cached: Cached) -> bytes:
             "stored_at": cached.stored_at,
             "asked": cached.asked,
         }
-    ).encode("ascii")
+    )
     return zlib.crc32(body).to_bytes(4, "big") + body
 
 
@@ -124,7 +124,7 @@ def decode(data: bytes) -> Cached:
     if zlib.crc32(body).to_bytes(4, "big") != data[:4]:
         raise Damaged("a kept answer does not have the checksum it was written with")
     try:
-        found = json.loads(body)
+        found = json_bytes.decode(body)
         prompt, completion, cached = found["tokens"]
         model, prompt_name, prompt_version = found["pair"]
         return Cached(

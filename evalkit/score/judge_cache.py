@@ -7,10 +7,10 @@ Failures are never kept. The storage is that of the response cache, which fails 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from hashlib import sha256
 
+from evalkit import json_bytes
 from evalkit.call.cache import Cached, ResponseCache
 from evalkit.records import CallRecord, Finish, Pair, Usage
 from evalkit.score.judge_asking import Unusable, Vote, read_reply
@@ -56,7 +56,7 @@ class JudgementCache:
             prompt_tokens=record.prompt_tokens, completion_tokens=record.completion_tokens
         )
         kept = Cached(
-            output=json.dumps(said),
+            output=json_bytes.encode(said).decode(),
             finish=Finish(finish_reason="stop", usage=usage, served_model=record.served_model),
             model=self.model,
             served_model=record.served_model,
@@ -69,8 +69,7 @@ class JudgementCache:
         """`judge/NAME:hash`; the case and what is judged stand apart."""
         case = {kind: line for kind, line in blocks.items() if kind not in spec.judged}
         judged = {kind: blocks[kind] for kind in spec.judged}
-        whole = _canonical([spec.hash, self.model, self.model_id, case, judged, number])
-        return f"judge/{spec.name}:{sha256(whole.encode()).hexdigest()}"
-
-
-_canonical = json.JSONEncoder(sort_keys=True).encode
+        whole = json_bytes.encode_sorted(
+            [spec.hash, self.model, self.model_id, case, judged, number]
+        )
+        return f"judge/{spec.name}:{sha256(whole).hexdigest()}"

@@ -13,9 +13,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import is_dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -133,21 +132,6 @@ def explain_os_errors(path: Path) -> Iterator[None]:
             errno.EROFS: " Choose a --store that can be written.",
         }.get(error.errno or 0, "")
         raise StoreError(f"{path}: {error.strerror or error}.{advice}") from error
-
-
-def _plain(value: Any) -> Any:
-    """What JSON does not know by itself: mappings, and our records by their fields."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    if is_dataclass(value):
-        return {field: getattr(value, field) for field in value.__dataclass_fields__}
-    raise TypeError(f"{type(value).__name__} cannot be stored")
-
-
-dump_json = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain
-).encode
-"""JSON text, in one line, of what the store holds; ValueError for NaN and infinity."""
 
 
 def write_json(path: Path, value: Any, *, replace: bool = False) -> None:

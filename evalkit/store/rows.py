@@ -6,11 +6,11 @@ the reader has no type for are JSON text (kind json) or lists of pairs (kind map
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
-from evalkit.store.files import dump_json
+from evalkit import json_bytes
 from evalkit.store.schema import TABLES, Kind
 
 Row = Mapping[str, Any]
@@ -23,21 +23,32 @@ _FOREIGN: dict[str, list[tuple[str, Kind]]] = {
     ]
     for table, columns in TABLES.items()
 }
+_NUMBERS = {
+    table: [column.name for column in columns if column.kind == "float"]
+    for table, columns in TABLES.items()
+}
 
 
 def encode_row(row: Row, table: str) -> bytes:
-    """One row of `table`. A lone surrogate, which UTF-8 cannot hold, becomes a question mark."""
+    """One row of `table`. A lone surrogate, which UTF-8 cannot hold, becomes a question mark.
+
+    Raises ValueError for a number that is NaN or infinite.
+    """
     readable = dict(row)
+    for name in _NUMBERS[table]:
+        number = readable.get(name)
+        if number is not None and not isfinite(number):
+            raise ValueError(f"{name} is {number}")
     for name, kind in _FOREIGN[table]:
         value = readable.get(name)
         if value is None:
             continue
         readable[name] = (
-            dump_json(value)
+            json_bytes.encode(value).decode()
             if kind == "json"
             else [{"key": key, "value": item} for key, item in value.items()]
         )
-    return dump_json(readable).encode("utf-8", errors="replace")
+    return json_bytes.encode(readable)
 
 
 def decode_row(readable: Row, table: str) -> dict[str, Any]:
@@ -48,6 +59,8 @@ def decode_row(readable: Row, table: str) -> dict[str, Any]:
         if value is None:
             continue
         row[name] = (
-            json.loads(value) if kind == "json" else {pair["key"]: pair["value"] for pair in value}
+            json_bytes.decode(value)
+            if kind == "json"
+            else {pair["key"]: pair["value"] for pair in value}
         )
     return row

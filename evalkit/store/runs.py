@@ -7,7 +7,6 @@ writer per run, by a lock that any death of the process releases.
 
 from __future__ import annotations
 
-import json
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,9 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from evalkit import json_bytes
 from evalkit.errors import DamagedStore, StoreError
 from evalkit.store.files import (
-    dump_json,
     explain_os_errors,
     is_safe_id,
     lock,
@@ -246,11 +245,12 @@ def encode_line(line: Mapping[str, Any]) -> bytes:
     try:
         rows = [[encode_row(row, table) for row in line[table]] for table in ROWS_OF_A_LINE]
         rest = {name: value for name, value in line.items() if name not in ROWS_OF_A_LINE}
-        head = dump_json({"sizes": [[len(row) for row in each] for each in rows], **rest})
+        sizes = [[len(row) for row in each] for each in rows]
+        head = json_bytes.encode({"sizes": sizes, **rest})
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise StoreError(f"journal line {line.get('key')}: {error}; it was not written.") from None
     calls, scores = (b",".join(each) for each in rows)
-    body = b'%b,"calls":[%b],"scores":[%b]' % (head[:-1].encode("utf-8", "replace"), calls, scores)
+    body = b'%b,"calls":[%b],"scores":[%b]' % (head[:-1], calls, scores)
     return b'%b,"crc":"%08x"}\n' % (body, zlib.crc32(body))
 
 
@@ -259,7 +259,7 @@ def decode_line(data: bytes) -> dict[str, Any] | None:
     if not _is_whole(data):
         return None
     try:
-        line = json.loads(data[:-_CRC_TAIL] + b"}")
+        line = json_bytes.decode(data[:-_CRC_TAIL] + b"}")
         del line["sizes"]
         for table in ROWS_OF_A_LINE:
             line[table] = [decode_row(row, table) for row in line[table]]
@@ -271,7 +271,7 @@ def decode_line(data: bytes) -> dict[str, Any] | None:
 def split_line(data: bytes) -> SplitLine:
     """A whole journal line in its parts, the rows as they were encoded."""
     calls_at = data.index(b',"calls":[')
-    head = json.loads(data[:calls_at] + b"}")
+    head = json_bytes.decode(data[:calls_at] + b"}")
     call_sizes, score_sizes = head["sizes"]
     at = calls_at + len(b',"calls":[')
     calls, at = _slices(data, at, call_sizes)

@@ -7,25 +7,17 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from evalkit import json_bytes
 from evalkit.config import ProviderSettings
 from evalkit.errors import CallError, ConfigError
 
 MAX_REMEMBERED = 256
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type(value).__name__} is not JSON")
-
-
-_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=_plain)
-
-
 def write_json(body: Mapping[str, Any]) -> bytes:
     """A request body. Raises CallError(bad_request) for values that JSON does not have."""
     try:
-        return _ENCODER.encode(body).encode("ascii")
+        return json_bytes.encode_strictly(body)
     except (TypeError, ValueError, RecursionError) as error:
         raise CallError("bad_request", f"the request cannot be written as JSON: {error}") from None
 
