@@ -14,25 +14,24 @@ from typing import Any
 
 from evalkit.settings import ModelSettings, Price, Settings
 from evalkit.store.engine import Engine
+from evalkit.store.tallies import HOUR_US, MEASURES, MODEL
 
 CACHE_TARGET = 0.30
 """Share of calls that a cache should answer."""
 BY = {
     "feature": "feature",
-    "model": "coalesce(regexp_replace(served_model, '\\(.*\\)$', ''), model)",
+    "model": MODEL,
     "user": "user_id",
     "tenant": "tenant",
     "day": "epoch_us(ts) // 86400000000",
 }
 """What can be grouped by -> its SQL."""
-
-_MONEY = "TRY_CAST(cost_usd AS DECIMAL(38, 12))"
-_PRICED = f"{_MONEY} IS NOT NULL"
-_LAST_PROMPT = "coalesce(attempts[-1].prompt_tokens, prompt_tokens)"
-_LAST_COMPLETION = "coalesce(attempts[-1].completion_tokens, completion_tokens)"
-_COMPARABLE = (
-    f"NOT cache_hit AND {_PRICED} AND {_LAST_PROMPT} IS NOT NULL AND {_LAST_COMPLETION} IS NOT NULL"
-)
+BY_COUNTED = {"feature": "feature", "model": "answered_by", "day": "hour // 24"}
+"""The same over counts by the hour."""
+_SUMMED = (
+    "calls", "unpriced", "cost_usd", "prompt_tokens", "completion_tokens", "uncounted",
+    "answered", "comparable", "comparable_usd", "last_prompt", "last_completion",
+)  # fmt: skip
 
 
 @dataclass(slots=True, kw_only=True)
@@ -121,11 +120,33 @@ def cost_report(
     until: int | None = None,
 ) -> CostReport:
     """Sum the calls that `engine` has, of `since` <= ts < `until` (microseconds since 1970)."""
+    rows = engine.rows(_query(by), {"since": since, "until": until})
+    return _report(rows, settings, by)
+
+
+def counted_costs(
+    engine: Engine, settings: Settings, *, by: Sequence[str] = (), since: int, until: int
+) -> CostReport:
+    """The same of `store.tallies`, for whole hours, by keys of `BY_COUNTED` only."""
+    columns = "".join(f"{BY_COUNTED[key]} AS by_{key}, " for key in by)
+    sums = ", ".join(f"sum({name})::VARCHAR AS {name}" for name in _SUMMED)
+    rows = engine.rows(
+        f"""
+        SELECT {columns} feature, answered_by AS model, cache_hit, {sums},
+            coalesce(sum(calls) FILTER (status = 'error'), 0)::VARCHAR AS errors
+        FROM counts WHERE hour >= $1 AND hour < $2 GROUP BY ALL
+        """,
+        [since // HOUR_US, -(-until // HOUR_US)],
+    )
+    return _report(rows, settings, by)
+
+
+def _report(rows: Iterable[Mapping[str, Any]], settings: Settings, by: Sequence[str]) -> CostReport:
     total = Spend()
     groups: dict[tuple[str | None, ...], Spend] = {}
     prices = {name: frontier_price(settings, name) for name in settings.features}
     general = frontier_price(settings, None)
-    for row in engine.rows(_query(by), {"since": since, "until": until}):
+    for row in rows:
         names = tuple(_name(key, row[f"by_{key}"]) for key in by)
         price = prices.get(row["feature"], general)
         model = settings.models.get(row["model"] or "")
@@ -140,21 +161,10 @@ def cost_report(
 def _query(by: Iterable[str]) -> str:
     """One row for each group, feature and model; `by` names keys of `BY` only."""
     columns = "".join(f"{BY[key]} AS by_{key}, " for key in by)
+    sums = ", ".join(f"({MEASURES[name]})::VARCHAR AS {name}" for name in _SUMMED)
     return f"""
-        SELECT {columns} feature, {BY["model"]} AS model, cache_hit,
-            count(*) AS calls,
-            count(*) FILTER (status = 'error') AS errors,
-            count(*) FILTER (NOT ({_PRICED})) AS unpriced,
-            coalesce(sum({_MONEY}), 0)::VARCHAR AS cost_usd,
-            coalesce(sum(prompt_tokens), 0)::VARCHAR AS prompt_tokens,
-            coalesce(sum(completion_tokens), 0)::VARCHAR AS completion_tokens,
-            count(*) FILTER (NOT cache_hit AND served_model IS NOT NULL
-                AND (prompt_tokens IS NULL OR completion_tokens IS NULL)) AS uncounted,
-            count(*) FILTER (served_model IS NOT NULL AND NOT cache_hit) AS answered,
-            count(*) FILTER ({_COMPARABLE}) AS comparable,
-            coalesce(sum({_MONEY}) FILTER ({_COMPARABLE}), 0)::VARCHAR AS comparable_usd,
-            coalesce(sum({_LAST_PROMPT}) FILTER ({_COMPARABLE}), 0)::VARCHAR AS last_prompt,
-            coalesce(sum({_LAST_COMPLETION}) FILTER ({_COMPARABLE}), 0)::VARCHAR AS last_completion
+        SELECT {columns} feature, {MODEL} AS model, cache_hit, {sums},
+            count(*) FILTER (status = 'error') AS errors
         FROM calls
         WHERE ($since IS NULL OR epoch_us(ts) >= $since)
             AND ($until IS NULL OR epoch_us(ts) < $until)
@@ -165,19 +175,19 @@ def _query(by: Iterable[str]) -> str:
 def _add(
     spend: Spend, row: Mapping[str, Any], model: ModelSettings | None, price: Price | None
 ) -> None:
-    spend.calls += row["calls"]
-    spend.errors += row["errors"]
-    spend.unpriced_calls += row["unpriced"]
+    spend.calls += int(row["calls"])
+    spend.errors += int(row["errors"])
+    spend.unpriced_calls += int(row["unpriced"])
     spend.cost_usd += Decimal(row["cost_usd"])
     spend.prompt_tokens += int(row["prompt_tokens"])
     spend.completion_tokens += int(row["completion_tokens"])
-    spend.uncounted_calls += row["uncounted"]
-    spend.cache_hits += row["calls"] if row["cache_hit"] else 0
+    spend.uncounted_calls += int(row["uncounted"])
+    spend.cache_hits += int(row["calls"]) if row["cache_hit"] else 0
     if model is not None:
-        spend.tiered_calls += row["answered"]
-        spend.cheap_calls += row["answered"] if model.tier == "cheap" else 0
+        spend.tiered_calls += int(row["answered"])
+        spend.cheap_calls += int(row["answered"]) if model.tier == "cheap" else 0
     if price is not None:
-        spend.compared_calls += row["comparable"]
+        spend.compared_calls += int(row["comparable"])
         spend.compared_usd += Decimal(row["comparable_usd"])
         tokens = int(row["last_prompt"]), int(row["last_completion"])
         spend.frontier_usd += _cost(price, *tokens)
