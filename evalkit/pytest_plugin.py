@@ -6,7 +6,9 @@ nothing is done until the option is given. The work is in `pytest_session`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,20 @@ MARKER = (
 )
 
 
+class AsWritten:
+    """Imports evalkit's modules as they are: there is no assertion for pytest to rewrite.
+
+    It would, in every module of a package with a plugin, and leave aside the bytecode that is
+    there: seconds, in the first session of an environment.
+    """
+
+    @staticmethod
+    def find_spec(
+        name: str, path: Sequence[str] | None = None, target: Any = None
+    ) -> ModuleSpec | None:
+        return PathFinder.find_spec(name, path, target) if name.startswith("evalkit.") else None
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     add_options(parser)
 
@@ -33,6 +49,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", MARKER)
     if config.getoption("--llm-eval"):
+        sys.meta_path.insert(0, AsWritten)
+        config.add_cleanup(lambda: sys.meta_path.remove(AsWritten))
         from evalkit.errors import EvalkitError
         from evalkit.pytest_session.hooks import register
 

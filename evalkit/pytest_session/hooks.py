@@ -32,6 +32,7 @@ from evalkit.pytest_session.functions import (
 )
 from evalkit.pytest_session.gate import gate_failures
 from evalkit.pytest_session.items import BELOW_BAR, NOT_SCORED, CaseItem, GateItem, GoldenFile
+from evalkit.pytest_session.protocol import ShortWay
 from evalkit.pytest_session.runs import Line, SessionRuns, latency_s
 from evalkit.pytest_session.terminal import write_section
 from evalkit.pytest_session.units import Parts, RunIds, SessionPlan, Wanted, plan_session
@@ -88,6 +89,7 @@ class EvalSession:
         self._taken: set[Wanted] = set()
         self._first_unit: dict[pytest.Item, int] = {}
         """Position in `_units` of the first unit of an item."""
+        self._short_way = ShortWay(config, _as_long_as_its_calls)
 
     def _asked(self) -> RunRequest:
         value = self.options.value
@@ -166,6 +168,14 @@ class EvalSession:
         return found | {(str(gate.golden.path), gate.pair): True for gate in gates}
 
     # --- running -----------------------------------------------------------------
+
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> bool | None:
+        if not self._short_way.fits(item):
+            return None
+        self._short_way.run(item, nextitem)
+        return True
 
     def lines(self, item: pytest.Item, units: Sequence[Wanted]) -> list[Line | None]:
         """The journal lines of an item's units, waited for; None where money ran out."""
@@ -266,16 +276,10 @@ class EvalSession:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
-        self, item: pytest.Item, call: pytest.CallInfo[None]
+        self, item: pytest.Item
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """A phase lasts as long as its calls took, not as long as they were waited for."""
         report = yield
-        if WAITED_S in item.stash:
-            waited_s, latency = item.stash[WAITED_S], item.stash[LATENCY_S]
-            if not isinstance(item, GateItem):
-                report.duration = max(report.duration - waited_s, 0.0) + latency
-            del item.stash[WAITED_S]
-        return report
+        return _as_long_as_its_calls(item, report)
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> Status | None:
         if report.when != "call" or not report.passed:
@@ -292,3 +296,13 @@ class EvalSession:
 
 def _is_case(own: OwnCase, case: Any) -> bool:
     return isinstance(case, Case) and case.id == own.golden.cases.ids[own.unit.number]
+
+
+def _as_long_as_its_calls(item: pytest.Item, report: pytest.TestReport) -> pytest.TestReport:
+    """A phase lasts as long as its calls took, not as long as they were waited for."""
+    if WAITED_S in item.stash:
+        waited_s, latency = item.stash[WAITED_S], item.stash[LATENCY_S]
+        if not isinstance(item, GateItem):
+            report.duration = max(report.duration - waited_s, 0.0) + latency
+        del item.stash[WAITED_S]
+    return report

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -39,6 +40,13 @@ class GoldenFile(pytest.File):
     def __init__(self, *, evaluation: EvalSession, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.evaluation = evaluation
+        self.place: str | None = None
+        """The file that the cases stand in, as reports name it."""
+
+    @cached_property
+    def hooks(self) -> Any:
+        """The hooks that its items see; looking them up takes longer than calling them."""
+        return super().ihook
 
     def collect(self) -> Iterable[pytest.Item]:
         evaluation = self.evaluation
@@ -81,8 +89,25 @@ class EvalItem(pytest.Item):
     def evaluation(self) -> EvalSession:
         return self.parent.evaluation
 
+    @property
+    def ihook(self) -> Any:
+        return self.parent.hooks
+
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         return _shown(excinfo) or super().repr_failure(excinfo, style)
+
+
+class Seen(NamedTuple):
+    """What a case's lines say, once they are there."""
+
+    properties: Sequence[tuple[str, Any]]
+    must: str
+    """Why it fails for real; empty when it does not."""
+    unpaid: bool
+    low: str
+    """Names of the metrics that it failed."""
+    missing: str
+    """Names of those without a score."""
 
 
 class CaseItem(EvalItem):
@@ -92,28 +117,36 @@ class CaseItem(EvalItem):
         super().__init__(**kwargs)
         self.number = number
         self.units = units_of_case(self.golden, self.pair, number, self.evaluation.request)
-        self._lines: list[Line | None] | None = None
+        self._seen: Seen | None = None
 
     def runtest(self) -> None:
-        if self._lines is None:  # a case that is run again, by whatever plugin, is not called again
-            self._lines = self.evaluation.lines(self, self.units)
-        lines = [line for line in self._lines if line is not None]
-        self.user_properties += [fact for line in lines for fact in properties_of(line)]
-        failed = [(line, score) for line in lines for score in line["scores"] if _is_low(score)]
-        must = [(line, s) for line, s in failed if s["metric"] in line["must_pass"]]
-        if must:
-            raise MustPassFailed("\n".join(_why(line, score) for line, score in must))
-        if len(lines) < len(self._lines):
+        if self._seen is None:  # a case that is run again, by whatever plugin, is not called again
+            self._seen = seen_in(self.evaluation.lines(self, self.units))
+        seen = self._seen
+        self.user_properties += seen.properties
+        if seen.must:
+            raise MustPassFailed(seen.must)
+        if seen.unpaid:
             pytest.skip(NO_MONEY)
-        missing = [s for line in lines for s in line["scores"] if s["score"] is None]
-        if failed:
-            self.user_properties.append((BELOW_BAR, _names(score for _, score in failed)))
-        elif missing:
-            self.user_properties.append((NOT_SCORED, _names(missing)))
+        if seen.low:
+            self.user_properties.append((BELOW_BAR, seen.low))
+        elif seen.missing:
+            self.user_properties.append((NOT_SCORED, seen.missing))
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
+        return self.golden.cases.path, self._line, self.name
+
+    @cached_property
+    def location(self) -> tuple[str, int | None, str]:
+        """As pytest works it out, but the path once for all cases of a file."""
+        if self.parent.place is None:
+            self.parent.place = super().location[0]
+        return self.parent.place, self._line, self.name
+
+    @property
+    def _line(self) -> int:
         cases = self.golden.cases
-        return cases.path, cases.line_of(cases.ids[self.number]) - 1, self.name
+        return cases.line_of(cases.ids[self.number]) - 1
 
 
 class GateItem(EvalItem):
@@ -134,6 +167,19 @@ class GateItem(EvalItem):
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         return self.path, 0, self.name
+
+
+def seen_in(found: Sequence[Line | None]) -> Seen:
+    """Reads the lines of all trials of a case; None where the money did not allow one."""
+    lines = [line for line in found if line is not None]
+    failed = [(line, score) for line in lines for score in line["scores"] if _is_low(score)]
+    return Seen(
+        properties=[fact for line in lines for fact in properties_of(line)],
+        must="\n".join(_why(line, s) for line, s in failed if s["metric"] in line["must_pass"]),
+        unpaid=len(lines) < len(found),
+        low=_names(score for _, score in failed),
+        missing=_names(s for line in lines for s in line["scores"] if s["score"] is None),
+    )
 
 
 def properties_of(line: Line) -> list[tuple[str, Any]]:
