@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from evalkit.settings import Settings
     from evalkit.store.views import Store
 
-STATE = "alerts.json"
-
 
 @click.command("alerts")
 @click.option(
@@ -52,21 +50,21 @@ def command(
     worse or over again goes to the webhook; what goes on is said once a day.
     """
     from evalkit.config import load_settings
-    from evalkit.decide.alerts import find_alerts
+    from evalkit.decide.alerts import find_alerts, looks_since
     from evalkit.decide.monitor import quality_alerts
     from evalkit.store.views import open_store
 
     settings = load_settings(config)
     opened = open_store(store or settings.store_path)
     looked_at = now() if at is None else at
-    with opened.production() as engine:
+    with opened.production(since=looks_since(settings, now=looked_at, hours=hours)) as engine:
         alerts = find_alerts(engine, settings, now=looked_at, hours=hours)
     least = settings.alerts.min_quality
     alerts += quality_alerts(opened, now=looked_at, min_quality=least)
     for problem in opened.problems:
         say(f"warning: {problem}")
     if prometheus is not None:
-        _write_prometheus(prometheus, alerts)
+        _write_prometheus(prometheus, alerts, looked_at)
     news = None if no_webhook else _tell(opened, settings, alerts, looked_at)
     if as_json:
         recovered = list(news.recovered) if news else []
@@ -78,7 +76,7 @@ def command(
 
 def _tell(store: Store, settings: Settings, alerts: Sequence[Alert], at: int) -> News | None:
     """Send what is new, and then remember it; None where there is no store."""
-    from evalkit.decide.alerts import news_since
+    from evalkit.decide.alerts import STATE, news_since
     from evalkit.exchange.webhook import post_text, webhook_url
     from evalkit.store.files import locked, read_json, write_json
 
@@ -92,8 +90,7 @@ def _tell(store: Store, settings: Settings, alerts: Sequence[Alert], at: int) ->
         news = news_since(state, alerts, now=at)
         if url is not None and (news.say or news.recovered):
             post_text(url, _message(news))
-        if news.state != state:
-            write_json(path, news.state, replace=True)
+        write_json(path, news.state, replace=True)
     return news
 
 
@@ -118,11 +115,14 @@ def _print(alerts: Sequence[Alert], news: News | None) -> None:
         click.echo("nothing fires")
 
 
-def _write_prometheus(path: Path, alerts: Sequence[Alert]) -> None:
+def _write_prometheus(path: Path, alerts: Sequence[Alert], at: int) -> None:
     """Whole or not at all: a collector may read at any moment."""
     from evalkit.store.files import write_whole
 
     lines = [
+        "# HELP evalkit_alerts_looked_at_seconds When alerts were looked for, since 1970.",
+        "# TYPE evalkit_alerts_looked_at_seconds gauge",
+        f"evalkit_alerts_looked_at_seconds {at / 1e6!r}",
         "# HELP evalkit_alerts_firing Alerts that fire.",
         "# TYPE evalkit_alerts_firing gauge",
         f"evalkit_alerts_firing {len(alerts)}",

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
 
 from evalkit.decide.costs import cost_report
-from evalkit.settings import AlertSettings, BudgetSettings, Settings, SpendCap
+from evalkit.decide.limits import LimitUse, limits_in_use, reads_since
+from evalkit.settings import AlertSettings, BudgetSettings, FeatureSettings, Settings
 from evalkit.store.engine import Engine
 
 Severity = Literal["warning", "critical"]
 
 RUNBOOK = "docs/runbook.md"
+STATE = "alerts.json"
+"""What the last look found, in the store."""
 MIN_CALLS = 20
 MAX_NAMES = 20
 """Users, tenants or features that are named for one limit; the others are counted."""
@@ -27,7 +29,6 @@ BUDGET_WARNING = Decimal("0.8")
 REMIND_US = 86_400_000_000
 """An alert that goes on is said again after a day."""
 _HOUR = 3_600_000_000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +68,15 @@ def find_alerts(engine: Engine, settings: Settings, *, now: int, hours: float = 
     found = [
         *_spend(engine, settings, now),
         *_budgets(engine, settings.budgets, now),
-        *_traffic(engine, settings.alerts, now - int(hours * _HOUR), now),
+        *_traffic(engine, settings, now - int(hours * _HOUR), now),
+        *_providers(engine, now - int(hours * _HOUR), now),
     ]
     return sorted(found, key=lambda alert: (alert.severity, alert.key))
+
+
+def looks_since(settings: Settings, *, now: int, hours: float = 1.0) -> int:
+    """From when on `find_alerts` needs calls."""
+    return min(now - max(48 * _HOUR, int(hours * _HOUR)), reads_since(settings.budgets, now))
 
 
 # --- spend -------------------------------------------------------------------------
@@ -106,88 +113,39 @@ def _spend(engine: Engine, settings: Settings, now: int) -> Iterator[Alert]:
 
 # --- budgets -----------------------------------------------------------------------
 
-_SCOPES = {"total": "'all'", "user": "user_id", "tenant": "tenant", "feature": "feature"}
-_AMOUNTS = {
-    "usd": "coalesce(sum(TRY_CAST(cost_usd AS DECIMAL(38, 12))), 0)",
-    "tokens": "coalesce(sum(coalesce(prompt_tokens, 0) + coalesce(completion_tokens, 0)), 0)",
-    "calls": "count(*)",
-}
-
 
 def _budgets(engine: Engine, budgets: BudgetSettings, now: int) -> Iterator[Alert]:
-    for scope, column in _SCOPES.items():
-        general: SpendCap = getattr(budgets, scope)
-        own: Mapping[str, SpendCap] = {} if scope == "total" else getattr(budgets, f"{scope}s")
-        for period in ("day", "month"):
-            caps = (general, *own.values())
-            if not any(_limits(cap, period) for cap in caps):
-                continue
-            spent = engine.rows(_spent_query(column), [_start(now, period), now])
-            yield from _over_budget(scope, period, spent, general, own)
-
-
-def _spent_query(column: str) -> str:
-    amounts = ", ".join(f"{sql}::VARCHAR AS {name}" for name, sql in _AMOUNTS.items())
-    return (
-        f"SELECT {column} AS name, {amounts} FROM calls"
-        f" WHERE epoch_us(ts) >= $1 AND epoch_us(ts) <= $2 AND {column} IS NOT NULL GROUP BY 1"
-    )
-
-
-def _over_budget(
-    scope: str,
-    period: str,
-    spent: Sequence[Mapping[str, Any]],
-    general: SpendCap,
-    own: Mapping[str, SpendCap],
-) -> Iterator[Alert]:
-    over: dict[str, list[tuple[Decimal, str, Decimal, Decimal]]] = {}
-    for row in spent:
-        for amount, limit in _limits(own.get(row["name"], general), period).items():
-            used = Decimal(row[amount])
-            share = used / limit if limit else Decimal(1)
-            if share >= BUDGET_WARNING:
-                over.setdefault(amount, []).append((share, row["name"], used, limit))
-    for amount, named in over.items():
-        named.sort(key=lambda one: (-one[0], one[1]))
+    over: dict[tuple[str, str], list[LimitUse]] = {}
+    for use in limits_in_use(engine, budgets, now=now):
+        if use.share >= BUDGET_WARNING:
+            over.setdefault((use.scope, use.key), []).append(use)
+    for named in over.values():
         more = f" (and {len(named) - MAX_NAMES} more)" if len(named) > MAX_NAMES else ""
-        for share, name, used, limit in named[:MAX_NAMES]:
-            whose = "all calls" if scope == "total" else f"{scope} {name}"
+        for use in named[:MAX_NAMES]:
             yield Alert(
-                key=f"budget/{whose}/{period}_{amount}",
-                severity="critical" if share >= 1 else "warning",
-                message=f"{whose}: {share:.0%} of {period}_{amount} is used, {used.normalize():f} "
-                f"of {limit:f}{more}",
-                value=float(used),
-                limit=float(limit),
+                key=f"budget/{use.whose}/{use.key}",
+                severity="critical" if use.share >= 1 else "warning",
+                message=f"{use.whose}: {use.share:.0%} of {use.key} is used, "
+                f"{use.used.normalize():f} of {use.limit:f}{more}",
+                value=float(use.used),
+                limit=float(use.limit),
                 anchor="cost-spike",
             )
-
-
-def _limits(cap: SpendCap, period: str) -> dict[str, Decimal]:
-    found = {amount: getattr(cap, f"{period}_{amount}") for amount in _AMOUNTS}
-    return {amount: Decimal(str(limit)) for amount, limit in found.items() if limit is not None}
-
-
-def _start(now: int, period: str) -> int:
-    """When the UTC day or month of `now` began."""
-    at = _EPOCH + timedelta(microseconds=now)
-    start = at.replace(hour=0, minute=0, second=0, microsecond=0)
-    if period == "month":
-        start = start.replace(day=1)
-    return (start - _EPOCH) // timedelta(microseconds=1)
 
 
 # --- failures, latency, caches -------------------------------------------------------
 
 
-def _traffic(engine: Engine, limits: AlertSettings, since: int, now: int) -> Iterator[Alert]:
+def _traffic(engine: Engine, settings: Settings, since: int, now: int) -> Iterator[Alert]:
+    limits = settings.alerts
     rows = engine.rows(
         """
         SELECT feature, count(*) AS calls,
             count(*) FILTER (status = 'error') AS errors,
             count(*) FILTER (cache_hit) AS hits,
-            quantile_cont(latency_ms, 0.95) AS p95
+            quantile_cont(latency_ms, 0.95) AS p95,
+            count(ttft_ms) AS streamed,
+            quantile_cont(ttft_ms, 0.95) AS ttft_p95
         FROM calls WHERE epoch_us(ts) >= $1 AND epoch_us(ts) <= $2
         GROUP BY feature ORDER BY feature
         """,
@@ -196,6 +154,8 @@ def _traffic(engine: Engine, limits: AlertSettings, since: int, now: int) -> Ite
     for row in rows:
         if row["calls"] >= MIN_CALLS:
             yield from _of_feature(row, limits)
+            if row["feature"] in settings.features:
+                yield from _over_own_budget(row, settings.features[row["feature"]])
     calls, hits = sum(row["calls"] for row in rows), sum(row["hits"] for row in rows)
     if limits.cache_hit_share is not None and calls >= MIN_CALLS:
         share = hits / calls
@@ -235,6 +195,71 @@ def _of_feature(row: Mapping[str, Any], limits: AlertSettings) -> Iterator[Alert
         )
 
 
+def _over_own_budget(row: Mapping[str, Any], feature: FeatureSettings) -> Iterator[Alert]:
+    """The latency that the feature itself promises: its deadline, its first token."""
+    promises = (
+        ("max_latency_ms", "p95", row["calls"], "took longer"),
+        ("ttft_ms", "ttft_p95", row["streamed"], "waited longer for the first token"),
+    )
+    for name, of, calls, did in promises:
+        limit, value = getattr(feature, name), row[of]
+        if limit is not None and value is not None and calls >= MIN_CALLS and value > limit:
+            yield Alert(
+                key=f"{name}/{feature.name}",
+                severity="warning",
+                message=f"{feature.name}: 5% of {calls} calls {did} than {value:.0f} ms; its "
+                f"{name} is {limit:.0f}",
+                value=value,
+                limit=limit,
+                anchor="provider-outage",
+            )
+
+
+# --- providers -----------------------------------------------------------------------
+
+_DOWN = {
+    "breaker_open": "its breaker is open: calls go elsewhere, or fail",
+    "quota_exhausted": "its quota is exhausted",
+}
+"""What a provider can be until it answers again -> in words."""
+
+
+def _providers(engine: Engine, since: int, now: int) -> Iterator[Alert]:
+    """Providers that were given up and have answered nothing since."""
+    rows = engine.rows(
+        """
+        WITH asked AS (
+            SELECT ts, unnest(attempts) AS attempt FROM calls
+            WHERE epoch_us(ts) >= $1 AND epoch_us(ts) <= $2
+        ), told AS (
+            SELECT ts, attempt.provider AS provider, attempt.error_kind AS kind FROM asked
+            UNION ALL
+            SELECT ts, provider, error_kind FROM calls
+            WHERE epoch_us(ts) >= $1 AND epoch_us(ts) <= $2
+                AND coalesce(len(attempts), 0) = 0 AND NOT coalesce(cache_hit, false)
+        ), answered AS (
+            SELECT provider, max(ts) AS answered_at FROM told WHERE kind IS NULL GROUP BY provider
+        )
+        SELECT provider, kind, count(*) AS n FROM told LEFT JOIN answered USING (provider)
+        WHERE list_contains($3, kind) AND provider IS NOT NULL
+            AND (answered_at IS NULL OR ts > answered_at)
+        GROUP BY ALL ORDER BY ALL
+        """,
+        [since, now, list(_DOWN)],
+    )
+    for row in rows:
+        calls = f"{row['n']} call{'s' * (row['n'] != 1)}"
+        yield Alert(
+            key=f"{row['kind']}/{row['provider']}",
+            severity="critical",
+            message=f"provider {row['provider']}: {_DOWN[row['kind']]}; {calls} met it, and it "
+            "has answered none since",
+            value=float(row["n"]),
+            limit=0.0,
+            anchor="provider-outage",
+        )
+
+
 # --- what is new ---------------------------------------------------------------------
 
 
@@ -246,23 +271,28 @@ class News:
     """New, worse than when it was last said, or going on for another day."""
     recovered: tuple[str, ...]
     """Messages of alerts that fired last time and do no more."""
-    state: dict[str, dict[str, Any]]
+    state: dict[str, Any]
 
 
 def news_since(state: Mapping[str, Any], alerts: Sequence[Alert], *, now: int) -> News:
     """Hold `alerts` against the `state` of the last look; an alert is said once a day."""
-    firing, say = {}, []
+    before, firing, say = firing_in(state), {}, []
     for alert in alerts:
-        known: Mapping[str, Any] = state.get(alert.key) or {}
+        known: Mapping[str, Any] = before.get(alert.key) or {}
         worse = (known.get("severity"), alert.severity) == ("warning", "critical")
         again = not known or worse or now - known["said_at"] >= REMIND_US
         if again:
             say.append(alert)
         firing[alert.key] = {
-            "severity": alert.severity,
-            "message": alert.message,
+            **{name: value for name, value in alert.as_json().items() if name != "key"},
             "since": known.get("since", now),
             "said_at": now if again else known["said_at"],
         }
-    recovered = tuple(one["message"] for key, one in state.items() if key not in firing)
-    return News(say=tuple(say), recovered=recovered, state=firing)
+    recovered = tuple(one["message"] for key, one in before.items() if key not in firing)
+    return News(say=tuple(say), recovered=recovered, state={"looked_at": now, "firing": firing})
+
+
+def firing_in(state: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """Key -> what fired at the look that left `state`."""
+    found = state.get("firing", {}) if "looked_at" in state else state
+    return found if isinstance(found, Mapping) else {}

@@ -13,7 +13,7 @@ import pytest
 
 from evalkit.cli.main import main
 from evalkit.store.views import open_store
-from tests.store.journal_lines import AT, call, plain
+from tests.store.journal_lines import AT, attempt, call, plain
 
 HOUR = 3_600_000_000
 DAY = 24 * HOUR
@@ -149,6 +149,65 @@ def test_failures_latency_and_cache_hits_are_held_against_their_limits(
     assert found["error_share/classify-ticket"]["runbook"].endswith("#provider-outage")
 
 
+FEATURE = """
+[features.classify-ticket]
+prompt = "classify-ticket@v2"
+model = "embedded"
+max_latency_ms = 100
+ttft_ms = 20
+"""
+
+
+def test_a_feature_is_held_against_the_latency_it_promises(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow = {"latency_ms": 150.0, "ttft_ms": 30.0}
+    project(tmp_path, FEATURE, *[slow] * 2, *[{"ttft_ms": 10.0}] * 18)
+
+    assert look(tmp_path, "--json") == 1
+
+    found = firing(capsys)
+    assert set(found) == {"max_latency_ms/classify-ticket", "ttft_ms/classify-ticket"}
+    assert found["ttft_ms/classify-ticket"]["limit"] == 20
+
+
+@pytest.mark.parametrize("kind", ["breaker_open", "quota_exhausted"])
+def test_a_provider_that_was_given_up_fires_until_it_answers(
+    tmp_path: Path, chat: Chat, kind: str
+) -> None:
+    down = {"attempts": (attempt(error_kind=kind), attempt(provider="other")), "provider": "other"}
+    project(tmp_path, '[alerts]\nwebhook_env = "CHAT_URL"\n', {"ts": AT - 1}, down, down)
+
+    first = look(tmp_path)
+    log(tmp_path, "later", {"ts": AT + 1})
+    then = look(tmp_path)
+
+    assert (first, then) == (1, 0)
+    assert chat.texts[0].startswith("*critical* provider openai: its ")
+    assert "2 calls met it" in chat.texts[0]
+    assert "docs/runbook.md#provider-outage" in chat.texts[0]
+    assert chat.texts[1].startswith("*recovered* provider openai")
+
+
+def test_an_imported_call_without_attempts_tells_of_its_provider_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = {"attempts": (), "status": "error", "error_kind": "quota_exhausted"}
+    project(tmp_path, "", failed)
+
+    assert look(tmp_path, "--json") == 1
+
+    assert set(firing(capsys)) == {"quota_exhausted/openai"}
+
+
+def test_a_look_reads_no_call_that_is_too_old_to_matter(tmp_path: Path) -> None:
+    project(tmp_path, "", {})
+    [old] = open_store(tmp_path / ".evalkit").add_calls("old", [plain(call(ts=AT - 60 * DAY))])
+    old.write_bytes(b"PAR1 damaged")
+
+    assert look(tmp_path) == 0
+
+
 def test_few_calls_are_not_judged(tmp_path: Path) -> None:
     project(tmp_path, "[alerts]\nerror_share = 0.1\n", *[{"status": "error"}] * 19)
 
@@ -247,6 +306,18 @@ def test_a_listed_host_may_be_posted_to(monkeypatch: pytest.MonkeyPatch) -> None
     assert webhook_url("CHAT_URL", hosts=("chat.example",)) == "https://chat.example/hook"
 
 
+def test_the_state_of_an_older_evalkit_is_understood(tmp_path: Path, chat: Chat) -> None:
+    text = '[budgets]\ntotal = { month_calls = 1 }\n[alerts]\nwebhook_env = "CHAT_URL"\n'
+    project(tmp_path, text, {})
+    known = {"severity": "critical", "message": "m", "since": AT, "said_at": AT}
+    state = {"budget/all calls/month_calls": known, "gone": known}
+    (tmp_path / ".evalkit" / "alerts.json").write_text(json.dumps(state))
+
+    look(tmp_path)
+
+    assert chat.texts == ["*recovered* m"]
+
+
 def test_prometheus_reads_what_fires(tmp_path: Path) -> None:
     project(tmp_path, "[budgets]\nuser = { month_calls = 1 }\n", {"user_id": 'a"\nb'})
     out = tmp_path / "evalkit.prom"
@@ -256,6 +327,7 @@ def test_prometheus_reads_what_fires(tmp_path: Path) -> None:
     lines = [line for line in out.read_text().splitlines() if not line.startswith("#")]
     labels = r'key="budget/user a\"\nb/month_calls",severity="critical"'
     assert lines == [
+        f"evalkit_alerts_looked_at_seconds {(AT + HOUR) / 1e6!r}",
         "evalkit_alerts_firing 1",
         f"evalkit_alert_value{{{labels}}} 1.0",
         f"evalkit_alert_limit{{{labels}}} 1.0",
