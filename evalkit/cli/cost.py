@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from evalkit.cli.options import common_options, print_json, print_table, say
-from evalkit.cli.periods import moment
+from evalkit.cli.periods import moment, now
 from evalkit.errors import EXIT_PASS
 
 if TYPE_CHECKING:
     from evalkit.decide.costs import CostReport, Spend
+    from evalkit.decide.limits import LimitUse
+    from evalkit.settings import Settings
+    from evalkit.store.views import Store
 
 GROUPS = ("feature", "model", "user", "tenant", "day")
 SHOWN_GROUPS = 200
+SHOWN_LIMITS = 20
 
 
 @click.command("cost")
@@ -42,7 +48,8 @@ def command(
 
     A call whose price is not known is counted as unpriced and never as 0. "Against
     frontier" is the cost over what the same tokens cost at a frontier model's price;
-    answers from a cache are left out of it.
+    answers from a cache are left out of it. Limits of [budgets] are shown with their use
+    and where they are heading, at the pace of the last seven days.
     """
     from evalkit.config import load_settings
     from evalkit.decide.costs import cost_report
@@ -51,15 +58,31 @@ def command(
     columns = _columns(by)
     settings = load_settings(config)
     opened = open_store(store or settings.store_path)
-    with opened.engine("FROM calls") if runs else opened.production() as engine:
+    with (
+        opened.engine("FROM calls") if runs else opened.production(since=since, until=until)
+    ) as engine:
         report = cost_report(engine, settings, by=columns, since=since, until=until)
+    limits = _limits(opened, settings)
     for problem in opened.problems:
         say(f"warning: {problem}")
     if as_json:
-        print_json({"calls": "all" if runs else "production", **report.as_json()})
+        which = {"calls": "all" if runs else "production"}
+        print_json(which | report.as_json() | {"limits": [use.as_json() for use in limits]})
     else:
         _print(report)
+        _print_limits(limits)
     return EXIT_PASS
+
+
+def _limits(store: Store, settings: Settings) -> list[LimitUse]:
+    """Of [budgets], as of now: what is used of each, and where it is heading."""
+    from evalkit.decide.limits import limits_in_use, reads_since
+    from evalkit.settings import BudgetSettings
+
+    if settings.budgets == BudgetSettings():
+        return []
+    with store.production(since=reads_since(settings.budgets, now())) as engine:
+        return limits_in_use(engine, settings.budgets, now=now())
 
 
 def _columns(text: str) -> list[str]:
@@ -100,6 +123,41 @@ def _print(report: CostReport) -> None:
     share = report.total.cache_hit_share or 0.0
     verb = "reached" if share >= CACHE_TARGET else "missed"
     click.echo(f"\ncache hits {share:.1%}: the target of {CACHE_TARGET:.0%} is {verb}")
+    for what, sizes in report.sizes.items():
+        told = f"median {sizes.p50:,}, p95 {sizes.p95:,}, p99 {sizes.p99:,}"
+        click.echo(f"{what.replace('_', ' ')} of a call: {told}")
+
+
+def _print_limits(limits: Sequence[LimitUse]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from evalkit.cli.query import shown
+
+    if not limits:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("limit", overflow="fold")
+    for name in ("used", "of", "share", "forecast", "full in days"):
+        table.add_column(name, justify="right")
+    for use in limits[:SHOWN_LIMITS]:
+        full = use.days_until_full
+        table.add_row(
+            Text(f"{shown(use.whose)}: {use.key}"),
+            _amount(use.used),
+            _amount(use.limit),
+            f"{use.share:.0%}",
+            "-" if use.forecast is None else _amount(use.forecast),
+            "" if full is None else f"{full:.1f}",
+        )
+    click.echo()
+    print_table(table)
+    if len(limits) > SHOWN_LIMITS:
+        say(f"{len(limits) - SHOWN_LIMITS} more limits are less used; --json prints all")
+
+
+def _amount(value: Decimal) -> str:
+    return f"{value:,.2f}".removesuffix(".00")
 
 
 def _cells(spend: Spend) -> list[str]:

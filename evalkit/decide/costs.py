@@ -7,7 +7,7 @@ many calls there are. A call without a known cost is counted as such and never a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
@@ -32,6 +32,11 @@ _SUMMED = (
     "calls", "unpriced", "cost_usd", "prompt_tokens", "completion_tokens", "uncounted",
     "answered", "comparable", "comparable_usd", "last_prompt", "last_completion",
 )  # fmt: skip
+
+
+_WINDOW = """
+WHERE ($since IS NULL OR epoch_us(ts) >= $since) AND ($until IS NULL OR epoch_us(ts) < $until)
+"""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,18 +97,30 @@ class Spend:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokenSizes:
+    """How large calls are: the least number of tokens that so many of them do not exceed."""
+
+    p50: int
+    p95: int
+    p99: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CostReport:
     """The sums of each group, dearest first, and of all."""
 
     by: tuple[str, ...]
     groups: Mapping[tuple[str | None, ...], Spend]
     total: Spend = field(default_factory=Spend)
+    sizes: Mapping[str, TokenSizes] = field(default_factory=dict)
+    """prompt_tokens, completion_tokens -> of a call; only those that were counted."""
 
     def as_json(self) -> dict[str, Any]:
         return {
             "by": list(self.by),
             "total": self.total.as_json(),
             "cache_hit_target": CACHE_TARGET,
+            "tokens_per_call": {name: asdict(sizes) for name, sizes in self.sizes.items()},
             "groups": [
                 dict(zip(self.by, names, strict=True)) | spend.as_json()
                 for names, spend in self.groups.items()
@@ -120,8 +137,21 @@ def cost_report(
     until: int | None = None,
 ) -> CostReport:
     """Sum the calls that `engine` has, of `since` <= ts < `until` (microseconds since 1970)."""
-    rows = engine.rows(_query(by), {"since": since, "until": until})
-    return _report(rows, settings, by)
+    window = {"since": since, "until": until}
+    report = _report(engine.rows(_query(by), window), settings, by)
+    return replace(report, sizes=_sizes(engine, window))
+
+
+def _sizes(engine: Engine, window: Mapping[str, int | None]) -> dict[str, TokenSizes]:
+    found = {}
+    for name in ("prompt_tokens", "completion_tokens"):
+        [row] = engine.rows(
+            f"SELECT quantile_disc({name}, [0.5, 0.95, 0.99]) AS sizes FROM calls {_WINDOW}", window
+        )
+        if row["sizes"]:
+            p50, p95, p99 = row["sizes"]
+            found[name] = TokenSizes(p50=p50, p95=p95, p99=p99)
+    return found
 
 
 def counted_costs(
@@ -165,9 +195,7 @@ def _query(by: Iterable[str]) -> str:
     return f"""
         SELECT {columns} feature, {MODEL} AS model, cache_hit, {sums},
             count(*) FILTER (status = 'error') AS errors
-        FROM calls
-        WHERE ($since IS NULL OR epoch_us(ts) >= $since)
-            AND ($until IS NULL OR epoch_us(ts) < $until)
+        FROM calls {_WINDOW}
         GROUP BY ALL
         """
 
