@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -78,7 +79,7 @@ def write_whole(path: Path, *, replace: bool = False) -> Iterator[WholeFile]:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     with explain_os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         # A leftover may be a second name of a finished file: unlink it, never truncate it.
         temporary.unlink(missing_ok=True)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -90,11 +91,44 @@ def write_whole(path: Path, *, replace: bool = False) -> Iterator[WholeFile]:
                 os.replace(temporary, path)
             else:
                 _link(temporary, path)
-            _sync_folder(path.parent)
         finally:
             file.end()
             os.close(descriptor)
             temporary.unlink(missing_ok=True)
+        # Last, so that no power cut brings the temporary name back beside the file's own.
+        _sync_folder(path.parent)
+
+
+def make_whole_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Make `folder` with `files` in it, at one instant; nothing is done when it is there."""
+    if folder.is_dir():
+        return
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    with explain_os_errors(folder):
+        try:
+            _make_folder(temporary)
+            for name, data in files.items():
+                with (temporary / name).open("xb", buffering=0) as file:
+                    file.write(data)
+                    os.fsync(file.fileno())
+            _sync_folder(temporary)
+            os.rename(temporary, folder)
+        except OSError as error:
+            # Another process was quicker: a folder with something in it is never replaced.
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) or not folder.is_dir():
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        _sync_folder(folder.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it; each is on disk before anything is put into it."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    _sync_folder(folder.parent)
 
 
 def _link(temporary: Path, path: Path) -> None:
@@ -170,7 +204,7 @@ def lock(path: Path, *, holder: str) -> Callable[[], None]:
     Raises StoreError at once when another process (or another writer here) has it.
     """
     with explain_os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit import json_bytes
 from evalkit.errors import StoreError
-from evalkit.store.files import write_whole
+from evalkit.store.files import explain_os_errors, write_whole
 from evalkit.store.rows import Row, encode_row
 from evalkit.store.schema import arrow_schema, json_schema
 
@@ -70,7 +70,8 @@ def write_calls(calls: Iterable[Row], *, store: Path, file_id: str) -> list[Path
 def seal_calls(rows: Iterable[bytes], *, store: Path, file_id: str) -> list[Path]:
     """Write encoded calls, a file for each day; files of a seal that was killed are replaced."""
     for path in (store / "calls").glob(f"date=*/{file_id}.parquet"):
-        path.unlink()
+        with explain_os_errors(path):
+            path.unlink()
     with _Sinks(store) as sinks:
         for row in rows:
             sinks.open(calls_file(_ts(row), file_id), "calls").add(row)
@@ -109,7 +110,8 @@ def _remove_unsealed(store: Path, run_id: str) -> None:
         store / "scores" / f"run={run_id}.parquet",
         *(store / "calls").glob(f"date=*/{run_id}.parquet"),
     ):
-        path.unlink(missing_ok=True)
+        with explain_os_errors(path):
+            path.unlink(missing_ok=True)
 
 
 _TS = re.compile(rb'"ts":(-?\d+)')

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 from evalkit.errors import ConfigError, NotComparable, StoreError
 from evalkit.store.engine import Engine, Params, refuse_all_but_one_select
 from evalkit.store.files import (
-    explain_os_errors,
     is_safe_id,
     locked,
+    make_whole_folder,
     read_json,
     verify_sha256,
     write_json,
-    write_whole,
 )
 from evalkit.store.rows import encode_row
 from evalkit.store.runs import RunWriter, read_manifest, run_folder
@@ -128,13 +127,7 @@ class Store:
 
     def _make(self) -> None:
         """A new store ignores itself in git: it holds what users wrote."""
-        with explain_os_errors(self.path):
-            try:
-                self.path.mkdir(parents=True)
-            except FileExistsError:
-                return
-        with write_whole(self.path / ".gitignore") as file:
-            file.write(b"*\n")
+        make_whole_folder(self.path, {".gitignore": b"*\n"})
 
     # --- calls and labels that belong to no run ---------------------------------------
 

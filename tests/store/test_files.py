@@ -13,6 +13,7 @@ from evalkit.errors import DamagedStore, StoreError
 from evalkit.store.files import (
     is_safe_id,
     locked,
+    make_whole_folder,
     read_json,
     verify_sha256,
     write_json,
@@ -160,6 +161,40 @@ def test_a_lock_is_free_again_after_its_block(tmp_path: Path) -> None:
         pass
     with locked(lock, holder="it is busy"):
         pass
+
+
+def test_a_folder_is_not_there_before_its_files_are(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "folder"
+
+    make_whole_folder(folder, {".gitignore": b"*\n"})
+
+    assert (folder / ".gitignore").read_bytes() == b"*\n"
+    assert [p.name for p in folder.parent.iterdir()] == ["folder"]
+    assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_a_folder_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
+    make_whole_folder(tmp_path, {".gitignore": b"*\n"})
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_made_by_somebody_quicker_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "folder"
+    rename = os.rename
+
+    def too_late(old: Path, new: Path) -> None:
+        folder.mkdir()
+        (folder / "theirs").write_bytes(b"theirs")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", too_late)
+
+    make_whole_folder(folder, {".gitignore": b"*\n"})
+
+    assert [p.name for p in tmp_path.rglob("*")] == ["folder", "theirs"]
 
 
 @pytest.mark.parametrize("name", ["01a1fd18", "run-1", "a.b_c", "x" * 128])
