@@ -17,10 +17,17 @@ from evalkit.cli.options import common_options, print_json, say
 )
 @click.option("--trials", type=click.IntRange(1, 1000), help="Executions of each case.")
 @click.option("--limit", type=click.IntRange(1), help="Only so many cases of each golden set.")
-@click.option("--max-cost", type=click.FloatRange(0), metavar="USD", help="Stop before this.")
+@click.option(
+    "--max-cost",
+    type=click.FloatRange(0),
+    metavar="USD",
+    help="Stop before this; default: [run] max_cost_usd.",
+)
 @click.option("--resume", metavar="RUN", help="Finish a run that was interrupted.")
 @click.option("--concurrency", type=click.IntRange(1, 10_000), help="Cases in flight.")
-@click.option("--seed", type=int, help="For the draw of --limit, and sent to the model.")
+@click.option(
+    "--seed", type=int, help="For the draw of --limit, and sent to the model; default: [run] seed."
+)
 @click.option("--stop-early", is_flag=True, help="End as soon as every gating metric is decided.")
 @click.option(
     "--baseline-pair",
@@ -70,9 +77,12 @@ def command(
     from evalkit.cli.summary import exit_status, print_summary
     from evalkit.config import load_settings
     from evalkit.session import run_golden_sets
+    from evalkit.settings import RunSettings
     from evalkit.wiring import RunRequest
 
     settings = load_settings(config)
+    # A run that goes on does so as it was started, whatever the configuration says by now.
+    usual = settings.run if resume is None else RunSettings()
     request = RunRequest(
         golden_sets=golden_sets,
         models=models,
@@ -80,8 +90,8 @@ def command(
         trials=trials,
         limit=limit,
         concurrency=concurrency,
-        seed=seed,
-        max_cost_usd=max_cost,
+        seed=usual.seed if seed is None else seed,
+        max_cost_usd=usual.max_cost_usd if max_cost is None else max_cost,
         stop_early=stop_early,
         baseline_pair=baseline_pair,
         batch=batch,

@@ -1,0 +1,85 @@
+"""`evalkit run`: what the configuration's `[run]` says where the command does not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalkit.cli.main import main
+from tests.loopback import Loopback
+from tests.project import write_project
+
+
+@pytest.fixture
+def server() -> Iterator[Loopback]:
+    with Loopback() as server:
+        yield server
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Loopback) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return write_project(tmp_path, base_url=f"{server.url}/v1", cases=20)
+
+
+def configure(project: Path, text: str) -> None:
+    config = project / "evalkit.toml"
+    config.write_text(config.read_text("utf-8").replace("[run]", f"[run]\n{text}"), "utf-8")
+
+
+def run(capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]:
+    capsys.readouterr()
+    main(["run", "--json", *options])
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def manifest(project: Path, run_id: str) -> dict[str, Any]:
+    path = project / ".evalkit" / "runs" / run_id / "manifest.json"
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return found
+
+
+def test_the_seed_is_the_commands_else_the_configurations(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure(project, "seed = 7")
+
+    configured = run(capsys, "--limit", "5")
+    given = run(capsys, "--limit", "5", "--seed", "0")
+
+    assert manifest(project, configured["run_id"])["seed"] == 7
+    assert manifest(project, given["run_id"])["seed"] == 0
+
+
+def test_the_configurations_limit_of_money_stops_a_run(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure(project, "max_cost_usd = 0.0012\nconcurrency = 1")
+
+    stopped = run(capsys)
+    allowed = run(capsys, "--max-cost", "1")
+
+    assert stopped["stopped"] == "budget_stop"
+    assert 0 < stopped["done"] < 20
+    assert allowed["done"] == 20
+
+
+def test_a_run_goes_on_with_what_it_was_started_with(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure(project, "seed = 7")
+    begun = run(capsys, "--limit", "8", "--max-cost", "0.0012", "--concurrency", "1")
+    configure(project, "max_cost_usd = 0.0001")
+    text = (project / "evalkit.toml").read_text("utf-8")
+    (project / "evalkit.toml").write_text(text.replace("seed = 7", "seed = 8"), encoding="utf-8")
+
+    ended = run(capsys, "--resume", begun["run_id"], "--max-cost", "1")
+
+    assert begun["stopped"] == "budget_stop"
+    assert (ended["status"], ended["done"], ended["resumed"]) == ("complete", 8, begun["done"])
+    assert manifest(project, ended["run_id"])["seed"] == 7
