@@ -10,8 +10,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "evalkit"
 
 FLOORS = [
-    "errors", "ids", "records", "strict", "json_schema", "schemas", "national_ids", "plain_text",
-    "json_bytes", "pii", "content", "settings", "prices", "config_checks", "config",
+    "errors", "ids", "frozen", "records", "strict", "json_schema", "schemas", "national_ids",
+    "plain_text", "json_bytes", "pii", "content", "settings", "prices", "config_checks", "config",
 ]  # fmt: skip
 """Every file may use these, each only those before it (and itself)."""
 
@@ -26,7 +26,9 @@ MAY_IMPORT = {
     "session": {"call", "store", "score", "wiring", ""},
     "log_sampling": {"call", "store", "score", "wiring", "session", ""},
     "rescoring": {"call", "store", "score", "wiring", "session", ""},
-    "labelling": {"labelling", "call", "store", "score", "decide"},
+    "local_page": {"local_page"},
+    "labelling": {"labelling", "local_page", "call", "store", "score", "decide"},
+    "dashboard": {"dashboard", "local_page", "call", "store", "score", "decide"},
     "cli": {
         "cli",
         "call",
@@ -35,6 +37,7 @@ MAY_IMPORT = {
         "decide",
         "exchange",
         "labelling",
+        "dashboard",
         "wiring",
         "session",
         "rescoring",
@@ -65,7 +68,7 @@ HEAVY = {
 }  # fmt: skip
 
 LAZY = {
-    "__init__", "errors", "records", "content", "pytest_plugin",
+    "__init__", "errors", "frozen", "records", "content", "pytest_plugin",
     "pytest_options",
     "strict", "schemas/__init__", "settings", "prices", "config_checks", "config", "call/prompts",
 }  # fmt: skip

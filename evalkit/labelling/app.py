@@ -28,7 +28,7 @@ from evalkit.score.label_sealing import seal_labels
 from evalkit.score.labels import LabelError, read_comment, read_reply
 
 if TYPE_CHECKING:
-    from evalkit.labelling.access import Session
+    from evalkit.local_page.access import Session
     from evalkit.store.views import Store
 
 SEAL_EVERY_S = 30.0
@@ -66,7 +66,7 @@ class Desk:
 
 
 def make_app(desk: Desk) -> Starlette:
-    """The app, to be put behind `access.Guard`."""
+    """The app, to be put behind `local_page.access.Guard`."""
     views = Views(desk)
 
     @asynccontextmanager
@@ -120,27 +120,25 @@ class Views:
 
     def start(self, request: Request) -> Response:
         """To the first thing there is to do."""
-        item = self._queue.next_for(_session(request).annotator)
+        item = self._queue.next_for(_session(request).who)
         if item is not None:
             return _to(f"/item/{item}")
         return _to("/reviews" if self._desk.pending() else "/done")
 
     def next(self, request: Request) -> Response:
-        item = self._queue.next_for(
-            _session(request).annotator, after=request.query_params.get("after")
-        )
+        item = self._queue.next_for(_session(request).who, after=request.query_params.get("after"))
         return _to("/done" if item is None else f"/item/{item}")
 
     def back(self, request: Request) -> Response:
         after = request.query_params.get("after", "")
-        item = self._queue.before(_session(request).annotator, after)
+        item = self._queue.before(_session(request).who, after)
         if item is None and after:
             _session(request).told = "This is your first item."
         return _to(f"/item/{item or after}" if item or after else "/done")
 
     def item(self, request: Request) -> Response:
         item = self._item(request)
-        self._queue.claim(item.id, _session(request).annotator)
+        self._queue.claim(item.id, _session(request).who)
         return self._item_page(request, item)
 
     def mark(self, request: Request) -> Response:
@@ -150,16 +148,16 @@ class Views:
             comment = read_comment(form.get("comment"))
         except LabelError as error:
             return self._item_page(request, item, problem=str(error))
-        self._queue.mark(item.id, session.annotator, said, comment)
-        mark = self._queue.mine(item.id, session.annotator)
+        self._queue.mark(item.id, session.who, said, comment)
+        mark = self._queue.mine(item.id, session.who)
         assert mark is not None
-        session.told = f"Saved: {self._in_short(item, mark, session.annotator)}"
-        following = self._queue.next_for(session.annotator, after=item.id)
+        session.told = f"Saved: {self._in_short(item, mark, session.who)}"
+        following = self._queue.next_for(session.who, after=item.id)
         return _to("/done" if following is None else f"/item/{following}")
 
     def undo(self, request: Request) -> Response:
         session = _session(request)
-        item = self._queue.undo(session.annotator)
+        item = self._queue.undo(session.who)
         session.told = "Nothing to take back." if item is None else "Taken back."
         return _to("/" if item is None else f"/item/{item}")
 
@@ -193,7 +191,7 @@ class Views:
         except LabelError as error:
             return self._settle_page(request, item, problem=str(error))
         following = _following(self._queue.disagreements(), item.id)
-        self._queue.settle(item.id, session.annotator, said, comment)
+        self._queue.settle(item.id, session.who, said, comment)
         session.told = "Settled."
         return _to(f"/settle/{following}" if following not in (None, item.id) else "/done")
 
@@ -210,7 +208,7 @@ class Views:
 
     def decide(self, request: Request) -> Response:
         form, session = request.scope["form"], _session(request)
-        review_id, by = request.path_params["review"], session.annotator
+        review_id, by = request.path_params["review"], session.who
         reason = read_comment(form.get("comment"))
         following = _following(self._desk.pending(), review_id)
         with self._desk.reviews() as reviews:
@@ -253,7 +251,7 @@ class Views:
         return self._queue.item(request.path_params["item"])
 
     def _item_page(self, request: Request, item: Item, *, problem: str = "") -> Response:
-        annotator = _session(request).annotator
+        annotator = _session(request).who
         values = pages.item_values(
             item,
             annotator=annotator,
@@ -265,7 +263,7 @@ class Views:
         return self._page("label_item", request, values, status=422 if problem else 200)
 
     def _settle_page(self, request: Request, item: Item, *, problem: str = "") -> Response:
-        annotator = _session(request).annotator
+        annotator = _session(request).who
         values = pages.item_values(
             item, annotator=annotator, mark=None,
             show_pairs=self._desk.show_pairs, path=f"/settle/{item.id}",
@@ -300,9 +298,9 @@ class Views:
         told, session.told = session.told, ""
         shared = {
             "csrf": session.csrf,
-            "annotator": session.annotator,
+            "annotator": session.who,
             "told": told,
-            "progress": self._queue.progress(session.annotator),
+            "progress": self._queue.progress(session.who),
             "n_pending": len(self._desk.pending()),
             "section": name,
         }

@@ -1,12 +1,7 @@
-"""Run the labelling page on this machine, until somebody ends it.
-
-Bound to 127.0.0.1 and nothing else. The address it prints is good for one browser; when it
-was used, the next one is printed.
-"""
+"""Run the labelling page on this machine, until somebody ends it."""
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -40,42 +35,22 @@ def serve(
     """
     try:
         import markdown_it  # noqa: F401
-        import uvicorn
+        import uvicorn  # noqa: F401
 
         from evalkit.labelling.app import Desk, make_app
     except ImportError as error:
         raise ConfigError(MISSING.format(name=error.name)) from None
-    from evalkit.labelling.access import Access, Guard
+    from evalkit.local_page.access import Access
+    from evalkit.local_page.running import listening, run
 
     names = [read_annotator(name) for name in annotators]
-    with closing(LabelQueue(store.path)) as queue, closing(_listen(port)) as listening:
+    with closing(LabelQueue(store.path)) as queue, listening(port) as socket:
         desk = Desk(store=store, queue=queue, project=project, show_pairs=show_pairs)
         desk.seal()
-        access = Access(port=listening.getsockname()[1])
-        access.on_used = lambda name: announce(name, access.invite(name))
-        for name in names:
-            announce(name, access.invite(name))
-        config = uvicorn.Config(
-            Guard(make_app(desk), access),
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            ws="none",
-            lifespan="on",
-            timeout_graceful_shutdown=2,
+        access = Access(
+            port=socket.getsockname()[1],
+            page="label",
+            command="evalkit label serve",
+            start="Start labelling",
         )
-        uvicorn.Server(config).run(sockets=[listening])
-
-
-def _listen(port: int) -> socket.socket:
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind(("127.0.0.1", port))
-        # From here on a browser may come; it waits until the server is up.
-        listening.listen()
-    except OSError as error:
-        listening.close()
-        raise ConfigError(f"port {port}: {error.strerror}. Choose another --port.") from None
-    return listening
+        run(make_app(desk), access, on=socket, people=names, announce=announce)

@@ -1,4 +1,4 @@
-"""Who may talk to the labelling page: the browser that opened a URL printed here, alone.
+"""Who may talk to a page of this machine: the browser that opened a URL printed here, alone.
 
 A token in that URL is good once and buys a cookie. Another site's page can neither read nor
 post: its Host or Origin is wrong, the cookie is SameSite=Strict, and a form needs the
@@ -24,8 +24,8 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 MAX_SESSIONS = 100
 MAX_BODY_BYTES = 1_000_000
 NO_SESSION = (
-    "Open the address that evalkit label serve printed. It is good for one browser; when it was "
-    "used, the server prints a new one."
+    "Open the address that {command} printed. It is good for one browser; when it was used, the "
+    "server prints a new one."
 )
 USED = "This address was used before, or was never good. The server prints a new one."
 FORM = "application/x-www-form-urlencoded"
@@ -46,9 +46,9 @@ HEADERS = {
 
 @dataclass(slots=True)
 class Session:
-    """One browser, opened by one annotator."""
+    """One browser, opened by one person."""
 
-    annotator: str
+    who: str
     csrf: str
     told: str = ""
     """What the next page says first."""
@@ -59,7 +59,13 @@ class Access:
     """Tokens that wait to be used, and the sessions they bought. Secrets are kept as hashes."""
 
     port: int
-    on_used: Callable[[str], None] = lambda annotator: None
+    page: str
+    """Its name among the pages of this machine, for the cookie."""
+    command: str
+    """That prints the address, for who comes without one."""
+    start: str
+    """Text of the link that leads on."""
+    on_used: Callable[[str], None] = lambda who: None
     """Told whose token was used up, so that another one can be offered."""
     _invitations: dict[str, str] = field(default_factory=dict)
     _sessions: dict[str, Session] = field(default_factory=dict)
@@ -67,7 +73,7 @@ class Access:
     @property
     def cookie(self) -> str:
         """Cookies do not know ports: two servers of one machine need two names."""
-        return f"evalkit_label_{self.port}"
+        return f"evalkit_{self.page}_{self.port}"
 
     @property
     def origins(self) -> tuple[str, ...]:
@@ -77,22 +83,22 @@ class Access:
     def hosts(self) -> tuple[str, ...]:
         return (f"127.0.0.1:{self.port}", f"localhost:{self.port}")
 
-    def invite(self, annotator: str) -> str:
+    def invite(self, who: str) -> str:
         """A URL that is good for one browser."""
         token = secrets.token_urlsafe(32)
-        self._invitations[_digest(token)] = annotator
+        self._invitations[_digest(token)] = who
         return f"http://127.0.0.1:{self.port}/?token={token}"
 
     def accept(self, token: str) -> str | None:
         """Use a token up; returns the secret of its session, None when it is not good."""
-        annotator = self._invitations.pop(_digest(token), None)
-        if annotator is None:
+        who = self._invitations.pop(_digest(token), None)
+        if who is None:
             return None
         secret = secrets.token_urlsafe(32)
         while len(self._sessions) >= MAX_SESSIONS:
             self._sessions.pop(next(iter(self._sessions)))
-        self._sessions[_digest(secret)] = Session(annotator, secrets.token_urlsafe(32))
-        self.on_used(annotator)
+        self._sessions[_digest(secret)] = Session(who, secrets.token_urlsafe(32))
+        self.on_used(who)
         return secret
 
     def session(self, secret: str) -> Session | None:
@@ -126,7 +132,7 @@ class Guard:
             return
         session = self._session(headers)
         if session is None:
-            await _say(guarded, 403, NO_SESSION)
+            await _say(guarded, 403, NO_SESSION.format(command=self._access.command))
             return
         scope["session"] = session
         if scope["method"] == "POST":
@@ -173,7 +179,8 @@ class Guard:
         # send the strict cookie along.
         page = (
             '<!doctype html><html lang="en"><meta charset="utf-8"><title>evalkit</title>'
-            '<meta http-equiv="refresh" content="0;url=/"><p><a href="/">Start labelling</a></p>'
+            '<meta http-equiv="refresh" content="0;url=/">'
+            f'<p><a href="/">{self._access.start}</a></p>'
         )
         await _answer(send, 200, "text/html; charset=utf-8", page, ("set-cookie", cookie))
 
