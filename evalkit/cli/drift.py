@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from evalkit.cli.options import common_options, print_json, print_table, say
-from evalkit.cli.periods import moment
+from evalkit.cli.periods import iso, moment
 from evalkit.errors import EXIT_PASS, EXIT_REGRESSION
 
 if TYPE_CHECKING:
@@ -19,27 +19,23 @@ if TYPE_CHECKING:
 @click.option("--feature", metavar="NAME", help="Only this feature.")
 @click.option("--since", type=moment, metavar="WHEN", help="Series begin then; default: ever.")
 @click.option(
-    "--reference", "reference_n", type=click.IntRange(20), default=200, show_default=True,
-    metavar="N", help="First observations of a series, which the later ones are held against.",
-)  # fmt: skip
-@click.option(
-    "--run-length", type=click.FloatRange(min=100), default=10_000, show_default=True,
-    help="Observations until a false alarm, on average at least.",
+    "--alpha", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.05,
+    show_default=True, help="Chance that a steady series ever alarms, all looks together.",
 )  # fmt: skip
 @common_options
 def command(
     feature: str | None,
     since: int | None,
-    reference_n: int,
-    run_length: float,
+    alpha: float,
     as_json: bool,
     store: str | None,
     config: Path | None,
 ) -> int:
-    """Watch sampled scores, repairs and refusals by feature, model, prompt version and metric.
+    """Watch production by feature, model, prompt version and metric, from the first day on.
 
-    May be looked at as often as one likes. Exit status 1 when something has moved for
-    the worse.
+    Sampled scores; shares of repaired, refused, invalid, slow and dear answers, of unusually
+    long and short ones. May be looked at as often as one likes. Exit status 1 when
+    something has moved for the worse.
     """
     from evalkit.config import load_settings
     from evalkit.decide.monitor import series_of, watch
@@ -47,7 +43,7 @@ def command(
 
     opened = open_store(store or load_settings(config).store_path)
     watched = [
-        watch(series, reference_n=reference_n, run_length=run_length)
+        watch(series, alpha=alpha)
         for series in series_of(opened, feature=feature, since=since or 0)
     ]
     for problem in opened.problems:
@@ -71,17 +67,17 @@ def _print(watched: list[Watched]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("feature", "model", "prompt", "metric", "state"):
         table.add_column(name, overflow="fold")
-    for name in ("reference", "mean", "95 %", "n"):
+    for name in ("before", "mean", "interval", "n", "since"):
         table.add_column(name, justify="right")
     for one in watched:
-        names = (one.feature, one.model, one.prompt_version, one.metric, one.state)
         low, high = one.interval or (None, None)
         table.add_row(
-            *(Text(shown(name)) for name in names),
+            *(Text(shown(name)) for name in (*one.series.names, one.state)),
             _number(one.reference_mean),
             _number(one.mean),
             "-" if low is None else f"{low:.3f} to {high:.3f}",
             str(one.n),
+            "-" if one.since is None else iso(one.since)[:10],
         )
     print_table(table)
 

@@ -1,21 +1,21 @@
 """Watches quality in production: has a mean moved, however often one looks?
 
-Scores of sampling jobs, and all calls' repairs and refusals, by feature, model, prompt
-version and metric. The first observations of a series are its reference; from then on an
-e-detector (Shin, Ramdas & Rinaldo 2023) bets that the mean is worse than the reference's
-own interval allows. Judges' scores weigh by their inverse chance of having been drawn.
+Scores of sampling jobs, and what all calls say of themselves (repairs, refusals, unusual
+latency, cost and length), by feature, model, prompt version and metric, a day after
+another. A series alarms falsely with probability at most alpha in its whole life
+(`FallTest`). Judges' scores weigh by their inverse chance of having been drawn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from evalkit.decide.alerts import Alert
-from evalkit.decide.sequential import EDetector, Floats, MeanSequence
+from evalkit.decide.sequential import FallTest, Floats, MeanSequence, fall_prior
 from evalkit.errors import StoreError
 from evalkit.store.engine import Engine
 
@@ -25,122 +25,124 @@ if TYPE_CHECKING:
 State = Literal["steady", "drift", "too few"]
 Worse = Literal["below", "above"]
 
-REFERENCE_N = 200
-RUN_LENGTH = 10_000.0
-"""Observations of a steady series until a false alarm, on average at least."""
 ALPHA = 0.05
-CHUNK = 20_000
-WEEK = 7 * 86_400_000_000
-MONTH = 30 * 86_400_000_000
+ENOUGH = 100
+"""Observations that a series is called steady with."""
+USUAL_DAYS = 7
+"""What is unusual for a call's latency, cost or length is learnt in its first days."""
+DAY = 86_400_000_000
+WEEK = 7 * DAY
+MONTH = 30 * DAY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A day's observations: each value and weight so many times."""
+
+    at: int
+    """The day's beginning, microseconds since 1970."""
+    values: Floats
+    weights: Floats
+    """Inverse chances over the largest of the series, 0..1."""
+    counts: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """Observations by day, in the days' order."""
+
+    names: tuple[str, str, str, str]
+    """Feature, model, prompt version, metric."""
+    blocks: Sequence[Block]
+    worse: Worse
+
+    @property
+    def key(self) -> str:
+        feature, model, prompt_version, metric = self.names
+        return f"{feature}/{model}@{prompt_version or '?'}/{metric}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watched:
     """One series, and what is known of it."""
 
-    feature: str
-    model: str
-    prompt_version: str
-    metric: str
+    series: Series
     state: State
     n: int
-    """Observations after the reference."""
+    """Observations, all days together."""
     reference_mean: float | None
+    """Design-weighted, before what was found; None: nothing was."""
     mean: float | None
-    """Design-weighted, after the reference."""
+    """Design-weighted, since then; of all days when nothing was found."""
     interval: tuple[float, float] | None
-    """Holds that mean at all looks at once, with 95 %."""
+    """Holds that mean at all looks at once, with probability 1 - alpha."""
+    since: int | None
+    """The day on which it probably moved, microseconds since 1970."""
     alarm_at: int | None
-    """Observations after the reference until the alarm."""
+    """The day of the alarm, which is for ever."""
 
     @property
     def key(self) -> str:
-        return _key(self.feature, self.model, self.prompt_version, self.metric)
+        return self.series.key
 
     def as_json(self) -> dict[str, Any]:
+        feature, model, prompt_version, metric = self.series.names
         return {
-            "feature": self.feature,
-            "model": self.model,
-            "prompt_version": self.prompt_version,
-            "metric": self.metric,
+            "feature": feature,
+            "model": model,
+            "prompt_version": prompt_version,
+            "metric": metric,
+            "worse": self.series.worse,
             "state": self.state,
             "n": self.n,
             "reference_mean": self.reference_mean,
             "mean": self.mean,
             "interval": None if self.interval is None else list(self.interval),
+            "since": self.since,
             "alarm_at": self.alarm_at,
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Series:
-    """Observations in the order of their calls."""
+def watch(series: Series, *, alpha: float = ALPHA) -> Watched:
+    """Hold each day against all days before it.
 
-    names: tuple[str, str, str, str]
-    """Feature, model, prompt version, metric."""
-    values: Floats
-    weights: Floats
-    """Inverse chances over the largest of them, 0..1."""
-    worse: Worse
-
-    @property
-    def key(self) -> str:
-        return _key(*self.names)
-
-
-def _key(feature: str, model: str, prompt_version: str, metric: str) -> str:
-    return f"{feature}/{model}@{prompt_version or '?'}/{metric}"
-
-
-def watch(
-    series: Series, *, reference_n: int = REFERENCE_N, run_length: float = RUN_LENGTH
-) -> Watched:
-    """Hold what came after the first `reference_n` observations against them.
-
-    H0: the mean is no worse than the near end of the reference's 95 % interval.
+    H0: the mean never gets worse. An alarm under H0 has probability at most `alpha`, over all
+    days together.
     """
-    values, weights = series.values, series.weights
-    before, after = values[:reference_n], values[reference_n:]
-    state: State = "too few"
-    mean = interval = alarm_at = None
-    if len(after):
-        reference = MeanSequence(alpha=ALPHA)
-        low, high = reference.add(before, weights[:reference_n])
-        bound = low if series.worse == "below" else high
-        sequence = MeanSequence(alpha=ALPHA)
-        interval = sequence.add(after, weights[reference_n:])
-        mean = _mean(after, weights[reference_n:])
-        if 0 < bound < 1:
-            alarm_at = _alarm(after, weights[reference_n:], bound, series.worse, run_length)
-            state = "steady" if alarm_at is None else "drift"
-    feature, model, prompt_version, metric = series.names
+    blocks = series.blocks
+    test = FallTest(alpha=alpha)
+    for block in blocks:
+        values = block.values if series.worse == "below" else 1 - block.values
+        if test.add(values, block.weights, block.counts):
+            break
+    n = int(sum(block.counts.sum() for block in blocks))
+    drifted, at = test.alarm_at is not None, test.start or 0
+    # An interval from a day on that the data chose: each day has its share of alpha.
+    share = float(np.exp(fall_prior(at))) if drifted else 1.0
+    since = blocks[at:] if drifted else blocks
     return Watched(
-        feature=feature,
-        model=model,
-        prompt_version=prompt_version,
-        metric=metric,
-        state=state,
-        n=len(after),
-        reference_mean=_mean(before, weights[:reference_n]),
-        mean=mean,
-        interval=interval,
-        alarm_at=alarm_at,
+        series=series,
+        state="drift" if drifted else "steady" if n >= ENOUGH else "too few",
+        n=n,
+        reference_mean=_mean(blocks[:at]) if drifted else None,
+        mean=_mean(since),
+        interval=_interval(since, alpha=alpha * share) if n else None,
+        since=blocks[at].at if drifted else None,
+        alarm_at=None if test.alarm_at is None else blocks[test.alarm_at - 1].at,
     )
 
 
-def _alarm(
-    values: Floats, weights: Floats, bound: float, worse: Worse, run_length: float
-) -> int | None:
-    detector = EDetector(bound, bet_on=worse, run_length=run_length)
-    for start in range(0, len(values), CHUNK):
-        part = slice(start, start + CHUNK)
-        if detector.add(values[part], weights[part]) is not None:
-            break
-    return detector.alarm_at
+def _mean(blocks: Sequence[Block]) -> float | None:
+    weight = sum(float((one.weights * one.counts).sum()) for one in blocks)
+    total = sum(float((one.values * one.weights * one.counts).sum()) for one in blocks)
+    return total / weight if weight else None
 
 
-def _mean(values: Floats, weights: Floats) -> float | None:
-    return float(np.average(values, weights=weights)) if len(values) else None
+def _interval(blocks: Sequence[Block], *, alpha: float) -> tuple[float, float]:
+    sequence = MeanSequence(alpha=alpha)
+    for block in blocks:
+        sequence.add(block.values, block.weights, block.counts)
+    return sequence.interval
 
 
 # --- what is watched -----------------------------------------------------------------
@@ -152,6 +154,27 @@ def series_of(store: Store, *, feature: str | None = None, since: int = 0) -> li
     return sorted(
         (one for one in found if feature in (None, one.names[0])), key=lambda one: one.names
     )
+
+
+_SCORED = """
+    WITH drawn AS (
+        SELECT *, slices['feature'] AS feature FROM scores
+        WHERE score IS NOT NULL AND inclusion_prob > 0
+    ), newest AS (
+        SELECT feature, model, prompt_version, metric,
+            arg_max(scorer_version, created_at) AS scorer_version
+        FROM drawn GROUP BY 1, 2, 3, 4
+    ), once AS (
+        SELECT feature, model, prompt_version, metric, trace_id,
+            unnest(max_by({'score': score, 'p': inclusion_prob, 'made_at': created_at},
+                (created_at, run_id))),
+        FROM drawn JOIN newest USING (feature, model, prompt_version, metric, scorer_version)
+        GROUP BY 1, 2, 3, 4, 5
+    )
+    SELECT feature, model, prompt_version, metric, epoch_us(made_at) // $day * $day AS day,
+        round(score, 2) AS value, p, count(*) AS n
+    FROM once GROUP BY ALL ORDER BY ALL
+"""
 
 
 def _scored(store: Store, since: int) -> Iterator[Series]:
@@ -168,78 +191,110 @@ def _scored(store: Store, since: int) -> Iterator[Series]:
         return
     with Engine() as engine:
         engine.add_files("scores", files)
-        rows = engine.rows(
-            """
-            WITH drawn AS (
-                SELECT *, slices['feature'] AS feature FROM scores
-                WHERE score IS NOT NULL AND inclusion_prob > 0
-            ), newest AS (
-                SELECT feature, model, prompt_version, metric,
-                    arg_max(scorer_version, created_at) AS scorer_version
-                FROM drawn GROUP BY 1, 2, 3, 4
-            ), once AS (
-                SELECT feature, model, prompt_version, metric, trace_id,
-                    arg_max(score, created_at) AS score,
-                    arg_max(inclusion_prob, created_at) AS p,
-                FROM drawn JOIN newest
-                    USING (feature, model, prompt_version, metric, scorer_version)
-                GROUP BY 1, 2, 3, 4, 5
-            )
-            SELECT feature, model, prompt_version, metric,
-                list(score ORDER BY trace_id) AS score, list(p ORDER BY trace_id) AS p
-            FROM once GROUP BY 1, 2, 3, 4
-            """
-        )
-    for row in rows:
-        chances = np.asarray(row["p"], dtype=np.float64)
-        yield Series(
-            names=_names(row, row["metric"]),
-            values=np.asarray(row["score"], dtype=np.float64),
-            weights=np.asarray(chances.min() / chances),
-            worse="below",
-        )
+        rows = engine.rows(_SCORED, {"day": DAY})
+    yield from _series(rows, worse="below")
 
 
 _RATES = {
-    "repaired": "repaired",
-    "refused": "coalesce(error_kind IN ('refusal', 'content_filter'), false)",
+    "repaired share": "repaired",
+    "refused share": "coalesce(error_kind IN ('refusal', 'content_filter'), false)",
+    "invalid share": "NOT schema_ok",
 }
-"""Rate -> its SQL; more of it is worse."""
+"""Rate of all calls that a model answered -> its SQL; more of it is worse."""
+
+_UNUSUAL = {
+    "slow share": ("latency_ms", 0.9, ">"),
+    "dear share": ("cost_usd", 0.9, ">"),
+    "long input share": ("prompt_tokens", 0.9, ">"),
+    "short input share": ("prompt_tokens", 0.1, "<"),
+    "long answer share": ("completion_tokens", 0.9, ">"),
+    "short answer share": ("completion_tokens", 0.1, "<"),
+}
+"""Share of calls beyond a quantile of the first days: column, quantile, side."""
 
 
 def _counted(store: Store, since: int) -> Iterator[Series]:
-    """Repairs and refusals over all calls of production."""
-    rates = ", ".join(f"list(({sql})::INT ORDER BY ts) AS {name}" for name, sql in _RATES.items())
+    """What all calls of production say of themselves, a day after another."""
     with store.production() as engine:
-        rows = engine.rows(
-            f"SELECT feature, model, prompt_version, {rates} FROM calls"
-            " WHERE NOT cache_hit AND epoch_us(ts) >= $1 GROUP BY 1, 2, 3",
-            [since],
+        rows = engine.rows(_counting(), {"since": since, "day": DAY, "usual": USUAL_DAYS})
+    for name in (*_RATES, *_UNUSUAL):
+        counted = []
+        for row in rows:
+            n, k = row[f"{name} n"], row[f"{name} k"]
+            for value, count in ((0.0, n - k), (1.0, k)):
+                if count:
+                    counted.append({**row, "metric": name, "value": value, "p": 1.0, "n": count})
+        yield from _series(counted, worse="above")
+
+
+def _counting() -> str:
+    """Numbers of observations and of bad ones, for each series and day."""
+    usual = ", ".join(
+        f"quantile_cont({column}, {at}) AS usual_{n}"
+        for n, (column, at, _) in enumerate(_UNUSUAL.values())
+    )
+    tests = dict(_RATES)
+    for n, (name, (column, _, side)) in enumerate(_UNUSUAL.items()):
+        # Only later days are observations: what is usual does not depend on them.
+        tests[name] = f"CASE WHEN day >= first + $usual * $day THEN {column} {side} usual_{n} END"
+    counts = ", ".join(
+        f'count({sql}) AS "{name} n", count(*) FILTER ({sql}) AS "{name} k"'
+        for name, sql in tests.items()
+    )
+    return f"""
+        WITH answered AS (
+            SELECT *, epoch_us(ts) // $day * $day AS day FROM calls
+            WHERE NOT cache_hit AND epoch_us(ts) >= $since
+        ), first AS (
+            SELECT feature, model, prompt_version, min(day) AS first
+            FROM answered GROUP BY 1, 2, 3
+        ), usual AS (
+            SELECT feature, model, prompt_version, any_value(first) AS first, {usual}
+            FROM answered JOIN first USING (feature, model, prompt_version)
+            WHERE day < first + $usual * $day GROUP BY 1, 2, 3
         )
+        SELECT feature, model, prompt_version, day, {counts}
+        FROM answered JOIN usual USING (feature, model, prompt_version)
+        GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+    """
+
+
+def _series(rows: Sequence[dict[str, Any]], *, worse: Worse) -> Iterator[Series]:
+    """Rows (a value, its chance, how many, of a series and day) in their order as series."""
+    by_names: dict[tuple[str, str, str, str], dict[int, list[dict[str, Any]]]] = {}
     for row in rows:
-        for name in _RATES:
-            values = np.asarray(row[name], dtype=np.float64)
-            yield Series(
-                names=_names(row, f"{name} share"),
-                values=values,
-                weights=np.ones(len(values)),
-                worse="above",
+        names = (row["feature"] or "", row["model"] or "", row["prompt_version"] or "",
+                 row["metric"])  # fmt: skip
+        by_names.setdefault(names, {}).setdefault(row["day"], []).append(row)
+    for names, days in by_names.items():
+        least = min(row["p"] for of_day in days.values() for row in of_day)
+        blocks = [
+            Block(
+                at=day,
+                values=np.array([row["value"] for row in of_day], dtype=np.float64),
+                weights=np.array([least / row["p"] for row in of_day], dtype=np.float64),
+                counts=np.array([row["n"] for row in of_day], dtype=np.float64),
             )
-
-
-def _names(row: dict[str, Any], metric: str) -> tuple[str, str, str, str]:
-    return (row["feature"] or "", row["model"] or "", row["prompt_version"] or "", metric)
+            for day, of_day in days.items()
+        ]
+        yield Series(names=names, blocks=blocks, worse=worse)
 
 
 # --- alerts --------------------------------------------------------------------------
 
 
 def quality_alerts(store: Store, *, now: int, min_quality: float | None) -> list[Alert]:
-    """What has drifted within a month, and what a week's sample shows below `min_quality`."""
+    """What alarmed within a month, and what a week's sample shows below `min_quality`.
+
+    A series is always watched from its beginning: who starts anew every day, forgets what
+    earlier looks have cost.
+    """
+    series = series_of(store)
     found = []
-    for series in series_of(store, since=now - MONTH):
-        one = watch(series)
-        if one.state == "drift" and one.mean is not None and one.reference_mean is not None:
+    for one in map(watch, series):
+        if one.alarm_at is not None and one.alarm_at >= now - MONTH:
+            assert one.mean is not None
+            assert one.reference_mean is not None
             found.append(
                 Alert(
                     key=f"drift/{one.key}",
@@ -250,24 +305,23 @@ def quality_alerts(store: Store, *, now: int, min_quality: float | None) -> list
                     anchor="model-regression",
                 )
             )
-    if min_quality is None:
-        return found
-    for series in series_of(store, since=now - WEEK):
-        if series.worse != "below":
-            continue
-        high = MeanSequence(alpha=ALPHA).add(series.values, series.weights)[1]
-        mean = _mean(series.values, series.weights)
-        if high < min_quality and mean is not None:
-            name = series.key
-            found.append(
-                Alert(
-                    key=f"quality/{name}",
-                    severity="critical",
-                    message=f"{name}: mean {mean:.3f} of {len(series.values)} sampled answers, at "
-                    f"most {high:.3f} with 95 %; {min_quality:.3f} is to be kept",
-                    value=mean,
-                    limit=min_quality,
-                    anchor="model-regression",
-                )
-            )
+    if min_quality is not None:
+        scored = (one for one in series if one.worse == "below")
+        found += [alert for one in scored for alert in _too_low(one, now, min_quality)]
     return found
+
+
+def _too_low(series: Series, now: int, min_quality: float) -> Iterator[Alert]:
+    blocks = [block for block in series.blocks if block.at >= now - WEEK - DAY]
+    mean, high = _mean(blocks), _interval(blocks, alpha=ALPHA)[1]
+    if mean is not None and high < min_quality:
+        n = int(sum(block.counts.sum() for block in blocks))
+        yield Alert(
+            key=f"quality/{series.key}",
+            severity="critical",
+            message=f"{series.key}: mean {mean:.3f} of {n} sampled answers, at "
+            f"most {high:.3f} with 95 %; {min_quality:.3f} is to be kept",
+            value=mean,
+            limit=min_quality,
+            anchor="model-regression",
+        )
