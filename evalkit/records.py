@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from evalkit.frozen import frozen
+
 Json: TypeAlias = Any
 Message: TypeAlias = Mapping[str, Any]
 """One chat message, `{"role": …, "content": …}`; content is text or a list of parts."""
@@ -51,7 +53,7 @@ class Pair:
 # --- one request to a model, and what comes back ---------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ModelRequest:
     """One request to a provider, before any wire format."""
 
@@ -73,7 +75,7 @@ class ModelRequest:
     """The feature's input as it came; for the wires whose far end is an application."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Usage:
     """Tokens as the provider counted them; `prompt_tokens` includes the cached ones."""
 
@@ -82,7 +84,7 @@ class Usage:
     cached_prompt_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ToolCall:
     """One tool call the model asks for; `arguments` is JSON text, not yet parsed."""
 
@@ -98,7 +100,7 @@ class TextDelta:
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Finish:
     """The last event of every complete reply; a stream without one has failed."""
 
@@ -114,7 +116,7 @@ class Finish:
 Event: TypeAlias = TextDelta | Finish
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Reply:
     """A complete answer to one `ModelRequest`."""
 
@@ -124,7 +126,7 @@ class Reply:
     ttft_ms: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Attempt:
     """One request to a provider inside a call, as recorded and paid."""
 
@@ -150,7 +152,7 @@ class Attempt:
 # --- what one call left behind ---------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CallRecord:
     """One row of `calls`: the column names are `store/schema.py`'s, in its order."""
 
@@ -204,7 +206,7 @@ class CallRecord:
     output: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CallResult:
     """What `Orchestrator.execute` returns: the answer for the caller, the record for the log."""
 
@@ -230,7 +232,7 @@ class CallResult:
 # --- golden sets and scores --------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Case:
     """One item of a golden set."""
 
@@ -249,7 +251,7 @@ class Case:
     """Where it stands in its file, from 1."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Answer:
     """What a scorer looks at: one answer with everything it may be held against."""
 
@@ -264,7 +266,7 @@ class Answer:
     """Which execution of the case; a pairwise judge compares like with like."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Mark:
     """What a scorer says of one answer.
 
@@ -278,7 +280,7 @@ class Mark:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Score:
     """One row of `scores`: one (case, trial, metric) of one pair."""
 

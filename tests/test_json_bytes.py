@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evalkit import json_bytes
@@ -37,6 +37,8 @@ def holds_infinity(value: Any) -> bool:
 
 
 @given(VALUES)
+@example(2**63)
+@example(-(2**63) - 1)
 def test_what_was_written_exactly_comes_back(value: Any) -> None:
     if holds_infinity(value):
         return

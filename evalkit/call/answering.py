@@ -19,6 +19,7 @@ from evalkit.call.trace import Call
 from evalkit.call.validation import Validated, ask_again, validate_output
 from evalkit.config import FeatureSettings
 from evalkit.errors import CallError
+from evalkit.frozen import frozen
 from evalkit.json_schema import Validate
 from evalkit.records import Json, ModelRequest, Reply
 
@@ -29,7 +30,7 @@ Rule = Callable[[Json], str | None]
 REFUSALS = frozenset({"refusal", "content_filter"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Demands:
     """What an answer has to be like."""
 

@@ -24,6 +24,7 @@ from evalkit.call.shown import Shown
 from evalkit.call.tokens import TokenEstimator
 from evalkit.config import ModelSettings
 from evalkit.errors import CallError
+from evalkit.frozen import frozen
 from evalkit.records import Attempt, ModelRequest, Reply, Usage
 
 BACKOFF_BASE_S = 0.25
@@ -44,7 +45,7 @@ class Clock:
     """Uniform on [0, 1)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Target:
     """One model that may answer, with the provider that serves it."""
 
@@ -54,7 +55,7 @@ class Target:
     tokens: TokenEstimator = field(default_factory=TokenEstimator)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Patience:
     """How long and how often one call may try."""
 
@@ -73,7 +74,7 @@ class Patience:
     """Kinds that go on to the next model although the failure table says not to."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Tried:
     """How the attempts ended."""
 

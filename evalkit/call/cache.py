@@ -7,12 +7,12 @@ A cache that is broken is counted and never fails a call.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Protocol
 
 from evalkit import json_bytes
 from evalkit.call.trace import Call
+from evalkit.frozen import frozen
 from evalkit.plain_text import composed
 from evalkit.records import Finish, Message, Pair, Usage
 
@@ -22,7 +22,7 @@ DATA_STARTS, DATA_ENDS = "<data>", "</data>"
 """Lines around what a user wrote; blank space beside them is the user's as well."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Cached:
     """A kept answer, with what a call record says of it."""
 

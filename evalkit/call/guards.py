@@ -14,12 +14,13 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from evalkit.call.injection import find_injection
 from evalkit.call.leaks import find_leaks
 from evalkit.errors import CallError, ConfigError
+from evalkit.frozen import frozen
 from evalkit.pii import (
     PII_KINDS,
     PLACEHOLDER,
@@ -40,7 +41,7 @@ from evalkit.schemas import nearest
 from evalkit.settings import GuardSettings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Guarded:
     """An input that may be sent, and what is needed to read the answer to it."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from evalkit.call.guards import Guarded
 from evalkit.config import FeatureSettings, ModelSettings
+from evalkit.frozen import frozen
 from evalkit.records import (
     Attempt,
     CallRecord,
@@ -40,7 +41,7 @@ class Stages:
         self.ms[self._name] = round(self.ms.get(self._name, 0.0) + spent, 3)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Rendered:
     """Messages ready to send, with the identity of the prompt they came from."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any
 
 from evalkit.exchange.log_record import amount, count, record, required_micros
 from evalkit.records import Attempt, CallRecord, ToolCall
 
-_FIELDS = frozenset(CallRecord.__slots__)
+_FIELDS = frozenset(one.name for one in fields(CallRecord))
 
 
 def is_evalkit(row: Mapping[str, Any]) -> bool:

@@ -18,6 +18,7 @@ from evalkit.exchange.log_evalkit import evalkit_calls, is_evalkit
 from evalkit.exchange.log_langfuse import is_langfuse, langfuse_calls
 from evalkit.exchange.log_litellm import is_litellm, litellm_calls
 from evalkit.exchange.log_spans import is_openinference, is_otel, openinference_calls, otel_calls
+from evalkit.frozen import by_field
 from evalkit.records import CallRecord, Usage
 from evalkit.settings import ModelSettings
 from evalkit.store.views import Store
@@ -114,8 +115,7 @@ def import_log(
     # A file that was imported in part (with --feature, or before its bad rows were mended)
     # adds the rest under a name of its own.
     part = hashlib.sha256("".join(sorted(call.trace_id for call in rows)).encode()).hexdigest()
-    as_rows = ({name: getattr(call, name) for name in CallRecord.__slots__} for call in rows)
-    store.add_calls(f"{file_id}-{part[:16]}", as_rows)
+    store.add_calls(f"{file_id}-{part[:16]}", map(by_field, rows))
     return done
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
 from statistics import fmean, median
 
+from evalkit.frozen import frozen
 from evalkit.records import Answer, CallRecord, Mark
 from evalkit.score.judge_asking import (
     MAX_REASON_CHARS,
@@ -28,7 +28,7 @@ from evalkit.score.rubric import JudgeSpec, load_judge
 __all__ = ["Judge", "JudgeSpec", "Judgement", "Rater", "load_judge"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Judgement:
     """What came of judging one answer, with every call it took."""
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+from evalkit.frozen import frozen
 from evalkit.records import CallRecord, CallResult, Json, Mark, Message
 from evalkit.score.judge_messages import (
     Blocks,
@@ -29,7 +29,7 @@ MAX_REPLY_CHARS = 50_000
 MAX_REASON_CHARS = 500
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Vote:
     """One usable judgement."""
 

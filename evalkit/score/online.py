@@ -16,6 +16,7 @@ from typing import Any
 
 from evalkit.call.budget import Budget
 from evalkit.call.failures import FAILURES
+from evalkit.frozen import by_field
 from evalkit.records import CallRecord, Case, Pair
 from evalkit.score.golden import GoldenSet
 from evalkit.score.log_draw import DrawRule, Place, draw_calls
@@ -25,7 +26,6 @@ from evalkit.score.runner import (
     Journal,
     Key,
     Scorer,
-    as_json,
     read_back,
     score_result,
     score_rows,
@@ -219,7 +219,7 @@ async def _score(work: _Work, plan: SamplePlan) -> dict[str, Any] | None:
     )
     return {
         "key": [golden.name, str(pair), case.id, case.case_hash, 0],
-        "calls": [as_json(call) for call in judge_calls],
+        "calls": [by_field(call) for call in judge_calls],
         "scores": [_drawn_row(row, logged) for row in rows],
         "must_pass": [],
     }

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from evalkit.call.budget import Budget
+from evalkit.frozen import by_field
 from evalkit.records import CallRecord, CallResult
 from evalkit.score.metric_specs import canonical
 from evalkit.score.runner import (
     Journal,
     PlannedSet,
     Scorer,
-    as_json,
     must_pass_metrics,
     read_back,
     score_result,
@@ -155,7 +155,7 @@ async def rescore_answer(answer: StoredAnswer, plan: RescorePlan) -> dict[str, A
     )
     return {
         "key": list(_key(one, plan)),
-        "calls": [as_json(call) for call in judge_calls],
+        "calls": [by_field(call) for call in judge_calls],
         "scores": [*fresh, *_kept(answer, scorers, again, plan)],
         "must_pass": must_pass_metrics(scorers, case),
     }

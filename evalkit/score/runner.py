@@ -20,12 +20,12 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any, Protocol, TypeVar
 
 from evalkit.call.budget import Budget
 from evalkit.call.failures import FAILURES
 from evalkit.call.orchestrator import Orchestrator
+from evalkit.frozen import by_field
 from evalkit.records import Answer, CallRecord, CallResult, Case, Mark, Pair, Score
 from evalkit.score.golden import GoldenSet
 from evalkit.score.summary import RunSummary as RunSummary
@@ -259,7 +259,7 @@ async def run_unit(
         return None
     return {
         "key": [golden.name, str(pair), case.id, case.case_hash, unit.trial],
-        "calls": [as_json(result.record), *(as_json(call) for call in judge_calls)],
+        "calls": [by_field(result.record), *(by_field(call) for call in judge_calls)],
         "scores": score_rows(
             scorers,
             marks,
@@ -351,7 +351,7 @@ def score_rows(
     slices = {key: str(case.metadata[key]) for key in golden.slices if key in case.metadata}
     at = time.time_ns() // 1000
     return [
-        as_json(
+        by_field(
             Score(
                 run_id=run_id,
                 golden_set=golden.name,
@@ -421,12 +421,3 @@ def read_back(journal: Journal, summary: RunSummary, count: Count) -> set[Key]:
             count(line, summary)
     summary.resumed = len(finished)
     return finished
-
-
-def as_json(record: CallRecord | Score) -> dict[str, Any]:
-    """A record by its fields; what is nested in it the journal's encoder takes apart."""
-    names, values = _FIELDS[type(record)]
-    return dict(zip(names, values(record), strict=True))
-
-
-_FIELDS = {kind: (kind.__slots__, attrgetter(*kind.__slots__)) for kind in (CallRecord, Score)}

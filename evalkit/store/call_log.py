@@ -20,11 +20,11 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 
 from evalkit.errors import StoreError
+from evalkit.frozen import by_field
 from evalkit.ids import new_id
 from evalkit.records import CallRecord
 from evalkit.store.rows import encode_row
@@ -40,9 +40,6 @@ BATCH = 1000
 MAX_HELD = 100_000
 """Records in memory while the disk refuses; later ones are lost, and counted."""
 SAY_EVERY_S = 60.0
-
-_FIELDS = CallRecord.__slots__
-_values = attrgetter(*_FIELDS)
 
 
 class CallLog:
@@ -169,7 +166,7 @@ class CallLog:
         rows = []
         for record in records:
             try:
-                rows.append(encode_row(dict(zip(_FIELDS, _values(record), strict=True)), "calls"))
+                rows.append(encode_row(by_field(record), "calls"))
             except (ValueError, TypeError, AttributeError, RecursionError) as error:
                 self.lost += 1
                 log.error("call %s cannot be logged: %s", record.trace_id, error)

@@ -9,7 +9,7 @@ import pytest
 
 from evalkit.call.prompts import PromptRegistry
 from evalkit.cli.main import main
-from evalkit.score.runner import as_json
+from evalkit.frozen import by_field
 from evalkit.store.views import open_store
 from tests.project import write_project
 from tests.store.journal_lines import call, line, manifest
@@ -67,7 +67,7 @@ def test_a_version_edited_after_production_used_it_is_an_error_too(
 ) -> None:
     prompt = {"prompt_name": "classify", "prompt_version": "v2"}
     made = call(**prompt, prompt_hash=hash_of(project, "v2"))
-    open_store(project / ".evalkit").add_calls("log-1", [as_json(made)])
+    open_store(project / ".evalkit").add_calls("log-1", [by_field(made)])
     edit(project, "v2")
 
     status = main(["prompts", "list", "--json"])

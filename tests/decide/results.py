@@ -10,7 +10,7 @@ from evalkit.config import GateSettings
 from evalkit.decide.gate import run_gate
 from evalkit.decide.rows import FileRows
 from evalkit.exchange.results import load_results
-from evalkit.score.runner import as_json
+from evalkit.frozen import by_field
 from evalkit.store.views import Store
 from tests.store.journal_lines import call, score
 
@@ -147,12 +147,12 @@ def lines_of(
             "passed": None if value is None else value >= 1, "prompt_version": version,
             "outcome": "infra_error" if value is None else "scored", "trial": trial,
         }  # fmt: skip
-        rows = [as_json(score(**{**known, "metric": m["name"], **columns})) for m in metrics]
+        rows = [by_field(score(**{**known, "metric": m["name"], **columns})) for m in metrics]
         pair = f"small/classify-ticket@{version}"
         lines.append(
             {
                 "key": ["tickets", pair, case_id, rows[0]["case_hash"], trial],
-                "calls": [as_json(call(trace_id=trace_id, prompt_version=version))],
+                "calls": [by_field(call(trace_id=trace_id, prompt_version=version))],
                 "scores": rows,
             }
         )

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evalkit.errors import ConfigError, DamagedStore, NotComparable, StoreError
+from evalkit.frozen import by_field
 from evalkit.records import Attempt, CallRecord, Score, ToolCall
-from evalkit.score.runner import as_json
 from evalkit.store.schema import TABLES
 from evalkit.store.views import Engine, Store, open_store
 from tests.store.journal_lines import AT, call, line, manifest, score
@@ -124,7 +124,7 @@ def test_a_record_comes_back_from_journal_and_parquet_as_it_was(
     with TemporaryDirectory() as folder:
         store = open_store(folder)
         with store.create_run(manifest()) as writer:
-            writer.append({"key": ["k"], "calls": [as_json(made)], "scores": [as_json(scored)]})
+            writer.append({"key": ["k"], "calls": [by_field(made)], "scores": [by_field(scored)]})
             writer.seal("complete")
 
         (call_row,) = store.sql("FROM calls")
@@ -206,7 +206,7 @@ def test_calls_and_labels_of_production_stand_beside_those_of_runs(store: Store)
     seal_run(store)
 
     store.add_calls(
-        "log-1", [as_json(call(trace_id="p-1")), as_json(call(trace_id="p-2", ts=AT * 2))]
+        "log-1", [by_field(call(trace_id="p-1")), by_field(call(trace_id="p-2", ts=AT * 2))]
     )
     store.add_labels("labels-1", [{"label_id": "l-1", "score": 0.5, "labelled_at": AT}])
 
@@ -519,7 +519,7 @@ def test_a_view_added_later_is_seen_by_the_next_query(tmp_path: Path) -> None:
 
 
 def test_a_score_row_as_made_here_is_a_row_of_the_view() -> None:
-    assert set(as_json(score())) == {column.name for column in TABLES["scores"]}
+    assert set(by_field(score())) == {column.name for column in TABLES["scores"]}
 
 
 def test_rows_come_as_a_data_frame_too(store: Store) -> None:
