@@ -71,8 +71,19 @@ def write_html(
     from evalkit.decide.report import write_report
 
     write_report(
-        verdict, store, path, runs=runs, project=settings.root, expected=_expected(store, settings)
+        verdict,
+        store,
+        path,
+        runs=runs,
+        project=settings.root,
+        expected=_expected(store, settings),
+        budgets=budgets_of(settings),
     )
+
+
+def budgets_of(settings: Settings) -> dict[str, float]:
+    """Feature -> the milliseconds that a call of it may take."""
+    return {name: feature.max_latency_ms for name, feature in settings.features.items()}
 
 
 def _verdict_on(

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from evalkit.content import content_dirs, find_content
 from evalkit.decide import report_text as texts
 from evalkit.decide.report_cases import SHOWN_CASES, Expected
+from evalkit.decide.report_commands import how_to_gate, how_to_run
 from evalkit.decide.report_evidence import Evidence, gather, meetings_of
+from evalkit.decide.report_health import trials_of
+from evalkit.decide.report_pictures import Axis
 from evalkit.decide.report_sentences import (
     Entry,
     Verdict,
@@ -28,7 +31,9 @@ from evalkit.decide.report_sentences import (
     headline,
     interval_level,
     reasons,
+    spending,
 )
+from evalkit.decide.report_table import as_inert_json
 from evalkit.errors import ContentError
 from evalkit.store.files import write_whole
 
@@ -38,6 +43,9 @@ if TYPE_CHECKING:
     from evalkit.store.views import Store
 
 SHOWN_SLICES = 24
+SHOWN_OTHER_SLICES = 200
+OPEN_CASES = 10
+"""Worst cases in view; the rest is folded away."""
 TIERS = {1: "check", 2: "judge", 3: "people"}
 OUTCOMES = {
     "product_failure": "Product failure",
@@ -57,13 +65,17 @@ def write_report(
     runs: Sequence[str] = (),
     project: Path | None = None,
     expected: Expected = lambda golden_set, case_id, case_hash: (False, None),
+    budgets: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
     """Write the report of `verdict`, or of `runs` that were compared with nothing.
 
-    `expected` knows the cases' expected values, which no store keeps. Raises StoreError
-    when `path` cannot be written, ContentError when a template is broken.
+    `expected` knows the cases' expected values, which no store keeps; `budgets` the
+    milliseconds that a call of a feature may take. Raises StoreError when `path` cannot be
+    written, ContentError when a template is broken.
     """
-    page = render_report(verdict, store, runs=runs, project=project, expected=expected)
+    page = render_report(
+        verdict, store, runs=runs, project=project, expected=expected, budgets=budgets
+    )
     with write_whole(path, replace=True) as file:
         file.write(page.encode("utf-8"))
 
@@ -75,20 +87,21 @@ def render_report(
     runs: Sequence[str] = (),
     project: Path | None = None,
     expected: Expected = lambda golden_set, case_id, case_hash: (False, None),
+    budgets: Mapping[str, float] = MappingProxyType({}),
 ) -> str:
     """The page as text."""
     from jinja2 import TemplateError
 
     project = project or Path.cwd()
-    evidence = gather(verdict, store, runs, project=project, expected=expected)
+    evidence = gather(verdict, store, runs, project=project, expected=expected, budgets=budgets)
     try:
         template = _environment(project).get_template("report.html.jinja")
         return template.render(
             **_own_parts(project), **_told(verdict, evidence), evidence=evidence, verdict=verdict
         )
     except TemplateError as error:
-        line = getattr(error, "lineno", 1)
-        raise ContentError(f"reports/report.html.jinja:{line}: {error}") from None
+        line, name = getattr(error, "lineno", 1), getattr(error, "name", None)
+        raise ContentError(f"reports/{name or 'report.html.jinja'}:{line}: {error}") from None
 
 
 def _environment(project: Path) -> Environment:
@@ -104,7 +117,17 @@ def _environment(project: Path) -> Environment:
     )
     environment.filters |= {
         name: getattr(texts, name)
-        for name in ("score", "points", "p_value", "percent", "milliseconds", "dollars", "count")
+        for name in (
+            "score",
+            "points",
+            "p_value",
+            "percent",
+            "milliseconds",
+            "dollars",
+            "count",
+            "amount",
+            "hundredths",
+        )
     }
     environment.filters["moment"] = _moment
     return environment
@@ -147,43 +170,70 @@ def _hash(text: str) -> str:
 
 
 def _told(verdict: Verdict | None, evidence: Evidence) -> dict[str, Any]:
-    slices = [] if verdict is None else _slices(verdict)
     overall = "none" if verdict is None else str(verdict["verdict"])
     sentence = _runs_sentence(evidence) if verdict is None else headline(verdict)
-    compared = [] if verdict is None else _compared(verdict)
-    shown = [one for group in compared for one in (*group["gating"], *group["advisory"])]
-    why = [] if verdict is None else reasons(verdict)
     told = {
         "overall": overall,
         "sentence": sentence,
         "title": f"{sentence if verdict is None else overall} · evalkit report",
         "created_at": _created_at(verdict, evidence),
         "who": [] if verdict is None else meetings_of(verdict),
-        "compared": compared,
-        "axis": Axis.of(shown),
-        "slice_axis": Axis.of(slices[:SHOWN_SLICES]),
-        "roles": _roles(verdict),
-        "level": "" if verdict is None else interval_level(verdict),
-        "why": why,
-        "slices": _by_golden_set(slices[:SHOWN_SLICES]),
-        "n_more_slices": max(0, len(slices) - SHOWN_SLICES),
+        "level": "90 %" if verdict is None else interval_level(verdict),
+        "why": [] if verdict is None else reasons(verdict),
+        "open_cases": OPEN_CASES,
         "cases_lead": _cases_lead(verdict, evidence),
+        "improved_lead": _improved_lead(evidence),
+        "table_json": _inert(evidence.table),
+        "spending": spending(evidence.calls, evidence.spent),
+        "trials": [] if verdict is None else trials_of([*gating(verdict), *advisory(verdict)]),
+        "roles": _roles(verdict),
+        "commands": [(run, how_to_run(run)) for run in evidence.runs],
+        "gate_command": how_to_gate(verdict),
         "tiers": TIERS,
         "outcomes": OUTCOMES,
+        **_compared_and_slices(verdict),
     }
     return told | {"parts": _parts(told, evidence)}
 
 
+def _compared_and_slices(verdict: Verdict | None) -> dict[str, Any]:
+    compared = [] if verdict is None else _compared(verdict)
+    shown = [one for group in compared for one in (*group["gating"], *group["advisory"])]
+    dropped, others = ([], []) if verdict is None else _slices(verdict)
+    more = max(0, len(dropped) - SHOWN_SLICES) + max(0, len(others) - SHOWN_OTHER_SLICES)
+    dropped, others = dropped[:SHOWN_SLICES], others[:SHOWN_OTHER_SLICES]
+    return {
+        "compared": compared,
+        "axis": Axis.of(shown),
+        "slice_axis": Axis.of([*dropped, *others]),
+        "slices": _by_golden_set(dropped),
+        "other_slices": _by_golden_set(others),
+        "n_other_slices": len(others),
+        "n_more_slices": more,
+    }
+
+
+def _inert(table: Mapping[str, Any]) -> Any:
+    """The only other text that is not escaped as HTML: nothing in it can end its element."""
+    from markupsafe import Markup
+
+    return Markup(as_inert_json(table)) if table else ""
+
+
 def _parts(told: Mapping[str, Any], evidence: Evidence) -> list[tuple[str, str]]:
+    """The sections there are, in their order: (anchor, name)."""
     there = {
         "comparisons": ("Comparisons", told["compared"]),
         "why": ("Why", told["why"]),
-        "look": ("Look here", told["slices"]),
         "metrics": ("Metrics", evidence.metrics),
-        "cases": ("Worst cases", evidence.cases),
-        "failures": ("Failures", evidence.calls),
+        "cases": ("Cases", evidence.cases or evidence.improved or evidence.table),
+        "fair": ("Fairness", evidence.fair or evidence.calls),
+        "slices": ("Slices", told["slices"] or told["other_slices"]),
+        "trials": ("Trials", told["compared"]),
         "cost": ("Latency and cost", evidence.calls),
-        "runs": ("Runs", evidence.runs),
+        "judges": ("Judges", evidence.judges),
+        "history": ("History", evidence.runs),
+        "runs": ("Reproduce", evidence.runs),
     }
     return [(anchor, name) for anchor, (name, shown) in there.items() if shown]
 
@@ -249,14 +299,16 @@ def _pairs_note(one: Entry) -> str:
     return pair(candidate) + (f" against {pair(baseline)}" if baseline else "")
 
 
-def _slices(verdict: Verdict) -> list[Entry]:
-    """Slices that dropped by themselves, the largest drop first."""
+def _slices(verdict: Verdict) -> tuple[list[Entry], list[Entry]]:
+    """Slices that dropped by themselves, the largest drop first; and all others."""
     found = [
         one
         for one in verdict["comparisons"]
-        if one.get("slice") is not None and one["verdict"] == "regression"
+        if one.get("slice") is not None and one.get("delta") is not None
     ]
-    return sorted(found, key=lambda one: one["delta"])
+    found.sort(key=lambda one: one["delta"])
+    dropped = [one for one in found if one["verdict"] == "regression"]
+    return dropped, [one for one in found if one["verdict"] != "regression"]
 
 
 def _by_golden_set(entries: Sequence[Entry]) -> list[tuple[str, list[Entry]]]:
@@ -277,52 +329,9 @@ def _cases_lead(verdict: Verdict | None, evidence: Evidence) -> str:
     return text + "."
 
 
-# --- intervals as pictures ------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bar:
-    """Where the parts of one interval stand, 0 to 200 from left to right."""
-
-    low: float
-    high: float
-    dot: float
-    zero: float
-    limit: float | None
-    """What is left of it is a drop larger than the metric allows; None: no such limit."""
-    label: str
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """The scale that all intervals of a report share."""
-
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, entries: Sequence[Entry]) -> Axis:
-        ends = [end for one in entries if one.get("ci") for end in one["ci"]]
-        limits = [-one["max_drop"] for one in entries if one.get("max_drop") is not None]
-        low, high = min([*ends, *limits, -0.01]), max([*ends, 0.01])
-        margin = 0.06 * (high - low)
-        return cls(max(-1.0, low - margin), min(1.0, high + margin))
-
-    def bar(self, entry: Entry) -> Bar | None:
-        """None where there is no interval to be shown."""
-        ci, delta = entry.get("ci"), entry.get("delta")
-        if not ci or delta is None:
-            return None
-        limit = entry.get("max_drop")
-        return Bar(
-            low=self._at(ci[0]),
-            high=self._at(ci[1]),
-            dot=self._at(delta),
-            zero=self._at(0.0),
-            limit=None if limit is None else self._at(-limit),
-            label=f"{texts.points(delta)} points, interval {texts.interval(ci)}",
-        )
-
-    def _at(self, value: float) -> float:
-        share = (value - self.low) / (self.high - self.low)
-        return round(200 * min(max(share, 0.0), 1.0), 1)
+def _improved_lead(evidence: Evidence) -> str:
+    total = sum(evidence.n_better.values())
+    text = f"{texts.count(total, 'case')} scored higher than before on some metric"
+    if total > len(evidence.improved):
+        text += f"; the best {len(evidence.improved)} are here"
+    return text + "."

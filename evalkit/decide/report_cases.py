@@ -1,4 +1,4 @@
-"""Show what went wrong, case by case: the worst of them, both answers side by side.
+"""Show what changed, case by case: what lost and gained most, both answers side by side.
 
 Part of the report. Rows of the store into records of what is shown, every text bounded and
 nothing in it hidden; how many are not shown is counted.
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from evalkit.store.views import Engine
 
 SHOWN_CASES = 50
+SHOWN_IMPROVED = 10
 MAX_METRICS = 20
 MAX_REASON_CHARS = 600
 FETCHED_CHARS = 20_000
@@ -39,6 +40,8 @@ Expected: TypeAlias = Callable[[str, str, str], tuple[bool, Any]]
 class Meeting:
     """Two pairs that meet on a golden set; without a baseline, a pair that is looked at alone."""
 
+    key: str
+    """Tells it from the others of a report."""
     golden_set: str
     baseline: Row | None
     candidate: Row
@@ -75,8 +78,8 @@ class SideOutput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorstCase:
-    """A case that lost, with all that helps to see why."""
+class ChangedCase:
+    """A case that lost or gained, with all that helps to see why."""
 
     meeting: Meeting
     case_id: str
@@ -89,7 +92,7 @@ class WorstCase:
     n_more_metrics: int
 
 
-_TYPES = {"meeting": "BIGINT", "has_baseline": "BOOLEAN"}
+_TYPES = {"meeting": "BIGINT", "has_baseline": "BOOLEAN", "limit_ms": "DOUBLE"}
 
 
 def write_table(engine: Engine, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
@@ -101,11 +104,23 @@ def write_table(engine: Engine, table: str, columns: Sequence[str], rows: Sequen
     engine.rows(f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT {cells}", values)
 
 
-def worst_cases(
-    engine: Engine, meetings: Sequence[Meeting], *, project: Path, expected: Expected
-) -> tuple[list[WorstCase], dict[str, int]]:
-    """The worst cases of each meeting, and how many lost anything, by golden set."""
-    chosen = engine.rows(find_sql("report_worst", project=project), {"at_most": SHOWN_CASES})
+def changed_cases(
+    engine: Engine,
+    meetings: Sequence[Meeting],
+    *,
+    project: Path,
+    expected: Expected,
+    improved: bool = False,
+) -> tuple[list[ChangedCase], dict[str, int]]:
+    """The cases of each meeting that lost most, and how many lost anything, by golden set.
+
+    With `improved` those that gained. Without a baseline, what lacks most to a full score.
+    """
+    params = {
+        "at_most": SHOWN_IMPROVED if improved else SHOWN_CASES,
+        "sign": -1 if improved else 1,
+    }
+    chosen = engine.rows(find_sql("report_worst", project=project), params)
     if not chosen:
         return [], {}
     write_table(engine, "chosen", ("meeting", "case_id", "case_hash"), chosen)
@@ -123,7 +138,8 @@ def worst_cases(
         known, value = expected(one["golden_set"], one["case_id"], one["case_hash"])
         told = shown(readable_output(readable_value(value))) if known else None
         rows = by_case[one["meeting"], one["case_id"], one["case_hash"]]
-        cases.append(_worst_case(meetings[int(one["meeting"])], rows, texts, told))
+        meeting = meetings[int(one["meeting"])]
+        cases.append(_changed_case(meeting, rows, texts, told, improved=improved))
     return cases, counts
 
 
@@ -139,21 +155,27 @@ def _texts(engine: Engine, cases: Iterable[Sequence[Row]]) -> dict[str, Row]:
     return {row["trace_id"]: row for row in rows}
 
 
-def _worst_case(
-    meeting: Meeting, rows: Sequence[Row], texts: Mapping[str, Row], expected: Shown | None
-) -> WorstCase:
+def _changed_case(
+    meeting: Meeting,
+    rows: Sequence[Row],
+    texts: Mapping[str, Row],
+    expected: Shown | None,
+    *,
+    improved: bool,
+) -> ChangedCase:
     by_side = {side: [row for row in rows if row["side"] == side] for side in SIDES}
     telling = {
-        # The worst trial of the candidate against the best one of the baseline.
-        "candidate": _telling_trial(by_side["candidate"], worst=True),
-        "baseline": _telling_trial(by_side["baseline"], worst=False),
+        # The worst trial of the candidate against the best one of the baseline; or the other way.
+        "candidate": _telling_trial(by_side["candidate"], worst=not improved),
+        "baseline": _telling_trial(by_side["baseline"], worst=improved),
     }
     names = list(dict.fromkeys(row["metric"] for row in rows))
     lines = [_metric_line(name, by_side, telling) for name in names]
-    lines.sort(key=lambda line: (line.delta is None, line.delta or 0.0, not line.gate))
+    sign = -1 if improved else 1
+    lines.sort(key=lambda line: (line.delta is None, sign * (line.delta or 0.0), not line.gate))
     first = rows[0]
     outputs = {side: _output(by_side[side], telling[side], texts) for side in SIDES}
-    return WorstCase(
+    return ChangedCase(
         meeting=meeting,
         case_id=first["case_id"],
         cluster=first["cluster"],

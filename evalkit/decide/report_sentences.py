@@ -6,11 +6,21 @@ sentence stands in the verdict as it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from evalkit.decide.report_text import count, interval, p_value, percent, points, score
+from evalkit.decide.report_text import (
+    changed_by,
+    count,
+    dollars,
+    interval,
+    milliseconds,
+    p_value,
+    percent,
+    points,
+    score,
+)
 
 Entry: TypeAlias = Mapping[str, Any]
 Verdict: TypeAlias = Mapping[str, Any]
@@ -246,4 +256,42 @@ def _flaky(entry: Entry) -> str:
     return (
         f"{count(noise['n_flaky'], 'case')} scored differently from trial to trial; "
         f"{percent(noise.get('share_within'))} of the spread is such noise."
+    )
+
+
+# --- what it cost -----------------------------------------------------------------------
+
+
+def spending(calls: Sequence[Entry], spent: Sequence[Entry]) -> list[str]:
+    """What became faster or dearer, and what the runs cost of what they might have."""
+    sides: dict[Any, dict[str, Entry]] = {}
+    for row in calls:
+        sides.setdefault(row["meeting"], {})[row["side"]] = row
+    changes = [
+        _cost_change(both["baseline"], both["candidate"])
+        for both in sides.values()
+        if "baseline" in both and "candidate" in both
+    ]
+    return [*changes, *map(_spent, spent)]
+
+
+def _cost_change(before: Entry, after: Entry) -> str:
+    def told(name: str, show: Callable[[float | None], str]) -> str:
+        was, now = show(before[name]), show(after[name])
+        by = changed_by(before[name], after[name])
+        return f"stayed at {now}" if was == now else f"went from {was} to {now} ({by})"
+
+    return (
+        f"{_cut(after['golden_set'], MAX_NAME_CHARS)}: the 95th percentile of latency "
+        f"{told('p95_latency_ms', milliseconds)}; the cost of a call "
+        f"{told('mean_cost_usd', dollars)}."
+    )
+
+
+def _spent(run: Entry) -> str:
+    allowed = run.get("max_cost_usd")
+    limit = f" of {dollars(allowed)} allowed" if allowed is not None else ", without a limit set"
+    unpriced = f" and {count(run['n_unpriced'], 'unpriced call')}" if run["n_unpriced"] else ""
+    return (
+        f"Run {run['run_id']} spent {dollars(run['cost_usd'])}{unpriced}{limit}, judges included."
     )

@@ -89,6 +89,25 @@ def dollars(value: float | None) -> str:
     return f"${value:,.2f}" if value >= 1 else f"${value:.3g}"
 
 
+def amount(value: float | None) -> str:
+    """A mean of counts: one digit after the point below ten."""
+    if value is None:
+        return NOT_KNOWN
+    return f"{value:,.1f}" if 0 < value < 10 else f"{value:,.0f}"
+
+
+def hundredths(value: float | None) -> str:
+    return NOT_KNOWN if value is None else f"{value:.2f}".replace("-", "−")
+
+
+def changed_by(before: float | None, after: float | None) -> str:
+    """A change as a share of what was; empty where there is none to be told."""
+    if not before or after is None:
+        return ""
+    share = round(100 * (after / before - 1))
+    return f"{'−' if share < 0 else '+' if share > 0 else '±'}{abs(share)} %"
+
+
 def count(number: int, thing: str, *, plural: str | None = None) -> str:
     return f"{number:,} {thing if number == 1 else plural or thing + 's'}"
 

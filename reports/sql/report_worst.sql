@@ -1,5 +1,6 @@
 -- The cases that lost most: by what gates, then by anything that is measured. Every meeting
 -- has its share. Without a baseline, what lacks most to a full score. Trials averaged first.
+-- $sign is -1 for the cases that gained most.
 WITH means AS (
     SELECT
         meeting, golden_set, case_id, case_hash, metric,
@@ -12,9 +13,9 @@ WITH means AS (
 drops AS (
     SELECT
         meeting, golden_set, case_id, case_hash,
-        coalesce(min(after - before) FILTER (gates.metric IS NOT NULL), 0) AS gating_drop,
-        min(after - before) AS any_drop,
-        sum(after - before) AS total_drop
+        coalesce(min($sign * (after - before)) FILTER (gates.metric IS NOT NULL), 0) AS gating_drop,
+        min($sign * (after - before)) AS any_drop,
+        sum($sign * (after - before)) AS total_drop
     FROM means LEFT JOIN gates USING (meeting, metric)
     GROUP BY ALL
 ),

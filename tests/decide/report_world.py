@@ -142,7 +142,8 @@ def little_store(folder: Path) -> Store:
 def hostile_world(folder: Path, text: str) -> tuple[dict[str, Any], Store]:
     """Every place in which foreign text can stand holds `text`."""
     named = {"golden_set": text, "model": text, "prompt_name": text}
-    metric = {"metric": text, "reason": text, "slices": {text: text}, "cluster": text}
+    metric = {"metric": text, "reason": text, "slices": {text: text}, "cluster": text,
+              "tier": 2, "scorer": text, "scorer_version": text}  # fmt: skip
     error = {"metric": "other", "score": None, "passed": None, "outcome": "check_error",
              "error_kind": text, "reason": text}  # fmt: skip
     manifest = {
@@ -192,7 +193,7 @@ class Page(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.raw: dict[str, str] = {}
-        """Tag -> content of the elements whose content is no markup."""
+        """Tag -> content of the elements whose content is no markup; "data" for the JSON."""
         self._texts: list[str] = []
         self._inside: list[str] = []
         self.feed(html)
@@ -216,7 +217,8 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         inside = self._inside[-1] if self._inside else ""
         if inside in ("script", "style"):
-            self.raw[inside] = self.raw.get(inside, "") + data
+            kind = "data" if self.elements[-1][1].get("type") == "application/json" else inside
+            self.raw[kind] = self.raw.get(kind, "") + data
         else:
             self._texts.append(data)
 
