@@ -60,7 +60,11 @@ class Kept(Protocol):
 
 
 class Asker:
-    """Asks for votes by one spec; keeps nothing itself."""
+    """Asks for votes by one spec; keeps nothing itself.
+
+    Its two nonces, for asking and for asking again, are drawn once: no judged text has seen
+    them, and providers compile a schema anew, at the cost of seconds, whenever it differs.
+    """
 
     def __init__(
         self,
@@ -71,7 +75,8 @@ class Asker:
         new_nonce: Callable[[], str] = lambda: secrets.token_hex(8),
     ) -> None:
         self.spec = spec
-        self.new_nonce = new_nonce
+        self.nonces = (new_nonce(), new_nonce())
+        self._schemas = tuple(response_schema(spec, nonce) for nonce in self.nonces)
         self._execute = execute
         self._kept = kept
         self._opening = opening_messages(spec)
@@ -87,15 +92,12 @@ class Asker:
             await self._kept.put(self.spec, blocks, number, vote_or_mark, records[-1])
         return vote_or_mark, records
 
-    async def _ask(self, blocks: Blocks, trials: tuple[int, ...]) -> Ballot:
+    async def _ask(self, blocks: Blocks, trials: tuple[int, int]) -> Ballot:
         records: list[CallRecord] = []
         problem: str | None = None
-        for trial in trials:
-            nonce = self.new_nonce()
+        for trial, nonce, schema in zip(trials, self.nonces, self._schemas, strict=True):
             question = {"role": "user", "content": question_text(self.spec, blocks, nonce, problem)}
-            result = await self._execute(
-                (*self._opening, question), response_schema(self.spec, nonce), trial=trial
-            )
+            result = await self._execute((*self._opening, question), schema, trial=trial)
             records.append(result.record)
             if result.error_kind is not None:
                 return _call_failed(result), records
