@@ -76,13 +76,13 @@ def command(
 
 def _limits(store: Store, settings: Settings) -> list[LimitUse]:
     """Of [budgets], as of now: what is used of each, and where it is heading."""
-    from evalkit.decide.limits import limits_in_use, reads_since
+    from evalkit.decide.limits import limits_in_use, reads_since, spent_by_calls
     from evalkit.settings import BudgetSettings
 
     if settings.budgets == BudgetSettings():
         return []
     with store.production(since=reads_since(settings.budgets, now())) as engine:
-        return limits_in_use(engine, settings.budgets, now=now())
+        return limits_in_use(spent_by_calls(engine), settings.budgets, now=now())
 
 
 def _columns(text: str) -> list[str]:

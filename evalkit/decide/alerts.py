@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from evalkit.decide.costs import cost_report
-from evalkit.decide.limits import LimitUse, limits_in_use, reads_since
+from evalkit.decide.limits import LimitUse, limits_in_use, reads_since, spent_by_calls
 from evalkit.settings import AlertSettings, BudgetSettings, FeatureSettings, Settings
 from evalkit.store.engine import Engine
 
@@ -116,7 +116,7 @@ def _spend(engine: Engine, settings: Settings, now: int) -> Iterator[Alert]:
 
 def _budgets(engine: Engine, budgets: BudgetSettings, now: int) -> Iterator[Alert]:
     over: dict[tuple[str, str], list[LimitUse]] = {}
-    for use in limits_in_use(engine, budgets, now=now):
+    for use in limits_in_use(spent_by_calls(engine), budgets, now=now):
         if use.share >= BUDGET_WARNING:
             over.setdefault((use.scope, use.key), []).append(use)
     for named in over.values():

@@ -1,12 +1,13 @@
 """How much of each spending limit production has used, and where it is heading.
 
-Reads `calls` and the configured caps; refuses nothing (the call path's ledger does). A
-forecast takes the mean day of the week before; with less than a day of calls there is none.
+Reads calls, or their counts, and the configured caps; refuses nothing (the call path's
+ledger does). A forecast takes the mean day of the week before; with less than a day of calls
+there is none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -14,7 +15,7 @@ from typing import Any
 
 from evalkit.settings import BudgetSettings, SpendCap
 from evalkit.store.engine import Engine
-from evalkit.store.tallies import MONEY
+from evalkit.store.tallies import HOUR_US, MONEY
 
 DAY_US = 86_400_000_000
 RATE_DAYS = 7
@@ -86,15 +87,53 @@ class LimitUse:
         }
 
 
-def limits_in_use(engine: Engine, budgets: BudgetSettings, *, now: int) -> list[LimitUse]:
+Spent = Callable[[str, int, int], Sequence[Mapping[str, Any]]]
+"""Scope, since, until -> a row of `name` and `AMOUNTS` for each name; times are microseconds."""
+
+
+def limits_in_use(spent: Spent, budgets: BudgetSettings, *, now: int) -> list[LimitUse]:
     """Every limit that has any use at `now` (microseconds since 1970), the fullest first."""
     found = [
         use
         for scope in SCOPES
         for period in PERIODS
-        for use in _of_scope(engine, budgets, scope, period, now)
+        for use in _of_scope(spent, budgets, scope, period, now)
     ]
     return sorted(found, key=lambda use: (-use.share, use.whose, use.key))
+
+
+def spent_by_calls(engine: Engine) -> Spent:
+    """Sums over the view `calls`."""
+    amounts = ", ".join(f"{sql}::VARCHAR AS {name}" for name, sql in AMOUNTS.items())
+
+    def spent(scope: str, since: int, until: int) -> Sequence[Mapping[str, Any]]:
+        column = SCOPES[scope]
+        return engine.rows(
+            f"SELECT {column} AS name, {amounts}, min(epoch_us(ts)) AS first FROM calls"
+            f" WHERE epoch_us(ts) >= $1 AND epoch_us(ts) <= $2 AND {column} IS NOT NULL GROUP BY 1",
+            [since, until],
+        )
+
+    return spent
+
+
+def spent_by_counts(engine: Engine) -> Spent:
+    """The same over the views of `store.tallies`: whole hours, no users and no tenants."""
+
+    def spent(scope: str, since: int, until: int) -> Sequence[Mapping[str, Any]]:
+        if scope not in ("total", "feature"):
+            return ()
+        return engine.rows(
+            f"""
+            SELECT {SCOPES[scope]} AS name, sum(cost_usd)::VARCHAR AS usd,
+                sum(prompt_tokens + completion_tokens)::VARCHAR AS tokens,
+                sum(calls)::VARCHAR AS calls, min(hour) * {HOUR_US} AS first
+            FROM counts WHERE hour >= $1 AND hour <= $2 AND feature IS NOT NULL GROUP BY 1
+            """,
+            [since // HOUR_US, until // HOUR_US],
+        )
+
+    return spent
 
 
 def reads_since(budgets: BudgetSettings, now: int) -> int:
@@ -113,16 +152,17 @@ def _own(budgets: BudgetSettings, scope: str) -> Mapping[str, SpendCap]:
 
 
 def _of_scope(
-    engine: Engine, budgets: BudgetSettings, scope: str, period: str, now: int
+    spent: Spent, budgets: BudgetSettings, scope: str, period: str, now: int
 ) -> Iterator[LimitUse]:
     general: SpendCap = getattr(budgets, scope)
     own = _own(budgets, scope)
     if not any(limits_of(cap, period) for cap in (general, *own.values())):
         return
-    spent = _spent(engine, SCOPES[scope], period_start(now, period), now)
-    before, days = _days_before(engine, SCOPES[scope], now)
+    week = spent(scope, now - RATE_DAYS * DAY_US, now)
+    before = {row["name"]: row for row in week}
+    days = Decimal(now - min((row["first"] for row in week), default=now)) / DAY_US
     left = Decimal(_period_end(now, period) - now) / DAY_US
-    for row in spent:
+    for row in spent(scope, period_start(now, period), now):
         name, pace = row["name"], before.get(row["name"])
         for amount, limit in limits_of(own.get(name, general), period).items():
             total = Decimal(pace[amount]) if pace else Decimal(0)
@@ -136,30 +176,6 @@ def _of_scope(
                 per_day=total / days if days >= 1 else None,
                 left_days=left,
             )
-
-
-def _days_before(
-    engine: Engine, column: str, now: int
-) -> tuple[dict[str, Mapping[str, Any]], Decimal]:
-    """What each name used within the week before `now`, and how many days of it have calls."""
-    since = now - RATE_DAYS * DAY_US
-    first = engine.rows(
-        "SELECT min(epoch_us(ts)) AS at FROM calls WHERE epoch_us(ts) >= $1 AND epoch_us(ts) <= $2",
-        [since, now],
-    )[0]["at"]
-    if first is None:
-        return {}, Decimal(0)
-    rows = _spent(engine, column, since, now)
-    return {row["name"]: row for row in rows}, Decimal(now - first) / DAY_US
-
-
-def _spent(engine: Engine, column: str, since: int, until: int) -> Sequence[Mapping[str, Any]]:
-    amounts = ", ".join(f"{sql}::VARCHAR AS {name}" for name, sql in AMOUNTS.items())
-    return engine.rows(
-        f"SELECT {column} AS name, {amounts} FROM calls"
-        f" WHERE epoch_us(ts) >= $1 AND epoch_us(ts) <= $2 AND {column} IS NOT NULL GROUP BY 1",
-        [since, until],
-    )
 
 
 def limits_of(cap: SpendCap, period: str) -> dict[str, Decimal]:

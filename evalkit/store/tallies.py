@@ -144,7 +144,7 @@ def tallied(store: Store, *, since: int, until: int) -> Engine:
     days, unsealed = store.production_parts()
     first, last = days_between(since, until)
     engine = Engine()
-    with _keeper(store.path / FOLDER) as keep:
+    with keeper(store.path / FOLDER) as keep:
         for view, tally in TALLIES.items():
             kept: list[Path] = []
             loose = [_of_calls(tally, [], unsealed)]
@@ -221,7 +221,7 @@ def made_of(path: Path) -> dict[str, object] | None:
 
 
 @contextmanager
-def _keeper(folder: Path) -> Iterator[Keep]:
+def keeper(folder: Path) -> Iterator[Keep]:
     """Keeps tables in `folder`, unless another process does at this moment."""
     with ExitStack() as stack:
         keep: Keep = lambda name, table, sources: _write(folder / name, table, sources)  # noqa: E731

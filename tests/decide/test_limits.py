@@ -11,7 +11,7 @@ import pytest
 
 from evalkit.cli.main import main
 from evalkit.cli.periods import now
-from evalkit.decide.limits import LimitUse, limits_in_use
+from evalkit.decide.limits import LimitUse, limits_in_use, spent_by_calls
 from evalkit.settings import BudgetSettings, SpendCap
 from evalkit.store.views import open_store
 from tests.store.journal_lines import call, plain
@@ -26,7 +26,7 @@ def used(tmp_path: Path, budgets: BudgetSettings, *calls: dict[str, Any]) -> lis
     rows = [plain(call(**{"trace_id": f"t-{n}", **one})) for n, one in enumerate(calls)]
     store.add_calls("log", rows)
     with store.production() as engine:
-        return limits_in_use(engine, budgets, now=NOON_ON_THE_TENTH)
+        return limits_in_use(spent_by_calls(engine), budgets, now=NOON_ON_THE_TENTH)
 
 
 def test_a_month_is_forecast_at_the_pace_of_the_week_before(tmp_path: Path) -> None:
