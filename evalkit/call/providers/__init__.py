@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import cast
 
 from evalkit.call.providers.base import Provider
+from evalkit.call.providers.scrubbing import ScrubbedProvider, secret_names
 from evalkit.config import ProviderSettings
 
 WIRES: dict[str, tuple[str, str]] = {
@@ -33,11 +34,16 @@ class LazyProviders(Mapping[str, Provider]):
 
     def __init__(self, settings: Mapping[str, ProviderSettings]) -> None:
         self._settings = settings
+        names = (name for one in settings.values() for name in secret_names(one))
+        self._secret_names = tuple(dict.fromkeys(names))
         self._opened: dict[str, Provider] = {}
 
     def __getitem__(self, name: str) -> Provider:
         if name not in self._opened:
-            self._opened[name] = build_provider(self._settings[name])
+            provider = build_provider(self._settings[name])
+            if self._secret_names:
+                provider = ScrubbedProvider(provider, self._secret_names)
+            self._opened[name] = provider
         return self._opened[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from evalkit.call.providers.replies import error_of_status, quoted, read_json
+from evalkit.call.providers.scrubbing import secret_names
 from evalkit.call.providers.sse import EventDecoder, ServerSentEvent
 from evalkit.config import ProviderSettings
 from evalkit.errors import CallError, ConfigError
@@ -56,7 +57,7 @@ class HttpTransport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failures: tuple[type[Exception], ...] = ()
         self._proxy: str | None = None
-        self._secret_names = _secret_names(settings)
+        self._secret_names = secret_names(settings)
         missing = [name for name in self._secret_names if not os.environ.get(name, "").strip()]
         if missing:
             raise ConfigError([_missing(name, settings) for name in missing])
@@ -270,13 +271,6 @@ def _tls(settings: ProviderSettings) -> ssl.SSLContext | bool:
         raise ConfigError(
             f"providers.{settings.name}.verify: {settings.verify}: {reason}."
         ) from None
-
-
-def _secret_names(settings: ProviderSettings) -> tuple[str, ...]:
-    """Environment variables that hold this provider's secrets."""
-    names = [settings.api_key_env] if settings.api_key_env is not None else []
-    names += [v["env"] for v in settings.headers.values() if isinstance(v, Mapping)]
-    return tuple(dict.fromkeys(names))
 
 
 def _missing(name: str, settings: ProviderSettings) -> str:
