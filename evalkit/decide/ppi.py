@@ -21,6 +21,11 @@ from scipy import special
 Floats: TypeAlias = NDArray[np.float64]
 
 LABELS_AT_LEAST = 20
+CELL = 0.5
+"""Cases added to each cell of the table of people and judge where both only pass or fail, as
+Agresti & Coull (1998) add to a share: without them the interval misses a judge's rare errors."""
+MAX_PULL = 0.5
+"""Of one labelled case on the tuned lambda: one that decides it alone is not divided by 0."""
 SAME = 1e-9
 
 
@@ -71,9 +76,10 @@ def powered_mean(
     if n_labelled < LABELS_AT_LEAST:
         return _unmeasurable(n, n_labelled, f"{n_labelled} labels; at least {LABELS_AT_LEAST}")
     if chance is None:
-        estimate, variance, weight, alone = _uniform(f, y, labelled, judge_weight)
+        found = _uniform(f, y, labelled, judge_weight)
     else:
-        estimate, variance, weight, alone = _weighted(f, y, labelled, chance, judge_weight)
+        found = _weighted(f, y, labelled, chance, judge_weight)
+    estimate, variance = found.estimate, found.variance
     pull = np.ones(n_labelled) if chance is None else 1 / chance[labelled]
     effective = float(pull.sum() ** 2 / (pull**2).sum())
     if variance < SAME**2:
@@ -81,19 +87,34 @@ def powered_mean(
     else:
         df = max(effective - (1 if judge_weight is not None else 2), 1.0)
         tails = _t(estimate, math.sqrt(variance), df, alpha, tolerance)
+    centre, reach = estimate, tails.reach
+    if found.around is not None and tails.se is not None:
+        centre, wider = found.around
+        reach *= math.sqrt(wider / variance)
     return Powered(
         n=n,
         n_labelled=n_labelled,
         estimate=estimate,
         se=tails.se,
         df=tails.df,
-        ci=(max(estimate - tails.reach, -1.0), min(estimate + tails.reach, 1.0)),
+        ci=(max(centre - reach, -1.0), min(centre + reach, 1.0)),
         p_value=tails.drop,
         p_improvement=tails.improvement,
-        judge_weight=weight,
+        judge_weight=found.weight,
         judge_bias=float(np.average((f - np.where(labelled, y, 0.0))[labelled], weights=pull)),
-        label_saving=1 - variance / alone if alone > 0 else None,
+        label_saving=1 - variance / found.alone if found.alone > 0 else None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    estimate: float
+    variance: float
+    weight: float
+    alone: float
+    """Variance of the labels without the judge."""
+    around: tuple[float, float] | None = None
+    """Centre and variance of the interval where they are not the estimate's own: see CELL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,27 +167,47 @@ def _checked(
     return f, y, None if float(np.ptp(chance)) < SAME else chance
 
 
-def _uniform(
-    f: Floats, y: Floats, labelled: NDArray[np.bool_], fixed: float | None
-) -> tuple[float, float, float, float]:
-    """Estimate, its variance, lambda, and the variance of the labels alone.
+def _uniform(f: Floats, y: Floats, labelled: NDArray[np.bool_], fixed: float | None) -> _Found:
+    """Estimate, its variance and lambda, where every case had the same chance of a label."""
+    people, judged, rest = y[labelled], f[labelled], f[~labelled]
+    alone = float(people.var(ddof=1)) / len(people)
+    if len(rest) == 0:
+        return _Found(float(people.mean()), alone, 0.0, alone)
+    weight = _tuned(people, judged, rest) if fixed is None else fixed
+    each = np.ones(len(people))
+    estimate, variance = _together(people, judged, rest, each, weight, tuned=fixed is None)
+    if fixed is not None or not np.isin(np.concatenate([people, f]), (0.0, 1.0)).all():
+        return _Found(estimate, variance, weight, alone)
+    table = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    people, judged = np.concatenate([[people, judged], table.T], axis=1)
+    each = np.concatenate([each, np.full(len(table), CELL)])
+    centre, wider = _together(people, judged, rest, each, weight, tuned=True)
+    return _Found(estimate, variance, weight, alone, around=(centre, wider))
+
+
+def _together(
+    people: Floats, judged: Floats, rest: Floats, each: Floats, weight: float, *, tuned: bool
+) -> tuple[float, float]:
+    """Estimate and variance; `each` says how many cases every labelled one stands for.
 
     `rest` in PPI++ are the cases without a label; with lambda' on them the estimate is
     mean(Y) - lambda' (mean f labelled - mean f rest), the document's form with
-    lambda = lambda' · N / rest.
+    lambda = lambda' · N / rest. A tuned lambda follows the cases it was tuned on, those far
+    from the judge's mean most: HC2 (MacKinnon & White 1985) takes that back.
     """
-    people, judged, rest = y[labelled], f[labelled], f[~labelled]
-    n, left = len(people), len(rest)
-    alone = float(people.var(ddof=1)) / n
-    if left == 0:
-        return float(people.mean()), alone, 0.0, alone
-    weight = _tuned(people, judged, rest) if fixed is None else fixed
-    estimate = float(people.mean()) - weight * float(judged.mean() - rest.mean())
-    spare = 2 if fixed is None else 1
+    n, left = float(each.sum()), len(rest)
+    off = judged - float(each @ judged) / n
     apart = people - weight * judged
-    variance = float(((apart - apart.mean()) ** 2).sum()) / (n - spare) / n
+    apart = apart - float(each @ apart) / n
+    if tuned:
+        spread = float(each @ off**2)
+        pull = each * (1 / n + (off**2 / spread if spread > SAME**2 else 0.0))
+        variance = float(each @ (apart**2 / (1 - np.minimum(pull, MAX_PULL)))) / n**2
+    else:
+        variance = float(each @ apart**2) / (n - 1) / n
     variance += weight**2 * float(rest.var(ddof=min(1, left - 1))) / left
-    return estimate, variance, weight, alone
+    means = float(each @ people) / n, float(each @ judged) / n
+    return means[0] - weight * (means[1] - float(rest.mean())), variance
 
 
 def _tuned(people: Floats, judged: Floats, rest: Floats) -> float:
@@ -179,7 +220,7 @@ def _tuned(people: Floats, judged: Floats, rest: Floats) -> float:
 
 def _weighted(
     f: Floats, y: Floats, labelled: NDArray[np.bool_], chance: Floats, fixed: float | None
-) -> tuple[float, float, float, float]:
+) -> _Found:
     """The same by inverse probability: mean(lambda f) + weighted mean of (Y - lambda f).
 
     Zrnic & Candès divide the last sum by N; dividing by the sum of weights (Hájek) takes out
@@ -203,7 +244,7 @@ def _weighted(
     variance, alone = (
         float(terms.var(ddof=1)) / len(f) * fewer for terms in (apart - weight * bend, apart)
     )
-    return estimate, variance, weight, alone
+    return _Found(estimate, variance, weight, alone)
 
 
 def _unmeasurable(n: int, n_labelled: int, reason: str) -> Powered:
