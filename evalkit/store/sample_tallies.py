@@ -13,7 +13,7 @@ from typing import Any
 
 from evalkit.errors import EvalkitError
 from evalkit.store.engine import Engine
-from evalkit.store.tallies import FOLDER, Keep, keeper, made_of
+from evalkit.store.tallies import FOLDER, Keep, add_parts, keeper, made_of
 from evalkit.store.views import Store
 
 _W = "1 / inclusion_prob"
@@ -40,11 +40,9 @@ def sampled(store: Store, *, since: int, until: int) -> Engine:
 
     Times are microseconds since 1970. A job that is damaged is named in `store.problems`.
     """
-    import pyarrow as pa
-
     engine = Engine()
     kept: list[Path] = []
-    loose = [_sums(store, {})]
+    loose: list[Any] = []
     with keeper(store.path / FOLDER) as keep:
         for run in store.runs():
             if not _belongs(run, since, until):
@@ -58,8 +56,9 @@ def sampled(store: Store, *, since: int, until: int) -> Engine:
                 kept.append(found)
             else:
                 loose.append(found)
-    engine.add_files("samples", kept)
-    engine.add_table("samples", pa.concat_tables(loose))
+    if not kept and not loose:
+        loose.append(_sums(store, {}))  # empty, with its columns
+    add_parts(engine, "samples", kept, loose)
     return engine
 
 

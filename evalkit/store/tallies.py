@@ -147,7 +147,9 @@ def tallied(store: Store, *, since: int, until: int) -> Engine:
     with keeper(store.path / FOLDER) as keep:
         for view, tally in TALLIES.items():
             kept: list[Path] = []
-            loose = [_of_calls(tally, [], unsealed)]
+            loose: list[pa.Table] = []
+            if unsealed is not None:
+                loose.append(_of_calls(tally, [], unsealed))
             for date, paths in days.items():
                 if first <= date <= last:
                     found = _of_day(tally, store, paths, f"date={date}.{view}.parquet", keep)
@@ -155,15 +157,20 @@ def tallied(store: Store, *, since: int, until: int) -> Engine:
                         kept.append(found)
                     else:
                         loose.append(found)
-            engine.add_files(view, kept)
-            engine.add_table(view, _concatenated(loose))
+            if not kept and not loose:
+                loose.append(_of_calls(tally, []))  # empty, with its columns
+            add_parts(engine, view, kept, loose)
     return engine
 
 
-def _concatenated(tables: Sequence[pa.Table]) -> pa.Table:
+def add_parts(engine: Engine, view: str, kept: Sequence[Path], loose: Sequence[pa.Table]) -> None:
+    """Make a view of files and tables with the same columns; at least one of either."""
     import pyarrow as pa
 
-    return pa.concat_tables(tables)
+    if kept:
+        engine.add_files(view, kept)
+    if loose:
+        engine.add_table(view, pa.concat_tables(loose))
 
 
 def _of_calls(tally: _Tally, files: Sequence[Path], unsealed: pa.Table | None = None) -> pa.Table:

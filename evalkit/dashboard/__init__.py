@@ -1,0 +1,1 @@
+"""Production on one page: quality, cost, latency, caches, failures, reviews and alerts."""
