@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
-import shutil
-from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -148,89 +145,3 @@ def test_every_link_leads_to_a_part_and_ids_are_unique(full: Page) -> None:
     assert len(ids) == len(set(ids))
     assert {(link or "")[1:] for link in links} <= set(ids)
     assert len(links) == 11  # the parts, and the way past them
-
-
-# --- in a browser -------------------------------------------------------------------------
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    with playwright.sync_playwright() as running:
-        started = running.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield started
-        started.close()
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("text", ["word", "W" * 300, *HOSTILE[:3]], ids=lambda text: text[:8])
-def test_in_a_browser_it_is_quiet_and_fits_the_screen(
-    browser: Any, tmp_path: Path, width: int, scheme: str, text: str
-) -> None:
-    of, store = hostile_world(tmp_path / "store", text)
-    path = tmp_path / "report.html"
-    write_report(of, store, path, expected=lambda *case: (True, text))
-    said: list[str] = []
-    asked: list[str] = []
-    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
-    shown = context.new_page()
-    shown.on("console", lambda message: said.append(message.text))
-    shown.on("pageerror", lambda error: said.append(str(error)))
-    shown.on("dialog", lambda dialog: said.append(dialog.message))
-    shown.on("request", lambda request: asked.append(request.url))
-
-    shown.goto(path.as_uri())
-    widths = shown.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
-    colours = shown.evaluate("getComputedStyle(document.body).backgroundColor")
-    context.close()
-
-    assert said == []
-    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
-    assert widths[0] <= widths[1] == width
-    assert (sum(map(int, re.findall(r"\d+", colours)[:3])) < 200) == (scheme == "dark")
-
-
-@pytest.mark.browser
-def test_cases_can_be_narrowed_down(browser: Any, store: Store, tmp_path: Path) -> None:
-    path = tmp_path / "report.html"
-    write_report(verdict(comparison()), store, path)
-    shown = browser.new_page()
-    shown.goto(path.as_uri())
-
-    shown.fill("#find", "nothing like this")
-    after_nothing = shown.inner_text("#told")
-    shown.fill("#find", "INVOICE")
-    after_word = shown.inner_text("#told")
-    shown.close()
-
-    assert (after_nothing, after_word) == ("0 of 1 shown", "1 of 1 shown")
-
-
-@pytest.mark.browser
-def test_without_scripts_all_is_there_but_the_tools(
-    browser: Any, store: Store, tmp_path: Path
-) -> None:
-    path = tmp_path / "report.html"
-    write_report(verdict(comparison()), store, path)
-    context = browser.new_context(java_script_enabled=False)
-    shown = context.new_page()
-    shown.goto(path.as_uri())
-
-    assert shown.locator("#tools").is_hidden()
-    assert shown.locator("details.case pre").first.is_visible()
-    context.close()
