@@ -168,15 +168,29 @@ def explain_os_errors(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: {error.strerror or error}.{advice}") from error
 
 
+_SEAL = b',\n "sha256": "%b"\n}\n'
+"""The end of every JSON file: the checksum of all bytes before it, as the last member."""
+_SEAL_BYTES = len(_SEAL % bytes(64))
+_IN_ALL_SEALS = [(n, bytes([byte])) for n, byte in enumerate(_SEAL % bytes(64)) if byte]
+
+
 def write_json(path: Path, value: Any, *, replace: bool = False) -> None:
-    """Write `value` as JSON for people and machines, whole or not at all."""
+    """Write `value` as JSON for people and machines, whole or not at all, and sealed."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=str)
+    body = text.encode("utf-8", errors="replace").removesuffix(b"\n}")
     with write_whole(path, replace=replace) as file:
-        file.write(text.encode("utf-8", errors="replace") + b"\n")
+        file.write(body + _seal_of(body) if value else b"{}\n")
+
+
+def _seal_of(body: bytes) -> bytes:
+    return _SEAL % hashlib.sha256(body).hexdigest().encode()
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises DamagedStore when it is none, StoreError when unreadable."""
+    """Read a JSON object. Raises DamagedStore when it is none, StoreError when unreadable.
+
+    What has no seal was written before there were any, and is read as it is.
+    """
     with explain_os_errors(path):
         data = path.read_bytes()
     try:
@@ -185,7 +199,20 @@ def read_json(path: Path) -> dict[str, Any]:
         raise DamagedStore(f"{path} is damaged: {error}. Restore it from a copy.") from None
     if not isinstance(value, dict):
         raise DamagedStore(f"{path} is damaged: not a JSON object. Restore it from a copy.")
+    body, seal = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:]
+    if _looks_sealed(seal) or "sha256" in value:
+        if seal != _seal_of(body):
+            raise DamagedStore(
+                f"{path} is damaged: it is not what its SHA-256 says. Restore it from a copy."
+            )
+        del value["sha256"]
     return value
+
+
+def _looks_sealed(end: bytes) -> bool:
+    """Whether an end is a seal, be it a damaged one: it has most of what all seals have."""
+    alike = sum(end[n : n + 1] == byte for n, byte in _IN_ALL_SEALS)
+    return 2 * alike > len(_IN_ALL_SEALS)
 
 
 @contextmanager

@@ -102,9 +102,13 @@ class RunWriter:
     def finished(self) -> Iterator[dict[str, Any]]:
         """The journal's lines. A half-written last line is no line.
 
-        Raises DamagedStore, naming file and line, when any other line is damaged.
+        Raises DamagedStore, naming file and line, when any other line is damaged; of a
+        complete run, when anything is missing, too.
         """
-        return read_journal(self._journal)
+        size = self.manifest.get("journal_bytes")
+        if self.is_complete and size is not None and not self.manifest.get("texts_purged"):
+            _refuse_other_size(self._journal, size)
+        return read_journal(self._journal, whole=self.is_complete)
 
     def seal(
         self,
@@ -129,8 +133,16 @@ class RunWriter:
         if self.manifest["files"]:
             # Sealed as incomplete before: readers let go of those files first.
             self._change_manifest(status="running", files={}, sealed_at=None)
-        files = seal_journal(split_journal(self._journal), store=self._store, run_id=self.run_id)
-        ending = {"status": status, "counts": dict(counts or {}), "files": files}
+        # A job's calls finish in an order that chance has a part in; its files have none.
+        by_key = self.manifest.get("kind") == "sample"
+        lines = (sorted_journal if by_key else split_journal)(self._journal)
+        files = seal_journal(lines, store=self._store, run_id=self.run_id)
+        ending = {
+            "status": status,
+            "counts": dict(counts or {}),
+            "files": files,
+            "journal_bytes": self._size,
+        }
         self._change_manifest(**{**(facts or {}), **ending, "sealed_at": _now()})
         if status == "complete":
             self._close_journal()
@@ -293,12 +305,13 @@ def _is_whole(data: bytes) -> bool:
     return data[-_CRC_TAIL:] == b',"crc":"%08x"}\n' % zlib.crc32(data[:-_CRC_TAIL])
 
 
-def read_journal(path: Path) -> Iterator[dict[str, Any]]:
+def read_journal(path: Path, *, whole: bool = False) -> Iterator[dict[str, Any]]:
     """Lines of a journal, one in memory at a time; a damaged last line is dropped.
 
-    Raises DamagedStore, naming file and line, when any other is damaged.
+    Raises DamagedStore, naming file and line, when any other is damaged, or the last of
+    a journal that is known to be `whole`.
     """
-    return _read_lines(path, decode_line)
+    return _read_lines(path, decode_line, whole=whole)
 
 
 def split_journal(path: Path) -> Iterator[SplitLine]:
@@ -306,7 +319,36 @@ def split_journal(path: Path) -> Iterator[SplitLine]:
     return _read_lines(path, lambda data: split_line(data) if _is_whole(data) else None)
 
 
-def _read_lines(path: Path, read: Callable[[bytes], T | None]) -> Iterator[T]:
+def sorted_journal(path: Path) -> Iterator[SplitLine]:
+    """The same in the order of their keys; only keys and places are in memory."""
+    places: list[tuple[bytes, int]] = []
+    at = 0
+    for line, size in _read_lines(path, _sized):
+        places.append((json_bytes.encode(line.key), at))
+        at += size
+    places.sort()
+    with explain_os_errors(path), path.open("rb") as file:
+        for _, at in places:
+            file.seek(at)
+            yield split_line(file.readline())
+
+
+def _sized(data: bytes) -> tuple[SplitLine, int] | None:
+    return (split_line(data), len(data)) if _is_whole(data) else None
+
+
+def _refuse_other_size(path: Path, size: int) -> None:
+    actual = path.stat().st_size if path.exists() else 0
+    if actual != size:
+        raise DamagedStore(
+            f"{path} is damaged: it has {actual} bytes, sealed was its run with {size}. It is "
+            "kept as it is; restore it from a copy, or run again."
+        )
+
+
+def _read_lines(
+    path: Path, read: Callable[[bytes], T | None], *, whole: bool = False
+) -> Iterator[T]:
     if not path.exists():
         return
     with explain_os_errors(path), path.open("rb") as file:
@@ -314,7 +356,7 @@ def _read_lines(path: Path, read: Callable[[bytes], T | None]) -> Iterator[T]:
             line = read(data)
             if line is not None:
                 yield line
-            elif file.read(1):
+            elif whole or file.read(1):
                 raise DamagedStore(
                     f"{path}:{number}: damaged line. It is kept as it is; restore the file from "
                     "a copy, or start a new run."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,12 @@ def test_a_file_changed_after_it_was_checked_is_checked_again(tmp_path: Path) ->
         verify_sha256(path, sha256=sha256)
 
 
+def test_an_empty_json_object_comes_back(tmp_path: Path) -> None:
+    write_json(tmp_path / "file.json", {})
+
+    assert read_json(tmp_path / "file.json") == {}
+
+
 @pytest.mark.parametrize("text", [b"{", b"[1]", b"\xff", b"", b"[" * 100_000])
 def test_json_that_is_no_object_is_damage(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "file.json").write_bytes(text)
@@ -148,6 +155,35 @@ def test_json_comes_back_as_it_was(tmp_path: Path) -> None:
     write_json(tmp_path / "file.json", value)
 
     assert read_json(tmp_path / "file.json") == value
+
+
+def test_every_flipped_bit_of_a_json_file_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    write_json(path, {"tolerance": 0.05, "gate": True, "branch": "main"})
+    data = path.read_bytes()
+
+    for at in range(len(data)):
+        for bit in range(8):
+            path.write_bytes(data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :])
+            with pytest.raises(DamagedStore, match=r"file\.json is damaged"):
+                read_json(path)
+
+
+def test_a_json_file_changed_by_hand_is_not_what_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    write_json(path, {"tolerance": 0.05})
+    path.write_text(path.read_text().replace("0.05", "0.5"))
+
+    with pytest.raises(DamagedStore, match="not what its SHA-256 says"):
+        read_json(path)
+
+
+@pytest.mark.parametrize("text", ['{\n "a": 1\n}\n', "{}", '{"a": {"sha256": "0"}}'])
+def test_a_json_file_from_before_there_were_seals_is_read(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "file.json"
+    path.write_text(text)
+
+    assert read_json(path) == json.loads(text)
 
 
 def test_a_lock_is_free_again_after_its_block(tmp_path: Path) -> None:

@@ -154,6 +154,21 @@ def test_damage_before_the_last_line_names_file_and_line(store: Store) -> None:
         list(again.finished())
 
 
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_a_sealed_runs_journal_is_whole_or_damaged(store: Store, damage: str) -> None:
+    seal_run(store)
+    journal = journal_of(store)
+    if damage == "flip":
+        flip(journal, at=-200)
+    elif damage == "cut":
+        journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:-1]))
+    else:
+        journal.unlink()
+
+    with store.open_run("run-1") as again, pytest.raises(DamagedStore, match=r"journal\.jsonl"):
+        list(again.finished())
+
+
 def flip(path: Path, *, at: int) -> None:
     data = bytearray(path.read_bytes())
     data[at] ^= 0x04

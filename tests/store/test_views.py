@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from evalkit.errors import ConfigError, DamagedStore, NotComparable, StoreError
 from evalkit.frozen import by_field
 from evalkit.records import Attempt, CallRecord, Score, ToolCall
+from evalkit.store.files import read_json, write_json
 from evalkit.store.schema import TABLES
 from evalkit.store.views import Engine, Store, open_store
 from tests.store.journal_lines import AT, call, line, manifest, score
@@ -309,7 +310,7 @@ def test_a_damaged_manifest_disturbs_no_other_run(store: Store, text: str) -> No
 
 def change_manifest(store: Store, **changes: Any) -> None:
     path = store.path / "runs" / "run-1" / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    write_json(path, read_json(path) | changes, replace=True)
 
 
 def test_a_manifest_that_leads_outside_the_store_is_damaged(store: Store) -> None:
