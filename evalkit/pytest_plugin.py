@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -72,10 +71,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def evalkit_orchestrator(request: pytest.FixtureRequest) -> Iterator[Orchestrator]:
     """The orchestrator of this project's configuration, as production builds it."""
-    from evalkit.config import load_settings
+    from evalkit.pytest_session.project import settings_of
     from evalkit.pytest_session.shared import SharedOrchestrator
 
-    orchestrator = SharedOrchestrator(load_settings(start=Path(request.config.rootpath)))
+    orchestrator = SharedOrchestrator(settings_of(request.config))
     yield orchestrator
     orchestrator.close()
 

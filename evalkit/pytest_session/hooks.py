@@ -17,7 +17,6 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from evalkit.config import load_settings
 from evalkit.errors import EvalkitError
 from evalkit.ids import new_id
 from evalkit.pytest_options import Options
@@ -32,6 +31,7 @@ from evalkit.pytest_session.functions import (
 )
 from evalkit.pytest_session.gate import gate_failures
 from evalkit.pytest_session.items import BELOW_BAR, NOT_SCORED, CaseItem, GateItem, GoldenFile
+from evalkit.pytest_session.project import near, settings_of
 from evalkit.pytest_session.protocol import ShortWay
 from evalkit.pytest_session.runs import Line, SessionRuns, latency_s
 from evalkit.pytest_session.terminal import write_section
@@ -72,7 +72,7 @@ class EvalSession:
 
     def __init__(self, config: pytest.Config, worker: workers.Worker | None = None) -> None:
         self.config = config
-        self.settings = load_settings(start=Path(config.rootpath))
+        self.settings = settings_of(config)
         self.options = Options(config, self.settings)
         self.worker = worker
         self.share = 1 if worker is None else worker.count
@@ -111,7 +111,13 @@ class EvalSession:
     # --- collection --------------------------------------------------------------
 
     def pytest_report_header(self) -> list[str]:
-        parts = [f"store: {self.settings.store_path}"] if not self.options.value("store") else []
+        settings, here = self.settings, self.config.invocation_params.dir
+        if settings.path is None:
+            parts = [f"no evalkit.toml in {settings.root} or above"]
+        else:
+            parts = [near(settings.path, here)]
+        if not self.options.value("store"):
+            parts.append(f"store: {near(settings.store_path, here)}")
         return ["evalkit: " + ", ".join([*parts, *self.options.described()])]
 
     def golden_set(self, path: Path) -> GoldenSet:

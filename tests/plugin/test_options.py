@@ -74,3 +74,22 @@ def test_the_store_is_where_it_was_said(project: Project) -> None:
     assert (project.path / "elsewhere" / "runs").is_dir()
     assert not (project.path / ".evalkit").exists()
     assert "elsewhere (command line)" in header(result)
+
+
+def test_the_configuration_is_the_one_nearest_to_the_arguments(project: Project) -> None:
+    (project.path / "help").mkdir()
+    for name in ("evalkit.toml", "prompts", "golden_sets"):
+        (project.path / name).rename(project.path / "help" / name)
+
+    result = project.eval("--llm-eval-no-gate", "help")
+
+    result.assert_outcomes(passed=10)
+    assert "evalkit: help/evalkit.toml, store: help/.evalkit" in header(result)
+
+
+def test_without_a_configuration_the_header_says_where_it_was_looked_for(project: Project) -> None:
+    (project.path / "evalkit.toml").unlink()
+
+    result = project.eval("--collect-only")
+
+    assert f"no evalkit.toml in {project.path} or above" in header(result)
