@@ -18,9 +18,12 @@ BAR_EVERY_S = 0.1
 def describe(summary: RunSummary) -> str:
     """Errors and cost so far, in a few words."""
     parts = []
-    failed = sum(n for outcome, n in summary.outcomes.items() if outcome != "scored")
+    failed = summary.outcomes["product_failure"]
     if failed:
-        parts.append(f"{failed} not scored")
+        parts.append(f"{failed} failed and score 0")
+    missing = sum(summary.outcomes.values()) - failed - summary.outcomes["scored"]
+    if missing:
+        parts.append(f"{missing} not scored")
     cost_usd = summary.cost_usd + summary.judge_cost_usd
     parts.append(f"${cost_usd:.4f}" + (" + unpriced" if summary.unpriced_calls else ""))
     return ", ".join(parts)

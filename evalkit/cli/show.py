@@ -219,7 +219,8 @@ def _measured(run_id: str, store: Store) -> Page:
     )
     least = store.sql(
         "SELECT golden_set, case_id, model, prompt_name, prompt_version, avg(score) AS mean,"
-        " count(*) - count(score) AS missing FROM scores WHERE run_id = $1 GROUP BY ALL"
+        " count(*) - count(score) AS missing, max(error_kind) AS error_kind"
+        " FROM scores WHERE run_id = $1 GROUP BY ALL"
         " HAVING avg(score) < 1 OR count(score) < count(*)"
         " ORDER BY mean NULLS FIRST, case_id LIMIT $2",
         [run_id, MAX_CASES],

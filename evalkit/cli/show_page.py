@@ -142,9 +142,16 @@ def _run(page: Page) -> Iterator[str]:
     if page["least"]:
         yield f"{INDENT}cases that scored least"
         yield from _table(
-            ["golden set", "case", "pair", "mean", "missing"],
+            ["golden set", "case", "pair", "mean", "missing", "failed by"],
             [
-                [r["golden_set"], r["case_id"], _pair(r), _mean(r["mean"]), r["missing"] or ""]
+                [
+                    r["golden_set"],
+                    r["case_id"],
+                    _pair(r),
+                    _mean(r["mean"]),
+                    r["missing"] or "",
+                    r["error_kind"] or "",
+                ]
                 for r in page["least"]
             ],
         )

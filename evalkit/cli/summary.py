@@ -54,7 +54,7 @@ def _print_closing(run_id: str, summary: RunSummary, resume: str) -> None:
     click.echo(f"\nrun {run_id}: {summary.done} of {summary.planned} cases, {describe(summary)}")
     if summary.errors:
         kinds = ", ".join(f"{kind} {n}" for kind, n in summary.errors.most_common())
-        click.echo(f"failed calls: {kinds}")
+        click.echo(f"failed calls: {kinds} (which ones: evalkit show {run_id})")
     if summary.stopped:
         why = {
             "budget_stop": "stopped at --max-cost",

@@ -295,8 +295,8 @@ def find_golden_sets(paths: Sequence[Path], *, settings: Settings) -> list[Path]
         found = _below(home)
         if not found:
             raise GoldenSetError(
-                f"{home}: there is no {HEADER} below it. Add golden_sets/NAME/{HEADER}, "
-                "or name a golden set on the command line."
+                f"{home}: there is no {HEADER} below it. Start a project with evalkit init, add "
+                f"golden_sets/NAME/{HEADER}, or name a golden set on the command line."
             )
         return found
     problems: list[str] = []
