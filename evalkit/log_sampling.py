@@ -23,7 +23,7 @@ from evalkit.score.log_draw import DrawRule
 from evalkit.score.metric_specs import MetricSpec, canonical, needs_of
 from evalkit.score.online import (
     STRATA,
-    LoggedCall,
+    DrawnWindow,
     OnlineSet,
     SamplePlan,
     draw_window,
@@ -121,16 +121,16 @@ def _carry_out(
     plan: SamplePlan, bench: Bench, store: Store, settings: Settings, config: str, show: Progress
 ) -> FinishedSample:
     with store.production() as engine, _writer(plan, store, settings, config) as writer:
-        calls = draw_window(engine, plan)
+        window = draw_window(engine, plan)
         already = writer.is_complete
-        with show(len(calls)) as on_progress:
+        with show(window.size) as on_progress:
 
             async def work() -> RunSummary:
                 async with bench.orchestrator:
                     return await until_interrupted(
                         lambda stop: run_sample(
                             plan,
-                            calls if not already else [],
+                            window if not already else DrawnWindow(calls={}, drawn={}),
                             engine=engine,
                             journal=writer,
                             on_progress=on_progress,
@@ -140,15 +140,15 @@ def _carry_out(
 
             summary = run_async(work())
         if summary.complete and not already:
-            writer.seal("complete", counts=dict(summary.outcomes), facts=_facts(writer, calls))
+            writer.seal("complete", counts=dict(summary.outcomes), facts=_facts(writer, window))
         if already:
             summary.planned = summary.done
         return FinishedSample(
             run=FinishedRun(run_id=plan.run_id, store=str(store.path), summary=summary),
             since=plan.since,
             until=plan.until,
-            calls=len(calls),
-            drawn=_shares(calls),
+            calls=window.size,
+            drawn=window.shares,
             already_done=already,
         )
 
@@ -179,17 +179,9 @@ def _writer(plan: SamplePlan, store: Store, settings: Settings, config: str) -> 
     )
 
 
-def _facts(writer: RunWriter, calls: Sequence[LoggedCall]) -> dict[str, Any]:
-    sample = {**writer.manifest["sample"], "calls": len(calls), "drawn": _shares(calls)}
-    return {"sample": sample, "planned": len(calls)}
-
-
-def _shares(calls: Sequence[LoggedCall]) -> dict[str, int]:
-    counts = {"random": 0, "active": 0}
-    for call in calls:
-        if call.place is not None:
-            counts[call.place.share] += 1
-    return counts
+def _facts(writer: RunWriter, window: DrawnWindow) -> dict[str, Any]:
+    sample = {**writer.manifest["sample"], "calls": window.size, "drawn": window.shares}
+    return {"sample": sample, "planned": window.size}
 
 
 def _golden_sets(settings: Settings, paths: Sequence[Path]) -> list[GoldenSet]:

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from evalkit.call.budget import Budget
@@ -19,7 +19,7 @@ from evalkit.call.failures import FAILURES
 from evalkit.frozen import by_field
 from evalkit.records import CallRecord, Case, Pair
 from evalkit.score.golden import GoldenSet
-from evalkit.score.log_draw import DrawRule, Place, draw_calls
+from evalkit.score.log_draw import Draw, DrawRule, Numbering, Place
 from evalkit.score.metric_specs import Missing, canonical
 from evalkit.score.rescore import stored_result
 from evalkit.score.runner import (
@@ -31,14 +31,15 @@ from evalkit.score.runner import (
     score_rows,
     work_off,
 )
-from evalkit.score.sampling import Unit
 from evalkit.score.stored import call_record
 from evalkit.score.summary import RunSummary, count_rescored_line
 from evalkit.store.engine import Engine
 from evalkit.store.schema import TABLES
 
-BATCH = 500
-"""Calls read from the store at a time."""
+PAGE = 5_000
+"""Calls in memory at a time, roughly: pages are stretches of time."""
+BINS = 1 << 16
+"""Stretches of a window that are counted, to lay its pages out."""
 STRATA = tuple(
     column.name
     for column in TABLES["calls"]
@@ -46,7 +47,8 @@ STRATA = tuple(
 )
 """Columns of `calls` that can make strata."""
 
-_WINDOW = "epoch_us(ts) >= $since AND epoch_us(ts) < $until"
+_WINDOW = "ts >= $since AND ts < $until AND list_contains($features, feature) AND input IS NOT NULL"
+"""Times as such, so that whole files and row groups of other times are passed over."""
 _INTEREST = """
     (CASE WHEN confidence < 0.5 THEN 1 - confidence ELSE 0 END)
     + (CASE WHEN repaired THEN 1 ELSE 0 END) + (CASE WHEN escalated THEN 0.5 ELSE 0 END)
@@ -88,52 +90,79 @@ class SamplePlan:
         return sorted({one.golden.feature for one in self.sets})
 
 
-@dataclass(frozen=True, slots=True)
-class LoggedCall:
-    """A call of the window, and why it is in the sample; None: it is not."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawnWindow:
+    """The calls of a window that have texts, and who of them the judges are asked about."""
 
-    trace_id: str
-    feature: str
-    stratum: Mapping[str, str]
-    place: Place | None
+    calls: Mapping[str, int]
+    """Feature -> how many there are."""
+    drawn: Mapping[str, Place]
+    """Trace id of each call drawn -> why."""
+
+    @property
+    def size(self) -> int:
+        return sum(self.calls.values())
+
+    @property
+    def shares(self) -> dict[str, int]:
+        """Calls drawn by chance, and those picked."""
+        counts = {"random": 0, "active": 0}
+        for place in self.drawn.values():
+            counts[place.share] += 1
+        return counts
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
     online: OnlineSet
-    logged: LoggedCall
+    stratum: Mapping[str, str]
+    place: Place | None
     record: CallRecord
 
 
-def draw_window(engine: Engine, plan: SamplePlan) -> list[LoggedCall]:
-    """All calls of the window that have texts, in order of their ids; the sampled ones marked."""
-    columns = ("feature", *(name for name in plan.by if name != "feature"))
+def draw_window(engine: Engine, plan: SamplePlan) -> DrawnWindow:
+    """Count the window's calls and draw from them, in one pass that holds few of them."""
+    import numpy as np
+
+    columns = _strata_columns(plan)
     listed = ", ".join(f"coalesce({name}::VARCHAR, '') AS {name}" for name in columns)
-    rows = engine.rows(
-        f"SELECT trace_id, {listed}, ({_INTEREST})::DOUBLE AS interest FROM calls"
-        f" WHERE {_WINDOW} AND list_contains($features, feature) AND input IS NOT NULL"
-        f" AND (output IS NOT NULL OR error_kind IS NOT NULL) ORDER BY trace_id",
-        {"since": plan.since, "until": plan.until, "features": plan.features},
-    )
-    found = {row["trace_id"]: row for row in rows}
-    units = [
-        Unit(
-            key=key,
-            stratum=canonical([row[name] for name in columns]),
-            interest=row["interest"] or 0.0,
-        )
-        for key, row in found.items()
-    ]
-    drawn = draw_calls(units, plan.rule)
-    return [
-        LoggedCall(key, row["feature"], {name: row[name] for name in columns}, drawn.get(key))
-        for key, row in found.items()
-    ]
+    wants_doubt = plan.rule.active_share > 0
+    interest = f", coalesce(({_INTEREST})::DOUBLE, 0) AS interest" if wants_doubt else ""
+    draw, strata = Draw(plan.rule), Numbering()
+    totals = np.zeros(0, dtype=np.int64)
+    for batch in engine.batches(
+        f"SELECT trace_id, {listed}{interest} FROM calls WHERE {_WINDOW}", _window(plan)
+    ):
+        numbers = strata.of([batch[name] for name in columns])
+        counts = np.bincount(numbers, minlength=len(totals))
+        totals = np.pad(totals, (0, len(counts) - len(totals))) + counts
+        doubt = batch["interest"].to_numpy(zero_copy_only=False) if wants_doubt else None
+        draw.add(batch["trace_id"], numbers, doubt)
+    calls: dict[str, int] = {}
+    for values, number in strata.numbers.items():
+        calls[values[0]] = calls.get(values[0], 0) + int(totals[number])
+    return DrawnWindow(calls=calls, drawn=draw.places())
+
+
+def _strata_columns(plan: SamplePlan) -> list[str]:
+    return ["feature", *(name for name in plan.by if name != "feature")]
+
+
+def _window(plan: SamplePlan) -> dict[str, Any]:
+    return {
+        "since": _moment(plan.since),
+        "until": _moment(plan.until),
+        "features": plan.features,
+    }
+
+
+def _moment(micros: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
 
 
 async def run_sample(
     plan: SamplePlan,
-    calls: Sequence[LoggedCall],
+    window: DrawnWindow,
     *,
     engine: Engine,
     journal: Journal,
@@ -144,12 +173,12 @@ async def run_sample(
     sets: dict[str, list[OnlineSet]] = {}
     for one in plan.sets:
         sets.setdefault(one.golden.feature, []).append(one)
-    summary = RunSummary(planned=sum(len(sets[call.feature]) for call in calls))
+    summary = RunSummary(planned=sum(len(sets[name]) * n for name, n in window.calls.items()))
     finished = read_back(journal, summary, count_rescored_line)
     if plan.budget is not None:
         plan.budget.spent_usd = summary.judge_cost_usd
     await work_off(
-        _works(engine, calls, sets, finished),
+        _works(engine, plan, window, sets, finished, summary),
         lambda work: _score(work, plan),
         summary=summary,
         journal=journal,
@@ -163,34 +192,77 @@ async def run_sample(
 
 def _works(
     engine: Engine,
-    calls: Sequence[LoggedCall],
+    plan: SamplePlan,
+    window: DrawnWindow,
     sets: Mapping[str, Sequence[OnlineSet]],
     finished: set[Key],
+    summary: RunSummary,
 ) -> Iterator[_Work]:
+    """What is left to do, a page of the window after another."""
+    if summary.done >= summary.planned:
+        return
     done = {(golden_set, trace_id) for golden_set, _, trace_id, _, _ in finished}
-    for start in range(0, len(calls), BATCH):
-        batch = calls[start : start + BATCH]
+    seen: set[str] = set()
+    columns = _strata_columns(plan)
+    for since, until in _pages(engine, plan):
         rows = engine.rows(
-            "SELECT * FROM calls WHERE trace_id IN (SELECT unnest($1))",
-            [[call.trace_id for call in batch]],
+            f"SELECT * FROM calls WHERE {_WINDOW} ORDER BY trace_id",
+            {**_window(plan), "since": _moment(since), "until": _moment(until)},
         )
-        records = {row["trace_id"]: row for row in rows}
-        for call in batch:
-            for online in sets[call.feature]:
-                if (online.golden.name, call.trace_id) not in done:
-                    yield _Work(online, call, call_record(records[call.trace_id]))
+        for row in rows:
+            wanted = [
+                one
+                for one in sets[row["feature"]]
+                if (one.golden.name, row["trace_id"]) not in done
+            ]
+            is_empty = row["output"] is None and row["error_kind"] is None
+            if not wanted or is_empty or row["trace_id"] in seen:
+                # Nothing was answered yet, or the log has the call twice.
+                summary.planned -= len(wanted)
+                continue
+            seen.add(row["trace_id"])
+            stratum = {name: _as_text(row[name]) for name in columns}
+            record, place = call_record(row), window.drawn.get(row["trace_id"])
+            for online in wanted:
+                yield _Work(online, stratum, place, record)
+
+
+def _as_text(value: Any) -> str:
+    """As `coalesce(x::VARCHAR, '')` has it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else str(value)
+
+
+def _pages(engine: Engine, plan: SamplePlan) -> Iterator[tuple[int, int]]:
+    """Stretches of the window, since and until, that have some `PAGE` calls each."""
+    width = max(1, -(-(plan.until - plan.since) // BINS))
+    rows = engine.rows(
+        "SELECT (epoch_us(ts) - $start) // $width AS bin, count(*) AS n FROM calls"
+        f" WHERE {_WINDOW} GROUP BY 1 ORDER BY 1",
+        {**_window(plan), "start": plan.since, "width": width},
+    )
+    start, held = plan.since, 0
+    for row in rows:
+        begins = plan.since + row["bin"] * width
+        if held and held + row["n"] > PAGE:
+            yield start, begins
+            start, held = begins, 0
+        held += row["n"]
+    if held:
+        yield start, plan.until
 
 
 async def _score(work: _Work, plan: SamplePlan) -> dict[str, Any] | None:
     """A journal line for one call; None when the budget does not allow its judges."""
-    logged, golden = work.logged, work.online.golden
+    golden = work.online.golden
     record = _known_failure(work.record)
     case = _as_case(record)
     asked = {"input": case.input}
     scorers = [
         scorer
         for scorer, missing in work.online.scorers
-        if (scorer.tier == 1 or logged.place is not None)
+        if (scorer.tier == 1 or work.place is not None)
         and (missing is None or missing(asked) is None)
     ]
     pair = Pair(
@@ -202,7 +274,7 @@ async def _score(work: _Work, plan: SamplePlan) -> dict[str, Any] | None:
         stored_result(record),
         case,
         scorers,
-        limit_ms=plan.limits_ms.get(logged.feature, float("inf")),
+        limit_ms=plan.limits_ms.get(golden.feature, float("inf")),
         trial=0,
     )
     if any(mark.outcome == "budget_stop" for mark in marks):
@@ -220,19 +292,25 @@ async def _score(work: _Work, plan: SamplePlan) -> dict[str, Any] | None:
     return {
         "key": [golden.name, str(pair), case.id, case.case_hash, 0],
         "calls": [by_field(call) for call in judge_calls],
-        "scores": [_drawn_row(row, logged) for row in rows],
+        "scores": [_drawn_row(row, work, plan) for row in rows],
         "must_pass": [],
     }
 
 
-def _drawn_row(row: dict[str, Any], logged: LoggedCall) -> dict[str, Any]:
-    """A score with how its call came to be scored: every call by checks, the sample by judges."""
-    if row["tier"] == 1:
-        share, chance = "all", 1.0
-    else:
-        assert logged.place is not None
-        share, chance = logged.place.share, logged.place.inclusion_prob  # type: ignore[assignment]
-    return {**row, "inclusion_prob": chance, "slices": {**logged.stratum, "share": share}}
+def _drawn_row(row: dict[str, Any], work: _Work, plan: SamplePlan) -> dict[str, Any]:
+    """A score with how its call came to be scored: every call by checks, the sample by judges.
+
+    It is of the window's end, not of this moment: the same job gives the same rows.
+    """
+    place = Place("random", 1.0) if row["tier"] == 1 else work.place
+    assert place is not None
+    share = "all" if row["tier"] == 1 else place.share
+    return {
+        **row,
+        "inclusion_prob": place.inclusion_prob,
+        "slices": {**work.stratum, "share": share},
+        "created_at": plan.until,
+    }
 
 
 def _known_failure(record: CallRecord) -> CallRecord:

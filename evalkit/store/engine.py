@@ -7,7 +7,7 @@ the files it was given by name, never a pattern, and nothing else on the machine
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MEMORY_LIMIT = "2GB"
 MAX_THREADS = 8
+BATCH_ROWS = 122_880
+"""Rows of a portion, where a result is read in portions."""
 
 Params = Sequence[Any] | Mapping[str, Any]
 
@@ -98,6 +100,19 @@ class Engine:
         except duckdb.Error as error:
             raise StoreError(str(error)) from None
         return table.rename_columns(_distinct(table.column_names))
+
+    def batches(self, sql: str, params: Params = ()) -> Iterator[pa.RecordBatch]:
+        """The result in portions, for more rows than are to be in memory.
+
+        To be read to its end before the next query: what is unread blocks the connection.
+        """
+        import duckdb
+
+        try:
+            with self._relation(sql, params).to_arrow_reader(BATCH_ROWS) as reader:
+                yield from reader
+        except duckdb.Error as error:
+            raise StoreError(str(error)) from None
 
     def _relation(self, sql: str, params: Params) -> Any:
         """The statement, run or ready to be read; None for what is no query."""

@@ -146,9 +146,13 @@ class _Sinks:
         return self._sinks[name]
 
     def bound_memory(self) -> None:
-        if sum(sink.held_bytes for sink in self._sinks.values()) > GROUP_BYTES:
-            for sink in self._sinks.values():
-                sink.flush()
+        """Row groups of scores depend on scores alone: equal scores make equal files."""
+        of_scores = [sink for sink in self._sinks.values() if sink.table == "scores"]
+        others = [sink for sink in self._sinks.values() if sink.table != "scores"]
+        for sinks in (of_scores, others):
+            if sum(sink.held_bytes for sink in sinks) > GROUP_BYTES:
+                for sink in sinks:
+                    sink.flush()
 
     @property
     def facts(self) -> dict[str, dict[str, Any]]:
@@ -167,6 +171,7 @@ class _Sink:
 
     def __init__(self, path: Path, table: str) -> None:
         self.facts: dict[str, Any] = {}
+        self.table = table
         self._path = path
         self._rows = Rows(table)
         self._n_written = 0

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+from hashlib import blake2b
 
-from evalkit.score.log_draw import DrawRule, Place, draw_calls, place_of
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evalkit.score import log_draw
+from evalkit.score.log_draw import Draw, DrawRule, Place, draw_calls, place_of, places_of
 from evalkit.score.sampling import Unit
 
 UNITS = [Unit(key=f"t-{n:05d}", stratum=f"s{n % 3}") for n in range(6000)]
@@ -74,9 +81,59 @@ def test_the_active_share_is_apart_and_has_no_chance() -> None:
     ))  # fmt: skip
 
 
+def test_portions_in_any_order_give_the_same_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_draw, "MAX_HELD", 100)
+    rule = DrawRule(per_stratum=7)
+    keys = [unit.key for unit in UNITS]
+    strata = np.array([int(unit.stratum[1:]) for unit in UNITS])
+    draw = Draw(rule)
+    for at in np.random.default_rng(1).permutation(60):
+        part = slice(at * 100, (at + 1) * 100)
+        draw.add(pa.array(keys[part]), strata[part])
+
+    assert draw.places() == draw_calls(UNITS, rule)
+
+
+def test_a_call_that_comes_twice_is_drawn_once() -> None:
+    twice = [*UNITS[:30], *UNITS[:30]]
+
+    assert len(draw_calls(twice, DrawRule(per_stratum=8))) == 24
+    assert len(draw_calls(twice, DrawRule(rate=1.0))) == 30
+
+
+@given(st.lists(st.text(max_size=20), max_size=20), st.text(max_size=5))
+def test_a_place_is_what_plain_arithmetic_says(keys: list[str], salt: str) -> None:
+    found = places_of(pa.array(keys, pa.string()), salt)
+
+    assert found.tolist() == [plainly(key.encode(), salt) for key in keys]
+
+
+def plainly(key: bytes, salt: str) -> int:
+    whole = (1 << 64) - 1
+    found = int.from_bytes(blake2b(salt.encode(), digest_size=8).digest())
+    found ^= len(key) * 0x9E3779B97F4A7C15 & whole
+    for at in range(0, len(key), 8):
+        word = int.from_bytes(key[at : at + 8].ljust(8, b"\0"), "little")
+        found = (found ^ word) * 0x9E3779B97F4A7C15 & whole
+        found ^= found >> 32
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        found = (found ^ found >> shift) * factor & whole
+    return found ^ found >> 31
+
+
+def test_places_are_spread_evenly_whatever_the_ids_look_like() -> None:
+    keys = pa.array([f"{n:032d}" for n in range(200_000)])
+
+    counts = np.bincount((places_of(keys, "s") >> np.uint64(56)).astype(np.int64), minlength=256)
+
+    # Chi-square with 255 degrees of freedom: mean 255, standard deviation 22.6, five of them.
+    expected = 200_000 / 256
+    assert float(((counts - expected) ** 2 / expected).sum()) < 368
+
+
 def test_places_are_the_same_on_every_machine() -> None:
     assert place_of("t-1", "") == pytest.approx(PLACE)
 
 
-PLACE = 0.4257196282957234
-"""BLAKE2b-64 of "0:t-1" over 2**64."""
+PLACE = 0.5406584201674625
+"""As `plainly` has it, over 2**64."""
