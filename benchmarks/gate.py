@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import io
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -105,10 +106,14 @@ def after_imports(folder: Path, name: str) -> list[dict[str, float]]:
 
 def work(folder: Path, name: str) -> int:
     """In a process of its own: CPU of the bare query and of the gate, and peak memory."""
+    import jsonschema  # noqa: F401
+
+    import evalkit.config
     import evalkit.decide.gate
     import evalkit.exchange.results  # noqa: F401
     from evalkit.cli.main import main as evalkit_main
 
+    os.chdir(folder)  # no project's configuration is read
     command = arguments(folder, name, "parquet")
     gate_s = _cpu_s(lambda: evalkit_main(command))
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
