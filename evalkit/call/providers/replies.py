@@ -17,6 +17,10 @@ from evalkit.errors import CallError
 
 MAX_RETRY_AFTER_S = 3600.0
 MAX_QUOTED_CHARS = 300
+MAX_VALUES = 400_000
+"""A reply of more parts takes many times its size in memory, and says nothing that is asked."""
+SMALL_BYTES = 2 * MAX_VALUES
+"""Has no room for so many parts."""
 
 KIND_OF_STATUS: dict[int, str] = {
     400: "bad_request",
@@ -82,11 +86,19 @@ _DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 def read_json(text: str | bytes) -> Any:
     """Parse a reply. Raises CallError(bad_reply) for anything but JSON in UTF-8."""
+    if len(text) > SMALL_BYTES:
+        _refuse_many_values(text)
     try:
         return _DECODER.decode(text if isinstance(text, str) else text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else _first_line(error)
         raise CallError("bad_reply", f"the reply is not JSON: {reason}") from None
+
+
+def _refuse_many_values(text: str | bytes) -> None:
+    n = text.count(",") if isinstance(text, str) else text.count(b",")
+    if n > MAX_VALUES:
+        raise CallError("too_large", f"the reply has more than {MAX_VALUES:,} parts")
 
 
 def _first_line(error: Exception) -> str:

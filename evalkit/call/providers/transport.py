@@ -188,9 +188,13 @@ class Reply:
 
     async def body(self) -> bytes:
         """The whole body."""
-        chunks = []
-        while chunk := await self._chunk():
-            chunks.append(chunk)
+        chunks: list[bytes] = []
+        try:
+            while chunk := await self._chunk():
+                chunks.append(chunk)
+        except CallError:
+            chunks.clear()  # else they live as long as the error does
+            raise
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def json(self) -> Any:
