@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= .evalkit
 
-.PHONY: help eval test llm lint types format security reference bench calibrate clean check
+.PHONY: help eval test llm lint types format security reference bench calibrate faults faults-full clean check
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 $(VENV)/.installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "make: no python3 found; evalkit needs Python 3.11 or newer" >&2; exit 2; }
@@ -67,6 +67,12 @@ bench: $(VENV)/.installed-dev ## Runner against a bare loop doing the same work,
 
 calibrate: $(VENV)/.installed-dev ## Simulate the gate's error rates and power (about 15 minutes)
 	@$(BIN)/python -m benchmarks.gate_calibration
+
+faults: $(VENV)/.installed-dev ## Inject faults, print what became of them (about 3 minutes)
+	@$(BIN)/python -m tests.faults
+
+faults-full: $(VENV)/.installed-dev ## The same at every place there is (hours)
+	@$(BIN)/python -m tests.faults --full
 
 clean: ## Remove the environment and the demo's store
 	@rm -rf $(VENV) $(STORE) report.html build dist

@@ -1,0 +1,8 @@
+"""All scenarios, by name, in the order of the table."""
+
+from __future__ import annotations
+
+from tests.faults import crashes
+from tests.faults.table import Scenario
+
+SCENARIOS: dict[str, Scenario] = {**crashes.SCENARIOS}
