@@ -22,6 +22,8 @@ from evalkit.records import Json
 
 SHORTEST = 6
 """Characters of the shortest thing there is to find, an e-mail address."""
+SHORT = 64
+"""Characters of a text that may well come again."""
 MAX_DEPTH = 100
 """Of lists and tables in one another; what is deeper is left out of a record."""
 
@@ -52,21 +54,30 @@ def find_pii(text: str, kinds: Collection[str] | None = None) -> Iterator[Findin
         raise KeyError(min(unknown))
     if len(text) < SHORTEST or is_media(text):
         return
+    found = _found_in_short(text) if len(text) <= SHORT else _found_in(text)
+    for kind, findings in found:
+        if kinds is None or kind in kinds:
+            yield from findings
+
+
+def _found_in(text: str) -> tuple[tuple[str, list[Finding]], ...]:
+    """Findings of each kind, all kinds."""
     # RE2 takes no lone surrogates; a question mark in their place keeps every place.
     folded = fold(text).encode("utf-8", "replace").decode("utf-8")
     of_kind: dict[str, list[Finding]] = {}
     for number in sorted(_prefilter().Match(folded) or ()):
         kind, pattern, accept = _RECOGNISERS[number]
-        if kinds is not None and kind not in kinds:
-            continue
         for match in _compiled(pattern).finditer(folded):
             start, end = match.span(match.re.groups)
             end = start + accept(folded[start:end])
             marks = r"[.,\- ]" if kind == "phone" else r"[.,]"
             if end > start and not _inside_number(folded, start, end, marks):
                 of_kind.setdefault(kind, []).append(Finding(kind, start, end, text[start:end]))
-    for findings in of_kind.values():
-        yield from non_overlapping(findings)
+    return tuple((kind, non_overlapping(findings)) for kind, findings in of_kind.items())
+
+
+_found_in_short = lru_cache(maxsize=1024)(_found_in)
+"""Labels, names of users and tenants come again with every call."""
 
 
 def is_media(text: str) -> bool:

@@ -52,6 +52,8 @@ class Guarded:
     """What was seen: pii:email, injection:override, unseen, …"""
     redactions: int = 0
     """Places where a placeholder stands."""
+    clean: bool = False
+    """No personal data of any kind that is looked for is left in it."""
 
 
 class Guard:
@@ -94,6 +96,7 @@ class Guard:
             placeholders=placeholders.values if placeholders else {},
             events=tuple(dict.fromkeys(events)),
             redactions=placeholders.count if placeholders else 0,
+            clean=settings.pii == "replace" and settings.pii_kinds is None,
         )
 
     def _injections(self, input: Mapping[str, Any]) -> list[str]:
@@ -286,14 +289,16 @@ class Restorer:
         return _put_back(text, self._values)
 
 
-def redact_record(record: CallRecord, *, recognise: Recogniser = find_pii) -> CallRecord:
+def redact_record(
+    record: CallRecord, *, recognise: Recogniser = find_pii, clean_input: bool = False
+) -> CallRecord:
     """`record` as it may be written down: what users and models said without personal data.
 
     Ids stay usable for counting: one that is personal data becomes the same pseudonym
-    each time.
+    each time. `clean_input`: the input has been looked through already.
     """
     told = [
-        record.input,
+        None if clean_input else record.input,
         record.output,
         record.route_reason,
         record.user_feedback,
@@ -313,7 +318,7 @@ def redact_record(record: CallRecord, *, recognise: Recogniser = find_pii) -> Ca
         user_id=user_id,
         tenant=tenant,
         session_id=session_id,
-        input=input,
+        input=record.input if clean_input else input,
         output=output,
         route_reason=route_reason,
         user_feedback=user_feedback,

@@ -1,7 +1,8 @@
 """Spending limits that many calls at once, in several processes, cannot pass together.
 
-Before a call the most it may cost is reserved, after it what it did cost is settled, each
-in one transaction on `budget.sqlite`. Amounts are whole numbers of 1e-12 US dollars, so
+Before a call the most it may cost is reserved, after it what it did cost is settled, in
+transactions on `budget.sqlite`. Many calls at once share them: what is to be settled is
+written when the next call reserves. Amounts are whole numbers of 1e-12 US dollars, so
 that sums are exact. A cost that is not known is never 0: it is counted, and what was
 reserved for it stays spent.
 """
@@ -22,6 +23,7 @@ from typing import Any, TypeAlias
 from evalkit.call.durable import open_sqlite, transaction
 from evalkit.call.processes import is_alive, is_gone, this_process
 from evalkit.errors import CallError
+from evalkit.frozen import frozen
 from evalkit.settings import BudgetSettings, SpendCap
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,10 @@ log = logging.getLogger(__name__)
 PER_USD = 10**12
 HOLD_S = 900.0
 """How long a hold lives whose process cannot be seen from here."""
+
+BUSY_CALLS = 8
+"""With as many calls under way, a settlement waits for the next of them to reserve."""
+MAX_UNSETTLED = 64
 
 VERSION = 1
 SCHEMA = """
@@ -100,6 +106,16 @@ class Hold:
     tokens: int
 
 
+@frozen
+class _Settlement:
+    """What a hold is to be replaced by."""
+
+    hold: Hold
+    amount: int | None
+    tokens: int
+    calls: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
     """What one user, tenant or feature, or all together, have spent today or this month."""
@@ -133,6 +149,8 @@ class Ledger:
         self._now = now
         self._lock = threading.Lock()
         self._day, self._day_ends = "", 0.0
+        self._under_way = 0
+        self._unsettled: list[_Settlement] = []
         self._general = {
             "total": _limits(caps.total),
             "user": _limits(caps.user),
@@ -171,6 +189,7 @@ class Ledger:
                 held = self._take(scopes, amount, tokens, now)
                 if isinstance(held, str) and self._swept():
                     held = self._take(scopes, amount, tokens, now)
+                self._under_way += isinstance(held, Hold)
         except sqlite3.Error as error:
             raise CallError("budget", f"the spending ledger cannot be written: {error}") from None
         if isinstance(held, str):
@@ -189,6 +208,7 @@ class Ledger:
     def spent(self) -> list[Spent]:
         """Today and this month, for everyone who has spent something."""
         with self._lock:
+            self._settle_all()
             today = self._today(self._now())
             rows = self._file.execute("SELECT * FROM spent ORDER BY scope, name").fetchall()
         found = []
@@ -211,6 +231,7 @@ class Ledger:
 
     def close(self) -> None:
         with self._lock:
+            self._settle_all()
             self._file.close()
 
     # --- inside the lock -----------------------------------------------------------
@@ -228,6 +249,7 @@ class Ledger:
         file, day = self._file, self._today(now)
         file.execute("BEGIN IMMEDIATE")
         try:
+            self._write_settlements()
             values = [day, amount or 0, tokens, 1, 0, *chain.from_iterable(scopes)]
             totals = file.execute(_ADD_AND_TELL[len(scopes)], values).fetchall()
             refusal = self._refusal(totals, day, amount, tokens)
@@ -240,6 +262,7 @@ class Ledger:
             of = (names.get("user"), names.get("tenant"), names.get("feature"))
             file.execute(_HOLD, (*owned, *of, amount, tokens))
             file.execute("COMMIT")
+            self._unsettled.clear()
         except BaseException:
             if file.in_transaction:
                 file.execute("ROLLBACK")
@@ -282,20 +305,36 @@ class Ledger:
         return "budgets.total" if scope == "total" else f"budgets.{scope} (for {name})"
 
     def _end(self, hold: Hold, amount: int | None, tokens: int, *, calls: int) -> None:
-        """Replace what `hold` counted; one that expired meanwhile has nothing to replace."""
-        known = amount if amount is not None else hold.amount or 0
-        unknown = int(amount is None)
+        with self._lock:
+            self._under_way -= 1
+            self._unsettled.append(
+                _Settlement(hold=hold, amount=amount, tokens=tokens, calls=calls)
+            )
+            if self._under_way < BUSY_CALLS or len(self._unsettled) >= MAX_UNSETTLED:
+                self._settle_all()
+
+    def _settle_all(self) -> None:
+        """Write what waits to be settled, in a transaction of its own."""
+        if not self._unsettled:
+            return
         try:
-            with self._lock, transaction(self._file):
-                found = self._file.execute("DELETE FROM holds WHERE id = ?", (hold.id,))
-                if found.rowcount:
-                    known -= hold.amount or 0
-                    self._add(hold, known, tokens - hold.tokens, calls - 1, unknown)
-                else:
-                    self._add(hold, known, tokens, calls - 1, unknown - 1)
+            with transaction(self._file):
+                self._write_settlements()
         except sqlite3.Error as error:
-            # The hold stays counted in full until it expires: the safe side of a limit.
+            # The holds stay counted in full until they expire: the safe side of a limit.
             log.error("the spending ledger cannot be written: %s", error)
+        self._unsettled.clear()
+
+    def _write_settlements(self) -> None:
+        """Replace what each hold counted; one that expired meanwhile has nothing to replace."""
+        for one in self._unsettled:
+            hold = one.hold
+            known = one.amount if one.amount is not None else hold.amount or 0
+            tokens, calls, unknown = one.tokens, one.calls - 1, int(one.amount is None)
+            if self._file.execute("DELETE FROM holds WHERE id = ?", (hold.id,)).rowcount:
+                self._add(hold, known - (hold.amount or 0), tokens - hold.tokens, calls, unknown)
+            else:
+                self._add(hold, known, tokens, calls, unknown - 1)
 
     def _swept(self) -> bool:
         """Whether holds of others were in the way that nobody will settle."""

@@ -106,7 +106,9 @@ async def retrieve(call: Call, parts: Parts) -> None:
     left_s = call.started + feature.max_latency_ms / 1000 - parts.clock.monotonic()
     found = await retrieve_context(feature, input, retriever, timeout_s=left_s)
     call.retrieved_ids, call.index_version = found.ids, found.index_version
-    call.guarded = replace(call.guarded, input={**input, "documents": found.documents()})
+    call.guarded = replace(
+        call.guarded, input={**input, "documents": found.documents()}, clean=False
+    )
     if found.note is not None or found.left_out:
         call.route_reason = found.note or f"left out: {found.left_out} documents over the budget"
 
@@ -380,7 +382,9 @@ def record_of(call: Call, parts: Parts) -> CallRecord:
     if not parts.settings.retention.log_text:
         attempts = tuple(replace(attempt, reply=None) for attempt in record.attempts)
         record = replace(record, input=None, output=None, attempts=attempts)
-    return redact_record(record) if parts.settings.retention.redact else record
+    if not parts.settings.retention.redact:
+        return record
+    return redact_record(record, clean_input=call.guarded.clean)
 
 
 def _tool_name(tool: Mapping[str, Any]) -> str:

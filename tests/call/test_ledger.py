@@ -73,6 +73,44 @@ def test_what_was_reserved_and_not_used_may_be_spent(path: Path) -> None:
     assert (month.cost_usd, month.tokens, month.calls) == (1.0, 50, 2)
 
 
+def test_of_many_calls_at_once_one_is_settled_as_the_next_reserves(path: Path) -> None:
+    caps = BudgetSettings(total=SpendCap(day_usd=100.0))
+    ledger, other = Ledger(path, caps), Ledger(path, caps)
+    holds = [ledger.reserve(1.0, 10) for _ in range(20)]
+
+    ledger.settle(holds.pop(), 0.25, 5)
+    waiting = next(of(other, "total"))
+    holds.append(ledger.reserve(1.0, 10))
+    settled = next(of(other, "total"))
+
+    assert (waiting.cost_usd, waiting.calls) == (20.0, 20)
+    assert (settled.cost_usd, settled.tokens, settled.calls) == (20.25, 205, 21)
+
+
+def test_the_last_of_many_calls_leave_nothing_unsettled(path: Path) -> None:
+    caps = BudgetSettings(total=SpendCap(day_usd=100.0))
+    ledger, other = Ledger(path, caps), Ledger(path, caps)
+    holds = [ledger.reserve(1.0, 10) for _ in range(20)]
+
+    for hold in holds:
+        ledger.settle(hold, 0.25, 5)
+
+    total = next(of(other, "total"))
+    assert (total.cost_usd, total.tokens, total.calls) == (5.0, 100, 20)
+
+
+def test_a_refused_call_does_not_undo_what_waits_to_be_settled(path: Path) -> None:
+    ledger = Ledger(path, BudgetSettings(total=SpendCap(day_usd=20.0)))
+    holds = [ledger.reserve(1.0, 10) for _ in range(20)]
+    ledger.settle(holds.pop(), 0.25, 5)
+
+    with pytest.raises(CallError):
+        ledger.reserve(1.0, 10)
+    ledger.reserve(0.75, 10)
+
+    assert next(of(ledger, "total")).cost_usd == 20.0
+
+
 def test_a_released_hold_leaves_nothing_behind(path: Path) -> None:
     ledger = Ledger(path, BudgetSettings(total=SpendCap(day_calls=1)))
 
