@@ -27,15 +27,25 @@ def command() -> None:
 @command.command("set")
 @click.argument("run")
 @click.option("--golden-set", "only", multiple=True, metavar="NAME", help="Only for this one.")
+@click.option("--expect", metavar="RUN|none", help="Only if that is what is chosen now.")
 @common_options
 def set_(
-    run: str, only: tuple[str, ...], as_json: bool, store: str | None, config: Path | None
+    run: str,
+    only: tuple[str, ...],
+    expect: str | None,
+    as_json: bool,
+    store: str | None,
+    config: Path | None,
 ) -> int:
-    """Compare with RUN from now on, for each golden set it has."""
+    """Compare with RUN from now on, for each golden set it has.
+
+    All of them or none. Whoever is not first, of several at once, is told (exit status 2).
+    """
     from evalkit.decide.selectors import find_run, require_complete
     from evalkit.exchange.baseline_file import baselines_of
 
     opened = _open(store, config)
+    seen = opened.baselines.all()
     manifest = require_complete(find_run(opened.runs(), run))
     golden_sets = manifest["golden_sets"]
     for name in only:
@@ -45,8 +55,15 @@ def set_(
                 f"It has: {', '.join(golden_sets)}."
             )
     opened.score_files(manifest["run_id"])
-    for name in only or golden_sets:
-        opened.baselines.set(name, golden_sets[name].get("feature") or "", manifest["run_id"])
+    chosen = {
+        (name, golden_sets[name].get("feature") or ""): manifest["run_id"]
+        for name in only or golden_sets
+    }
+    if expect is not None:
+        old = None if expect == "none" else find_run(opened.runs(), expect)["run_id"]
+        seen = {} if old is None else dict.fromkeys(chosen, old)
+    opened.baselines.choose(chosen, seen=seen)
+    for name, _ in chosen:
         say(f"{name}: compared with run {manifest['run_id']} from now on")
     if as_json:
         print_json({"baselines": baselines_of(opened)})

@@ -77,6 +77,7 @@ def import_baselines(store: Store, path: Path) -> list[dict[str, str]]:
 
     Raises InputFileError for anything that is not such a file, before a choice changes.
     """
+    seen = store.baselines.all()
     with _opened(path) as archive:
         chosen = _chosen(_read_json(archive, LIST, path), path)
         for run_id in sorted({entry["run_id"] for entry in chosen}):
@@ -88,8 +89,9 @@ def import_baselines(store: Store, path: Path) -> list[dict[str, str]]:
                 raise _not_an_export(path, f"{name} is no figure of a judge")
             if not (store.path / name).exists():
                 write_json(store.path / name, figure)
-    for entry in chosen:
-        store.baselines.set(entry["golden_set"], entry["feature"], entry["run_id"])
+    store.baselines.choose(
+        {(entry["golden_set"], entry["feature"]): entry["run_id"] for entry in chosen}, seen=seen
+    )
     return chosen
 
 

@@ -345,12 +345,39 @@ class Baselines:
 
     def set(self, golden_set: str, feature: str, run_id: str) -> None:
         """Choose a run; StoreError when another process is choosing at this moment."""
+        self.choose({(golden_set, feature): run_id}, seen=None)
+
+    def choose(
+        self,
+        chosen: Mapping[tuple[str, str], str],
+        *,
+        seen: Mapping[tuple[str, str], str] | None,
+    ) -> None:
+        """Choose a run for each, all or none, if what they had is what was `seen`.
+
+        Raises StoreError when somebody else has chosen since, or is choosing at this moment.
+        """
         with locked(self._path.with_suffix(".lock"), holder="baselines are being changed"):
-            chosen = {**self.all(), (golden_set, feature): run_id}
+            now = self.all()
+            if seen is not None:
+                _refuse_if_changed(chosen, now, seen)
             nested: dict[str, dict[str, str]] = {}
-            for (of_set, of_feature), run in sorted(chosen.items()):
+            for (of_set, of_feature), run in sorted({**now, **chosen}.items()):
                 nested.setdefault(of_set, {})[of_feature] = run
             write_json(self._path, nested, replace=True)
+
+
+def _refuse_if_changed(
+    keys: Iterable[tuple[str, str]],
+    now: Mapping[tuple[str, str], str],
+    seen: Mapping[tuple[str, str], str],
+) -> None:
+    for key in keys:
+        if now.get(key) != seen.get(key):
+            raise StoreError(
+                f"{key[0]}: its baseline is {now.get(key) or 'none'} by now, not "
+                f"{seen.get(key) or 'none'}; nothing was changed. Look at it, then choose again."
+            )
 
 
 # --- manifests and verdicts as rows ------------------------------------------------

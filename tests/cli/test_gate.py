@@ -225,6 +225,19 @@ def test_a_baseline_is_set_listed_and_used(
     assert gate()[1]["comparisons"][0]["baseline"]["run_id"] == "run-1"
 
 
+def test_a_baseline_is_set_only_if_it_is_what_was_expected(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(store, "run-1", cases([1.0] * 8))
+    write_run(store, "run-2", cases([1.0] * 8))
+
+    assert main(["baseline", "set", "run-1", "--expect", "none"]) == 0
+    assert main(["baseline", "set", "run-2", "--expect", "none"]) == 2
+    assert "its baseline is run-1 by now, not none" in capsys.readouterr().err
+    assert main(["baseline", "set", "run-2", "--expect", "run-1"]) == 0
+    assert store.baselines.get("tickets", "classify-ticket") == "run-2"
+
+
 def test_a_baseline_is_carried_to_another_store(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -230,6 +230,18 @@ def test_baselines_are_chosen_for_a_golden_set_and_feature(store: Store) -> None
     }
 
 
+def test_a_baseline_chosen_meanwhile_is_not_overwritten(store: Store) -> None:
+    seen = store.baselines.all()
+    store.baselines.set("tickets", "classify-ticket", "theirs")
+
+    with pytest.raises(StoreError, match="tickets: its baseline is theirs by now, not none"):
+        store.baselines.choose(
+            {("orders", "extract"): "mine", ("tickets", "classify-ticket"): "mine"}, seen=seen
+        )
+
+    assert store.baselines.all() == {("tickets", "classify-ticket"): "theirs"}
+
+
 def test_a_new_store_ignores_itself_in_git(store: Store) -> None:
     seal_run(store)
 
