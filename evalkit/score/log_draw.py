@@ -116,10 +116,10 @@ class Draw:
         """Id of each call drawn -> why."""
         if self._held and self._rule.rate is None:
             self._keep_nearest()
+        why = [Place("random", self._chance(n)) for n in range(len(self._sizes))]
         drawn: dict[str, Place] = {}
         for _, strata, ids in self._held:
-            for key, stratum in zip(ids.tolist(), strata.tolist(), strict=True):
-                drawn[key] = Place("random", self._chance(stratum))
+            drawn |= zip(ids.tolist(), map(why.__getitem__, strata.tolist()), strict=True)
         wanted = round(len(drawn) * self._rule.active_share / (1 - self._rule.active_share))
         rest = [(order, key) for key, order in self._doubtful.items() if key not in drawn]
         for _, key in sorted(rest, reverse=True)[:wanted]:
@@ -129,33 +129,7 @@ class Draw:
     def _chance(self, stratum: int) -> float:
         if self._rule.rate is not None:
             return self._rule.rate
-        return min(1.0, (self._rule.per_stratum or 0) / int(self._sizes[stratum]))
-
-
-class Numbering:
-    """Numbers for combinations of texts, from 0, in the order in which they come."""
-
-    def __init__(self) -> None:
-        self.numbers: dict[tuple[str, ...], int] = {}
-
-    def of(self, columns: Sequence[pa.Array]) -> NDArray[np.int64]:
-        """The number of each row."""
-        codes, values = [], []
-        for column in columns:
-            encoded = column.dictionary_encode()
-            codes.append(encoded.indices.to_numpy(zero_copy_only=False))
-            values.append(encoded.dictionary.to_pylist())
-        shape = [len(known) for known in values]
-        whole = np.ravel_multi_index(codes, shape) if len(codes[0]) else np.zeros(0, dtype=np.int64)
-        seen, which = np.unique(whole, return_inverse=True)
-        numbers = [
-            self.numbers.setdefault(
-                tuple(known[at] for known, at in zip(values, each, strict=True)),
-                len(self.numbers),
-            )
-            for each in zip(*np.unravel_index(seen, shape), strict=True)
-        ]
-        return np.array(numbers, dtype=np.int64)[which]
+        return min(1.0, (self._rule.per_stratum or 0) / max(1, int(self._sizes[stratum])))
 
 
 def draw_calls(units: Sequence[Unit], rule: DrawRule) -> dict[str, Place]:

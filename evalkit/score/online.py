@@ -19,7 +19,7 @@ from evalkit.call.failures import FAILURES
 from evalkit.frozen import by_field
 from evalkit.records import CallRecord, Case, Pair
 from evalkit.score.golden import GoldenSet
-from evalkit.score.log_draw import Draw, DrawRule, Numbering, Place
+from evalkit.score.log_draw import Draw, DrawRule, Place
 from evalkit.score.metric_specs import Missing, canonical
 from evalkit.score.rescore import stored_result
 from evalkit.score.runner import (
@@ -121,26 +121,32 @@ class _Work:
 
 
 def draw_window(engine: Engine, plan: SamplePlan) -> DrawnWindow:
-    """Count the window's calls and draw from them, in one pass that holds few of them."""
+    """Count the window's calls and draw from them; few of them are ever in memory.
+
+    Strata are known by the engine's own hash of their names: that of one connection is enough.
+    """
     import numpy as np
 
     columns = _strata_columns(plan)
-    listed = ", ".join(f"coalesce({name}::VARCHAR, '') AS {name}" for name in columns)
+    texts = [f"coalesce({name}::VARCHAR, '')" for name in columns]
+    stratum = f"hash({', '.join(texts)}) AS stratum"
     wants_doubt = plan.rule.active_share > 0
-    interest = f", coalesce(({_INTEREST})::DOUBLE, 0) AS interest" if wants_doubt else ""
-    draw, strata = Draw(plan.rule), Numbering()
-    totals = np.zeros(0, dtype=np.int64)
+    doubt = f", coalesce(({_INTEREST})::DOUBLE, 0) AS doubt" if wants_doubt else ""
+    counted = engine.rows(
+        f"SELECT {stratum}, feature, count(*) AS n FROM calls WHERE {_WINDOW} GROUP BY 1, 2",
+        _window(plan),
+    )
+    strata = np.array(sorted(row["stratum"] for row in counted), dtype=np.uint64)
+    draw = Draw(plan.rule)
     for batch in engine.batches(
-        f"SELECT trace_id, {listed}{interest} FROM calls WHERE {_WINDOW}", _window(plan)
+        f"SELECT trace_id, {stratum}{doubt} FROM calls WHERE {_WINDOW}", _window(plan)
     ):
-        numbers = strata.of([batch[name] for name in columns])
-        counts = np.bincount(numbers, minlength=len(totals))
-        totals = np.pad(totals, (0, len(counts) - len(totals))) + counts
-        doubt = batch["interest"].to_numpy(zero_copy_only=False) if wants_doubt else None
-        draw.add(batch["trace_id"], numbers, doubt)
+        numbers = np.searchsorted(strata, batch["stratum"].to_numpy())
+        doubts = batch["doubt"].to_numpy() if wants_doubt else None
+        draw.add(batch["trace_id"], numbers, doubts)
     calls: dict[str, int] = {}
-    for values, number in strata.numbers.items():
-        calls[values[0]] = calls.get(values[0], 0) + int(totals[number])
+    for row in counted:
+        calls[row["feature"]] = calls.get(row["feature"], 0) + row["n"]
     return DrawnWindow(calls=calls, drawn=draw.places())
 
 

@@ -7,7 +7,7 @@ the files it was given by name, never a pattern, and nothing else on the machine
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MEMORY_LIMIT = "2GB"
 MAX_THREADS = 8
 BATCH_ROWS = 122_880
-"""Rows of a portion, where a result is read in portions."""
+"""Rows of a portion, roughly, where a result is read in portions."""
 
 Params = Sequence[Any] | Mapping[str, Any]
 
@@ -110,7 +110,7 @@ class Engine:
 
         try:
             with self._relation(sql, params).to_arrow_reader(BATCH_ROWS) as reader:
-                yield from reader
+                yield from _joined(reader)
         except duckdb.Error as error:
             raise StoreError(str(error)) from None
 
@@ -193,6 +193,20 @@ class Engine:
         _run(connection, f"SET allowed_paths = [{paths}]")
         _run(connection, "SET enable_external_access = false")
         _run(connection, "SET lock_configuration = true")
+
+
+def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """A few large portions of many small ones: files hand out a row group at a time."""
+    import pyarrow as pa
+
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(map(len, held)) >= BATCH_ROWS:
+            yield pa.concat_batches(held)
+            held = []
+    if held:
+        yield pa.concat_batches(held)
 
 
 def refuse_all_but_one_select(sql: str) -> None:
