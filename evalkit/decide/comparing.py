@@ -112,8 +112,9 @@ class Comparer:
             people = self.trust.labels.of(plan, cases[plan.key])
             why = None
             if not people.are_enough:
+                more = LABELS_AT_LEAST - people.n_labelled
                 why = f"{people.n_labelled} cases have people's labels on both sides, "
-                why += f"{LABELS_AT_LEAST} would correct it"
+                why += f"{more} more would correct it"
             elif cases[plan.key].clusters is not None:
                 why = "its cases share clusters"
             elif is_own(plan):

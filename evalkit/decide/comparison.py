@@ -6,14 +6,16 @@ Plain records between pairing, the statistics and the verdict. No I/O, no number
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from evalkit.decide.pairing import Cases
-from evalkit.decide.ppi import Powered
 from evalkit.decide.rows import Group, Source
 from evalkit.decide.stats import Paired
 from evalkit.decide.trials import Split
 from evalkit.records import Pair
+
+if TYPE_CHECKING:
+    from evalkit.decide.estimates import Estimates
 
 Verdict = Literal["pass", "regression", "inconclusive", "unmeasurable"]
 
@@ -130,8 +132,8 @@ class Comparison:
     """The same with every missing score as bad for the candidate as can be; None when
     none is missing."""
     split: Split | None
-    powered: Powered | None = None
-    """People's labels and the judge put together; None where `paired` is the judge's alone."""
+    estimates: Estimates | None = None
+    """The judge's, people's, and both together; None where `paired` is the judge's alone."""
     early: Early | None = None
     """What decided before the run ended; then `paired` only tells it."""
     slice_gates: bool = False

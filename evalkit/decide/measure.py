@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from evalkit.decide import stats
 from evalkit.decide.comparison import Comparison, Planned, Policy
+from evalkit.decide.estimates import side_by_side
 from evalkit.decide.missing import worst_case
 from evalkit.decide.pairing import Cases, Ids, take
 from evalkit.decide.people import People, compare_with_people, worst_with_people
@@ -51,17 +52,19 @@ def measure(
         )  # fmt: skip
     d = (cases.candidate - cases.baseline)[cases.on_both]
     split = _split(cases, d)
-    powered = None
+    estimates = None
     if people is not None and len(d) and people.are_enough and people.alone is None:
         paired, powered = compare_with_people(
             d, people.within(cases.on_both), planned, policy, family_size=family_size
         )
+        judge = _compare(planned, cases, d, cases.on_both, policy, family_size, split)
+        estimates = side_by_side(judge, powered, cases, people, planned, policy)
     else:
         paired = _compare(planned, cases, d, cases.on_both, policy, family_size, split)
     worst = None
     if len(d) and (not cases.on_both.all() or _lost_trials(cases)):
         worst_d = _worst_case(cases)
-        if powered is not None:
+        if estimates is not None:
             worst = worst_with_people(paired, cases, worst_d, planned)
         else:
             every = np.ones(len(cases.ids), dtype=np.bool_)
@@ -75,7 +78,7 @@ def measure(
         paired=paired,
         worst=worst,
         split=split,
-        powered=powered,
+        estimates=estimates,
     )
 
 

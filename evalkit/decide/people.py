@@ -33,21 +33,38 @@ Row: TypeAlias = Mapping[str, Any]
 SAME = 1e-9
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What people said of one side, or of the difference of two."""
+
+    scores: Floats
+    """(n_cases,); NaN where no person looked."""
+    inclusion: Floats | None
+    """Chance of each case to be labelled; None where it was the same for all, or is unknown."""
+
+    @property
+    def n(self) -> int:
+        return int(np.isfinite(self.scores).sum())
+
+    def within(self, inside: NDArray[np.bool_]) -> Said:
+        """On some of the cases."""
+        return Said(self.scores[inside], None if self.inclusion is None else self.inclusion[inside])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class People:
     """People's scores on the cases of one comparison."""
 
-    d: Floats
-    """Candidate minus baseline as people score them, (n_cases,); NaN where no person looked
-    at both."""
-    inclusion: Floats | None
-    """Chance of each case to be labelled; None where it was the same for all, or is unknown."""
+    d: Said
+    """Candidate minus baseline, where they looked at both."""
+    baseline: Said
+    candidate: Said
     alone: str | None = None
     """Why the labels cannot stand beside the judge; None where they do."""
 
     @property
     def n_labelled(self) -> int:
-        return int(np.isfinite(self.d).sum())
+        return self.d.n
 
     @property
     def are_enough(self) -> bool:
@@ -55,8 +72,12 @@ class People:
 
     def within(self, inside: NDArray[np.bool_]) -> People:
         """On some of the cases."""
-        inclusion = None if self.inclusion is None else self.inclusion[inside]
-        return People(d=self.d[inside], inclusion=inclusion, alone=self.alone)
+        return People(
+            d=self.d.within(inside),
+            baseline=self.baseline.within(inside),
+            candidate=self.candidate.within(inside),
+            alone=self.alone,
+        )
 
 
 class Labels:
@@ -74,22 +95,14 @@ class Labels:
     def of(self, planned: Planned, cases: Cases) -> People:
         """What people said of both sides of a comparison."""
         rows = self._rows.get((planned.golden_set or "", planned.metric), [])
-        before = _by_case(rows, planned.baseline)
-        after = _by_case(rows, planned.candidate)
-        d = np.full(len(cases.ids), np.nan)
-        chances = np.ones(len(cases.ids))
-        known = True
-        if len(before.keys() & after.keys()) >= LABELS_AT_LEAST:
-            for at in np.flatnonzero(cases.on_both).tolist():
-                case_id = cases.ids[at]
-                if case_id in before and case_id in after:
-                    (b, chance_b), (c, chance_c) = before[case_id], after[case_id]
-                    d[at] = c - b
-                    known = known and chance_b is not None and chance_c is not None
-                    chances[at] = _chance_of_both(chance_b, chance_c)
-        labelled = np.isfinite(d)
-        varies = labelled.any() and float(np.ptp(chances[labelled])) > SAME
-        return People(d=d, inclusion=chances if known and varies else None)
+        before, chance_before = _arrays(_by_case(rows, planned.baseline), cases)
+        after, chance_after = _arrays(_by_case(rows, planned.candidate), cases)
+        d = np.where(cases.on_both, after - before, np.nan)
+        return People(
+            d=_said(d, _chance_of_both(chance_before, chance_after)),
+            baseline=_said(before, chance_before),
+            candidate=_said(after, chance_after),
+        )
 
     def agreement(self, planned: Planned) -> Agreement | None:
         """How far the candidate's judge agrees with people on this golden set, in any run.
@@ -134,11 +147,27 @@ def _mean(rows: Sequence[Row]) -> float:
     return math.fsum(row["score"] for row in rows) / len(rows)
 
 
-def _chance_of_both(before: float | None, after: float | None) -> float:
+def _arrays(said: Mapping[str, tuple[float, float | None]], cases: Cases) -> tuple[Floats, Floats]:
+    """Scores and chances in the order of the cases; NaN where nothing is known."""
+    nothing = (math.nan, None)
+    found = [said.get(case_id, nothing) for case_id in cases.ids] if said else []
+    table = np.array(found, dtype=np.float64).reshape(-1, 2)
+    if not len(table):
+        return np.full(len(cases.ids), np.nan), np.full(len(cases.ids), np.nan)
+    return table[:, 0], table[:, 1]
+
+
+def _chance_of_both(before: Floats, after: Floats) -> Floats:
     """Both sides of a case are labelled in one draw where their chances are the same."""
-    if before is None or after is None:
-        return 1.0
-    return before if abs(before - after) < SAME else before * after
+    return np.where(np.abs(before - after) < SAME, before, before * after)
+
+
+def _said(scores: Floats, chance: Floats) -> Said:
+    labelled = np.isfinite(scores)
+    known = chance[labelled]
+    if not len(known) or not np.isfinite(known).all() or float(np.ptp(known)) <= SAME:
+        return Said(scores, None)
+    return Said(scores, np.where(labelled, chance, 1.0))
 
 
 # --- the comparison -------------------------------------------------------------------
@@ -153,8 +182,8 @@ def compare_with_people(
     """
     found = powered_mean(
         d,
-        people.d,
-        inclusion=people.inclusion,
+        people.d.scores,
+        inclusion=people.d.inclusion,
         alpha=policy.alpha,
         tolerance=planned.rule.tolerance,
     )

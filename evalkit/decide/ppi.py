@@ -51,6 +51,8 @@ class Powered:
     """Mean of judge minus people over the labelled cases, design-weighted."""
     label_saving: float | None
     """Share of labels that the judge replaces: 1 - (variance with it / without it)."""
+    kept: float | None
+    """Part of se² that no further label takes away: there are only so many cases."""
     reason: str | None = None
     """Why nothing could be measured."""
 
@@ -103,6 +105,7 @@ def powered_mean(
         judge_weight=found.weight,
         judge_bias=float(np.average((f - np.where(labelled, y, 0.0))[labelled], weights=pull)),
         label_saving=1 - variance / found.alone if found.alone > 0 else None,
+        kept=found.weight**2 * float(f.var(ddof=1)) / n,
     )
 
 
@@ -250,5 +253,6 @@ def _weighted(
 def _unmeasurable(n: int, n_labelled: int, reason: str) -> Powered:
     return Powered(
         n=n, n_labelled=n_labelled, estimate=None, se=None, df=None, ci=None, p_value=None,
-        p_improvement=None, judge_weight=None, judge_bias=None, label_saving=None, reason=reason,
+        p_improvement=None, judge_weight=None, judge_bias=None, label_saving=None, kept=None,
+        reason=reason,
     )  # fmt: skip

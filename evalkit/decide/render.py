@@ -137,6 +137,8 @@ def _what_would_tell(c: Comparison) -> str:
     if c["trials_needed"] is not None and c["trials_needed"] > (c["trials"] or 1):
         more = c["trials_needed"] - (c["trials"] or 1)
         ways.append(f"{more:,} more trial{'s' * (more != 1)}")
+    if c.get("people") and c["people"]["more_labels"]:
+        ways.append(f"{c['people']['more_labels']:,} more labelled cases")
     told = f"; {' or '.join(ways)} would show a drop of {points(c['max_drop'])}" if ways else ""
     return f"this golden set {misses}{told}"
 

@@ -22,6 +22,7 @@ from evalkit.decide.report_cases import SHOWN_CASES, Expected
 from evalkit.decide.report_commands import how_to_gate, how_to_run
 from evalkit.decide.report_evidence import Evidence, gather, meetings_of
 from evalkit.decide.report_health import trials_of
+from evalkit.decide.report_people import side_by_side
 from evalkit.decide.report_pictures import Axis
 from evalkit.decide.report_sentences import (
     Entry,
@@ -187,6 +188,7 @@ def _told(verdict: Verdict | None, evidence: Evidence) -> dict[str, Any]:
         "spending": spending(evidence.calls, evidence.spent),
         "trials": [] if verdict is None else trials_of([*gating(verdict), *advisory(verdict)]),
         "roles": _roles(verdict),
+        "beside": [] if verdict is None else list(side_by_side(verdict)),
         "commands": [(run, how_to_run(run)) for run in evidence.runs],
         "gate_command": how_to_gate(verdict),
         "tiers": TIERS,
@@ -232,6 +234,7 @@ def _parts(told: Mapping[str, Any], evidence: Evidence) -> list[tuple[str, str]]
         "trials": ("Trials", told["compared"]),
         "cost": ("Latency and cost", evidence.calls),
         "judges": ("Judges", evidence.judges),
+        "people": ("Judge and people", told["beside"]),
         "history": ("History", evidence.runs),
         "runs": ("Reproduce", evidence.runs),
     }

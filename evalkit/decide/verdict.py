@@ -15,6 +15,7 @@ import numpy as np
 from evalkit.decide.comparison import Comparison, Planned, Policy, Side, Verdict
 from evalkit.decide.missing import fisher_missing
 from evalkit.decide.pairing import Cases
+from evalkit.decide.ppi import Powered
 from evalkit.decide.rows import EXCLUDED
 from evalkit.decide.trials import flaky_cases, pass_hat_k
 
@@ -179,16 +180,38 @@ def _noise(comparison: Comparison) -> dict[str, Any] | None:
 
 def _people(comparison: Comparison) -> dict[str, Any] | None:
     """What people's labels did to a judge's comparison; None where the judge stands alone."""
-    powered, cases = comparison.powered, comparison.cases
-    if powered is None or cases is None:
+    found, cases = comparison.estimates, comparison.cases
+    if found is None or cases is None:
         return None
+    both = found.both
+    needed = found.labels_needed
     return {
-        "n_labelled": powered.n_labelled,
+        "n_labelled": both.n_labelled,
         "judge_delta": _mean((cases.candidate - cases.baseline)[cases.on_both]),
-        "judge_weight": powered.judge_weight,
-        "judge_bias": powered.judge_bias,
-        "label_saving": powered.label_saving,
+        "judge_weight": both.judge_weight,
+        "judge_bias": both.judge_bias,
+        "label_saving": both.label_saving,
+        "judge_only": {"delta": found.judge.delta, "ci": _ends(found.judge.ci)},
+        "labels_only": {"delta": found.labels.estimate, "ci": _ends(found.labels.ci)},
+        "combined": {"delta": both.estimate, "ci": _ends(both.ci)},
+        "labels_needed": needed,
+        "more_labels": None if needed is None else max(needed - both.n_labelled, 0),
+        "quality": {
+            "baseline": _quality(found.baseline),
+            "candidate": _quality(found.candidate),
+        },
     }
+
+
+def _quality(found: Powered | None) -> dict[str, Any] | None:
+    """How good people would find one side, 0..1; None with too few labels of it."""
+    if found is None:
+        return None
+    return {"mean": found.estimate, "ci": _ends(found.ci), "n_labelled": found.n_labelled}
+
+
+def _ends(ci: tuple[float, float] | None) -> list[float] | None:
+    return None if ci is None else list(ci)
 
 
 def _pass_hat_k(cases: Cases, k: int) -> dict[str, Any] | None:

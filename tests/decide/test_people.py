@@ -12,6 +12,7 @@ import pytest
 from evalkit.config import GateSettings
 from evalkit.decide.gate import exit_code, run_gate
 from evalkit.decide.ppi import powered_mean
+from evalkit.decide.report import render_report
 from evalkit.store.judges import save_figure
 from evalkit.store.views import Store, open_store
 from tests.decide.results import LABEL, add_run, cases, lines_of, write_run
@@ -132,6 +133,53 @@ def test_the_numbers_are_those_of_prediction_powered_inference(store: Store) -> 
     assert comparison["ci"] == pytest.approx(expected.ci)
 
 
+def test_judge_labels_and_both_stand_side_by_side(store: Store) -> None:
+    truth = [1.0] * 160 + [0.0] * 40
+    stricter = [0.0 if n % 8 == 0 else value for n, value in enumerate(truth)]
+    judged(store, "run-base", truth)
+    judged(store, "run-cand", stricter)
+    label(store, "run-base", first(truth[::-1], 60))
+    label(store, "run-cand", first(truth[::-1], 60))
+
+    verdict = decide(store)
+
+    people = only(verdict)["people"]
+    assert people["judge_only"]["delta"] == pytest.approx(-0.1)
+    assert people["judge_only"]["ci"][1] < -0.05
+    assert people["labels_only"]["delta"] == 0
+    assert people["combined"] == {"delta": only(verdict)["delta"], "ci": only(verdict)["ci"]}
+    assert people["quality"]["baseline"]["n_labelled"] == 60
+    low, high = people["quality"]["baseline"]["ci"]
+    assert low < people["quality"]["baseline"]["mean"] < high
+    page = render_report(verdict, store)
+    assert "Judge and people" in page
+    assert "−10.0 (" in page
+
+
+def test_so_many_more_labels_would_decide_do(store: Store) -> None:
+    truth = np.tile([0.0, 1, 1, 1, 1, 1, 1, 0, 0, 0], 200)
+    after = np.tile([1.0, 0, 1, 1, 1, 1, 1, 0, 0, 0], 200)
+    wrong = np.random.default_rng(9).random(2000) < 0.1
+    judged(store, "run-base", np.where(wrong, 1 - truth, truth))
+    judged(store, "run-cand", after)
+    few, more = first(truth, 40), first(truth, 2000)
+    label(store, "run-base", few)
+    label(store, "run-cand", first(after, 40))
+    before = only(decide(store))
+
+    needed = before["people"]["labels_needed"]
+    wanted = list(more)[40:needed]
+    label(store, "run-base", {c: more[c] for c in wanted}, file_id="b2")
+    later = first(after, 2000)
+    label(store, "run-cand", {c: later[c] for c in wanted}, file_id="c2")
+    decided = only(decide(store))
+
+    assert before["verdict"] == "inconclusive"
+    assert before["people"]["more_labels"] == needed - 40
+    assert decided["verdict"] == "pass"
+    assert decided["people"]["n_labelled"] == needed
+
+
 def test_unequal_chances_to_be_labelled_weigh_the_labels(store: Store) -> None:
     generator = np.random.default_rng(6)
     before, after = (generator.random((2, 120)) < 0.7).astype(float)
@@ -187,7 +235,10 @@ def test_few_labels_leave_the_judge_alone_and_say_so(store: Store) -> None:
     assert only(verdict)["method"] != "ppi"
     assert only(verdict)["people"] is None
     assert verdict["notes"] == [
-        "the judge's word alone, without people's labels of both: helpful on tickets"
+        (
+            "helpful on tickets is the judge's word alone: 19 cases have people's labels on both "
+            "sides, 1 more would correct it"
+        )
     ]
 
 
