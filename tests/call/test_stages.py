@@ -91,6 +91,30 @@ async def test_a_record_is_redacted_before_anybody_writes_it(tmp_path: Path) -> 
     assert result.output == "Call ann@example.org."
 
 
+async def test_what_the_guard_blocked_is_redacted_in_the_record(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer(GOOD)])
+    configured(project, guard=GuardSettings(pii="block"))
+
+    result = await project.execute("I am ann@example.org")
+
+    assert result.error_kind == "guard_block"
+    assert "ann@example.org" not in str(project.log)
+
+
+def addresses(query: str, **_: Any) -> list[dict[str, Any]]:
+    return [{"id": "d1", "text": "Write to ann@example.org."}]
+
+
+async def test_what_was_retrieved_is_redacted_in_the_record(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer(GOOD)]).change(retriever=f"{__name__}:addresses")
+    configured(project, guard=GuardSettings(pii="replace"))
+
+    await project.execute("Whom do I write to?")
+
+    assert project.log[0].retrieved_ids == ("d1",)
+    assert "ann@example.org" not in str(project.log)
+
+
 async def test_redaction_can_be_turned_off(tmp_path: Path) -> None:
     project = Project(tmp_path, [answer("Call ann@example.org.")]).change(output_schema=None)
     configured(project, retention=RetentionSettings(redact=False))
