@@ -10,10 +10,11 @@
   const { cases, metrics, gates, slices, sets, compared, more } = JSON.parse(data.textContent);
   const [ID, MEETING, SLICES, METRICS, BEFORE, AFTER, FLAKY, OUTCOME, INPUT, OLD, NEW,
     SAID_OLD, SAID_NEW] = Array(13).keys();
-  const PAGE = 50, TOKENS = 400, SAME = 1e-9;
+  const PAGE = 25, TOKENS = 400, SAME = 1e-9;
   const at = (id) => document.getElementById(id);
-  const words = cases.map((one) => [one[ID], sets[one[MEETING]], one[OUTCOME], one[INPUT],
-    one[OLD], one[NEW], one[SAID_OLD], one[SAID_NEW]].join("\n").toLowerCase());
+  let words = null; // made once the page stands, or by the first search
+  const searchable = () => words ??= cases.map((one) => [one[ID], sets[one[MEETING]],
+    one[OUTCOME], one[INPUT], one[OLD], one[NEW], one[SAID_OLD], one[SAID_NEW]].join("\n").toLowerCase());
   const START = { q: "", show: "all", metric: "", set: "", slice: "", sort: "change", page: "1", open: "" };
   let state = { ...START };
   let found = [];
@@ -57,7 +58,7 @@
     cases.forEach((one, n) => {
       if (state.set !== "" && sets[one[MEETING]] !== state.set) return;
       if (slice >= 0 && !one[SLICES].includes(slice)) return;
-      if (query && !words[n].includes(query)) return;
+      if (query && !searchable()[n].includes(query)) return;
       const metric = telling(one);
       if (state.metric !== "" && metric < 0) return;
       const change = metric < 0 ? null : delta(one, metric);
@@ -247,4 +248,5 @@
   at("all").hidden = false;
   if (restore()) at("all").scrollIntoView();
   else change({});
+  setTimeout(searchable, 50);
 })();

@@ -122,10 +122,13 @@ def _compared(
     evidence: Evidence,
 ) -> list[Compared]:
     runs = {run["run_id"]: run for run in evidence.runs}
+    by_meeting: dict[str, list[Row]] = {}
+    for one in entries:
+        by_meeting.setdefault(_meeting_key(one), []).append(one)
     return [
         Compared(
             meeting=meeting,
-            entries=[one for one in entries if _meeting_key(one) == meeting.key],
+            entries=by_meeting.get(meeting.key, []),
             runs={
                 side: runs.get((getattr(meeting, side) or {}).get("run_id") or "") for side in SIDES
             },

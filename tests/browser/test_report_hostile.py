@@ -87,8 +87,10 @@ def look_everywhere(shown: Shown) -> None:
     page = shown.page
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     for _ in range(100):
-        for n in range(page.locator("#rows th button").count()):
-            page.evaluate(f"document.querySelectorAll('#rows th button')[{n}].click()")
+        page.evaluate(
+            "[...document.querySelectorAll('#rows th button')].forEach((_, n) => "
+            "document.querySelectorAll('#rows th button')[n].click())"
+        )
         if page.locator("#after").is_disabled():
             break
         page.click("#after")
