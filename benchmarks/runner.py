@@ -32,6 +32,20 @@ SCHEMA = {
     "additionalProperties": False,
 }
 
+JUDGE = """
+name: always-pleased
+version: v1
+null_answers: allowed  # the loopback provider gives every answer the same grades
+inputs: [input]
+rubric:
+  - name: helpfulness
+    scale: 1 to 5
+    description: How much of what the asker needed do they have, in a form they can use?
+  - name: focus
+    scale: 0 or 1
+    description: Is the answer free of padding, repetition and talk about itself?
+"""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -62,6 +76,8 @@ def write_project(folder: Path, *, base_url: str, n_cases: int) -> None:
     golden = folder / "golden_sets" / "bench"
     golden.mkdir(parents=True)
     (folder / "prompts" / "bench").mkdir(parents=True)
+    (folder / "judges").mkdir()
+    (folder / "judges" / "always-pleased.yaml").write_text(JUDGE)
     (folder / "evalkit.toml").write_text(
         f"""
 [providers.loopback]
@@ -96,7 +112,7 @@ concurrency = {IN_FLIGHT}
         "name: bench\nfeature: bench\nmetrics:\n"
         "  - {name: shape, check: json_schema, schema: label.schema.json, gate: true}\n"
         "  - {name: no_card, check: regex, pattern: '\\b\\d{16}\\b', negate: true}\n"
-        "  - {name: judged, judge: helpfulness}\n"
+        "  - {name: judged, judge: always-pleased}\n"
         "cases: cases.jsonl\n"
     )
     with (golden / "cases.jsonl").open("w") as file:
