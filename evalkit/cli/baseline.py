@@ -61,7 +61,7 @@ def set_(
     }
     if expect is not None:
         old = None if expect == "none" else find_run(opened.runs(), expect)["run_id"]
-        seen = {} if old is None else dict.fromkeys(chosen, old)
+        seen = {} if old is None else dict.fromkeys(chosen, str(old))
     opened.baselines.choose(chosen, seen=seen)
     for name, _ in chosen:
         say(f"{name}: compared with run {manifest['run_id']} from now on")

@@ -6,6 +6,7 @@ rules of `selectors`, each run once. It reads no row.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ from evalkit.records import Pair
 if TYPE_CHECKING:
     from evalkit.config import GateSettings
     from evalkit.store.views import Engine, Store
+
+_TIMED = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +64,11 @@ class Match:
     """Only this one; None: every golden set of the candidate."""
     pool: tuple[Source, ...] = ()
     """Further runs that may serve as one baseline with `baseline`."""
+
+
+def _is_newer(run_id: str, *, than: str) -> bool:
+    """By the ids of runs, which begin with the time; others say nothing."""
+    return bool(_TIMED.fullmatch(run_id) and _TIMED.fullmatch(than)) and run_id > than
 
 
 @dataclass(slots=True)
@@ -137,17 +145,31 @@ class Sides:
         if isinstance(asked, Source):
             return self._add(asked), None
         if asked is None:
-            run = newest_complete(self.runs)
-            if run is None:
-                raise NotComparable("there is no complete run in this store: evalkit run first.")
-            return self._open(run), None
+            return self._open(self._newest()), None
         selector = parse_selector(asked, is_run=self._is_run)
         if selector.run is None:
-            run = newest_complete(self.runs)
-            if run is None:
-                raise NotComparable("there is no complete run in this store: evalkit run first.")
-            return self._open(run), selector.pair
-        return self._open(find_run(self.runs, selector.run)), selector.pair
+            return self._open(self._newest()), selector.pair
+        run = find_run(self.runs, selector.run)
+        if LATEST.fullmatch(selector.run):
+            self._refuse_if_maybe_older(run)
+        return self._open(run), selector.pair
+
+    def _newest(self) -> Manifest:
+        run = newest_complete(self.runs)
+        if run is None:
+            raise NotComparable("there is no complete run in this store: evalkit run first.")
+        self._refuse_if_maybe_older(run)
+        return run
+
+    def _refuse_if_maybe_older(self, run: Manifest) -> None:
+        """What cannot be read may be the newest run: another is not taken in its place."""
+        unreadable = set() if self.store is None else self.store.unreadable_runs
+        newer = [one for one in unreadable if _is_newer(one, than=str(run["run_id"]))]
+        if newer:
+            raise NotComparable(
+                f"run {max(newer)} cannot be read and may be the newest. Restore its manifest from "
+                f"a copy, or name the candidate: --candidate {run['run_id']}."
+            )
 
     def _baseline(self, asked: str | Source) -> tuple[Source | None, Pair | None]:
         if isinstance(asked, Source):
@@ -225,7 +247,8 @@ class Sides:
             return True
         return bool(runs_named(self.runs, text))
 
-    def _open(self, run: Manifest) -> Source:
+    def _open(self, run: Manifest, *, told: bool = True) -> Source:
+        """Bring a run in; `told`: with what its manifest notes."""
         run_id = str(run["run_id"])
         if run_id not in self.sources:
             require_complete(run)
@@ -238,13 +261,14 @@ class Sides:
                 view=view,
                 golden_sets=run.get("golden_sets") or {},
                 stop_early=run.get("stop_early"),
+                notes=tuple(run.get("notes") or ()) if told else (),
             )
         return self.sources[run_id]
 
     def _open_if_whole(self, run: Manifest) -> Source | None:
         """A run that would only be of use; one that is damaged is named and left out."""
         try:
-            return self._open(run)
+            return self._open(run, told=False)
         except (DamagedStore, NotComparable, StoreError) as error:
             self.problems.append(f"{error} The run is left out of the pooled baseline.")
             return None

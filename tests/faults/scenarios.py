@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults import crashes
+from tests.faults import crashes, damage
 from tests.faults.table import Scenario
 
-SCENARIOS: dict[str, Scenario] = {**crashes.SCENARIOS}
+SCENARIOS: dict[str, Scenario] = {**crashes.SCENARIOS, **damage.SCENARIOS}
