@@ -38,7 +38,8 @@ def merge_runs(
         for line in _lines(found, writer.run_id):
             writer.append(line)
             count_line(line, summary)
-        writer.seal("complete", counts=dict(summary.outcomes))
+        facts = {"notes": _notes(manifests)}
+        writer.seal("complete", counts=dict(summary.outcomes), facts=facts)
     return writer.run_id, summary
 
 
@@ -90,7 +91,7 @@ def _merged_manifest(manifests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         }
         for name, golden in first["golden_sets"].items()
     }
-    own = ("status", "run_id", "created_at", "sealed_at", "counts", "files", "shard")
+    own = ("status", "run_id", "created_at", "sealed_at", "counts", "files", "shard", "notes")
     return {
         **{key: value for key, value in first.items() if key not in own},
         "run_id": new_id(),
@@ -98,6 +99,18 @@ def _merged_manifest(manifests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "golden_sets": golden_sets,
         "merged_from": [run["run_id"] for run in manifests],
     }
+
+
+def _notes(manifests: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What all shards note, then what one does, whose counts are of that one alone."""
+    noted = {run["shard"]["number"]: run.get("notes") or [] for run in manifests}
+    shared = [note for note in next(iter(noted.values())) if all(note in n for n in noted.values())]
+    return shared + [
+        f"shard {number}: {note}"
+        for number, notes in sorted(noted.items())
+        for note in notes
+        if note not in shared
+    ]
 
 
 def _lines(found: Sequence[tuple[Store, str]], run_id: str) -> Iterator[dict[str, Any]]:

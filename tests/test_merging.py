@@ -52,6 +52,19 @@ def test_shards_merged_are_the_run_made_in_one_go(project: Path, tmp_path: Path)
     assert manifest["golden_sets"]["tickets"]["n_cases"] == 23
 
 
+def test_what_one_shard_noted_is_told_as_its_own(tmp_path: Path) -> None:
+    project = write_project(tmp_path / "project", target="tests.apps:always_billing", cases=60)
+    shards = [run(project, tmp_path / "one", shard=(n, 2)) for n in (1, 2)]
+
+    merged, _ = merge_runs(tmp_path / "one", shards)
+
+    notes = open_store(tmp_path / "one").manifest(merged)["notes"]
+    assert notes
+    assert {note.partition(": small")[0] for note in notes} <= {
+        "duplicate_output", "shard 1: duplicate_output", "shard 2: duplicate_output",
+    }  # fmt: skip
+
+
 def test_a_missing_shard_is_named(project: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     shards = [run(project, store, shard=(n, 3)) for n in (1, 3)]

@@ -197,7 +197,7 @@ class _Gate:
             must_pass_missing=held.missing,
             budget=self._budget(plans),
             golden_sets=_paths(plans),
-            notes=self.notes,
+            notes=list(dict.fromkeys(self.notes)),
         )
 
     def _plans(self) -> list[Planned]:

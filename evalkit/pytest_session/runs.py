@@ -13,10 +13,10 @@ from evalkit.config import Settings
 from evalkit.errors import EvalkitError
 from evalkit.pytest_session.units import RunIds, SessionPlan, Wanted
 from evalkit.score.runner import RunSummary, count_line
-from evalkit.session import manifest_of
+from evalkit.session import manifest_of, notes_of
 from evalkit.store.runs import RunWriter
 from evalkit.store.views import Store
-from evalkit.wiring import RunRequest
+from evalkit.wiring import PreparedRun, RunRequest
 
 Line: TypeAlias = Mapping[str, Any]
 """A journal line: what one execution of a case came to."""
@@ -25,9 +25,10 @@ Line: TypeAlias = Mapping[str, Any]
 class KeptRun:
     """One run while it is written."""
 
-    def __init__(self, writer: RunWriter, planned: int) -> None:
+    def __init__(self, writer: RunWriter, prepared: PreparedRun) -> None:
         self.run_id = writer.run_id
-        self.summary = RunSummary(planned=planned)
+        self.summary = RunSummary(planned=prepared.plan.size)
+        self._prepared = prepared
         self._writer = writer
         self._keys: set[tuple[Any, ...]] = set()
 
@@ -42,7 +43,8 @@ class KeptRun:
     def close(self) -> None:
         """Seal the run if nothing is missing; else it can be finished later."""
         if self.summary.complete and not self._writer.is_complete:
-            self._writer.seal("complete", counts=dict(self.summary.outcomes))
+            facts = {"notes": notes_of(self._prepared, self.summary)}
+            self._writer.seal("complete", counts=dict(self.summary.outcomes), facts=facts)
         self._writer.close()
 
 
@@ -56,7 +58,7 @@ class SessionRuns:
         self._settings = settings
         self._kept = {
             prepared.plan.run_id: KeptRun(
-                store.create_run(manifest_of(prepared, request, settings)), prepared.plan.size
+                store.create_run(manifest_of(prepared, request, settings)), prepared
             )
             for prepared in plan.runs
         }

@@ -496,3 +496,19 @@ def test_latency_and_cost_of_both_sides_are_given(store: Store) -> None:
     [latency], [cost] = budget["latency_ms"], budget["cost_usd"]
     assert (latency["baseline"]["mean"], latency["candidate"]["p95"]) == (100.0, 300.0)
     assert (cost["candidate"]["mean"], cost["candidate"]["unknown"]) == (None, 80)
+
+
+def test_what_a_run_noted_stands_in_the_verdict_once(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    note = "duplicate_output: small/classify-ticket@v2 gave the same answer to 60 of 80 cases"
+    for run_id in ("run-1", "run-2"):
+        with add_run(
+            store, run_id, pairs=["small/classify-ticket@v2"], notes=[note, f"only {run_id}"]
+        ) as writer:
+            for line in lines_of(run_id, cases([1.0] * 80)):
+                writer.append(line)
+            writer.seal("complete", counts={"scored": 80})
+
+    verdict = run_gate(store, candidate="run-2", baseline="run-1", settings=GATE, project=tmp_path)
+
+    assert verdict["notes"] == [note, "only run-2", "only run-1"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from evalkit.store.views import open_store
 from tests.plugin.conftest import Project
 
 
@@ -47,6 +48,18 @@ def test_it_fails_the_session_on_a_regression(project: Project) -> None:
     outcomes = result.parseoutcomes()
     assert (outcomes["failed"], outcomes["below"]) == (1, 30)
     assert project.junit()["gate[small/classify@v2]"].find("failure") is not None
+
+
+def test_what_a_session_notes_of_its_answers_is_in_its_run_and_in_the_verdict(
+    project: Project,
+) -> None:
+    project.write_cases(60)
+    project.make_baseline()
+
+    project.eval("--llm-eval-prompt", "classify@v2", "--llm-eval-no-gate")
+
+    [run] = [r for r in open_store(project.path / ".evalkit").runs() if r["notes"]]
+    assert "duplicate_output: small/classify@v2 gave the same answer" in run["notes"][0]
 
 
 def test_the_report_is_written_and_its_path_shown(project: Project) -> None:
