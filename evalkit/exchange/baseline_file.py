@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from evalkit.errors import ConfigError, InputFileError
+from evalkit.exchange.archives import BROKEN
 from evalkit.store.files import is_safe_id, write_json, write_whole
 from evalkit.store.runs import run_folder
 from evalkit.store.views import Store
@@ -100,7 +101,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, KeyError) as error:
+    except BROKEN as error:
         raise _not_an_export(path, str(error)) from None
     except OSError as error:
         raise InputFileError(f"{path}: cannot be read: {error.strerror or error}.") from None

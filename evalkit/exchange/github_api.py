@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import EvalkitError
+from evalkit.exchange.archives import BROKEN
 
 if TYPE_CHECKING:
     import httpx
@@ -89,7 +90,7 @@ class GitHub:
         try:
             with zipfile.ZipFile(io.BytesIO(archive)) as opened, opened.open(name) as file:
                 data = file.read(max_bytes + 1)
-        except (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError, RuntimeError) as error:
+        except BROKEN as error:
             raise GitHubError(f"the artifact has no readable {name}: {error}.") from None
         if len(data) > max_bytes:
             raise GitHubError(f"the artifact's {name} is larger than {max_bytes} bytes.")

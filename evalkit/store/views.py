@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import ConfigError, NotComparable, StoreError
 from evalkit.store.engine import Engine, Params, refuse_all_but_one_select
+from evalkit.store.feedback import add_feedback, feedback_table
 from evalkit.store.files import (
     is_safe_id,
     locked,
@@ -151,6 +152,25 @@ class Store:
         self._make()
         return write_labels(labels, store=self.path, file_id=_file_id(file_id))
 
+    def add_feedback(
+        self,
+        trace_id: str,
+        *,
+        score: float | None = None,
+        label: str | None = None,
+        comment: str | None = None,
+        user_id: str | None = None,
+    ) -> str:
+        """Attach what a user said to a call: see `evalkit.store.feedback.add_feedback`."""
+        self._make()
+        return add_feedback(
+            self.path, trace_id, score=score, label=label, comment=comment, user_id=user_id
+        )
+
+    def feedback(self) -> pa.Table:
+        """All that users said later, as a table of the view `feedback`."""
+        return feedback_table(self.path)
+
     # --- verdicts --------------------------------------------------------------------
 
     def save_verdict(self, verdict_id: str, verdict: Mapping[str, Any]) -> Path:
@@ -173,7 +193,7 @@ class Store:
     # --- SQL -------------------------------------------------------------------------
 
     def sql(self, query: str, params: Params = ()) -> list[dict[str, Any]]:
-        """Rows of one SELECT over the views runs, calls, scores, labels, verdicts."""
+        """Rows of one SELECT over the views runs, calls, scores, labels, feedback, verdicts."""
         with self.engine(query) as engine:
             return engine.rows(query, params)
 
@@ -223,6 +243,8 @@ class Store:
         elif view == "verdicts":
             table = self._table("verdicts", self.verdicts(), _verdict_rows)
             engine.add_table("verdicts", table)
+        elif view == "feedback":
+            engine.add_table("feedback", self.feedback())
         elif view == "labels":
             engine.add_files(view, self.readable((self.path / "labels").glob("*.parquet")))
         else:

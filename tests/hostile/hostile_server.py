@@ -214,7 +214,8 @@ ATTACKS: dict[str, Attack] = {
     one.__name__: one
     for one in (
         body_of_1_gb, body_without_end, error_body_without_end, gzip_bomb, gzip_bomb_in_gzip,
-        gzip_bomb_as_stream, deflate_bomb_as_error, broken_gzip, stream_without_a_line_end, stream_of_comments,
+        gzip_bomb_as_stream, deflate_bomb_as_error, broken_gzip, stream_without_a_line_end,
+        stream_of_comments,
         stream_of_empty_deltas, stream_without_end, stream_of_data_lines_that_never_close,
         slow_headers, slow_body, slow_stream, headers_without_end, interim_replies_without_end,
         silence, half_a_stream_then_silence, half_a_stream, less_than_promised, html, no_http,

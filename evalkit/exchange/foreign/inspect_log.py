@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import InputFileError
+from evalkit.exchange.archives import BROKEN
 from evalkit.exchange.foreign.reading import MAX_BYTES, parse_json, share, text_of
 from evalkit.exchange.golden_sets import Foreign, Spec, prompt_of, slug
 
@@ -93,13 +94,13 @@ def _parts(path: Path, pattern: str) -> Iterator[Log]:
                 part = parse_json(data.decode("utf-8", "replace"), f"{path}, {name}")
                 if isinstance(part, dict):
                     yield part
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise InputFileError(f"{path}: is damaged: {error}.") from None
     except NotImplementedError:
         raise InputFileError(
             f"{path}: is packed in a way that cannot be read here. "
             f"Convert it: inspect log convert {path.name} --to json --output-dir DIR."
         ) from None
+    except BROKEN as error:
+        raise InputFileError(f"{path}: is damaged: {error}.") from None
 
 
 def _natural(name: str) -> list[Any]:
