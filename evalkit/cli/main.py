@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sample": ("evalkit.cli.sample", "Score production's calls, judges on a share of them."),
     "logs": ("evalkit.cli.logs", "Bring in calls that other tools logged."),
     "alerts": ("evalkit.cli.alerts", "Say what is wrong in production; for the clock to call."),
+    "dashboard": ("evalkit.cli.dashboard", "Show production on one page."),
     "cost": ("evalkit.cli.cost", "Say what production's calls cost, and what was saved."),
     "import": ("evalkit.cli.import_", "Bring over golden sets and results of other tools."),
     "ci": ("evalkit.cli.ci", "Gate a change in CI: baseline, run, verdict, comment."),

@@ -125,12 +125,17 @@ def _budgets(engine: Engine, budgets: BudgetSettings, now: int) -> Iterator[Aler
             yield Alert(
                 key=f"budget/{use.whose}/{use.key}",
                 severity="critical" if use.share >= 1 else "warning",
-                message=f"{use.whose}: {use.share:.0%} of {use.key} is used, "
-                f"{use.used.normalize():f} of {use.limit:f}{more}",
+                message=f"{use.whose}: {use.share:.0%} of {use.key} is used, {_used(use)}{more}",
                 value=float(use.used),
                 limit=float(use.limit),
                 anchor="cost-spike",
             )
+
+
+def _used(use: LimitUse) -> str:
+    if use.amount == "usd":
+        return f"${use.used:,.2f} of ${use.limit:,.2f}"
+    return f"{use.used:,} of {use.limit:,}"
 
 
 # --- failures, latency, caches -------------------------------------------------------
