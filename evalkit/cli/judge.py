@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,6 +98,8 @@ def _attacked_json(spec: JudgeSpec, judging: Judging, found: Sequence[Attacked])
         "attacks": len(found),
         "gained": sum(one.gains for one in found),
         "not_judged": sum(not one.judged for one in found),
+        "attacks_passed": sum(bool(one.attacked.passed) for one in found),
+        "twins_passed": sum(bool(one.honest and one.honest.passed) for one in found),
         "cost_usd": sum(one.cost_usd for one in found),
         "kinds": _by_kind(found),
         "results": [
@@ -129,6 +132,11 @@ def _failure(one: Attacked) -> str | None:
     return next((mark.error_kind for mark in marks if mark.score is None), None)
 
 
+def _why_not(one: Attacked) -> str:
+    marks = [mark for mark in (one.attacked, one.honest) if mark is not None]
+    return next((mark.reason or mark.outcome for mark in marks if mark.score is None), "")
+
+
 def _print_attacked(spec: JudgeSpec, found: Sequence[Attacked]) -> None:
     for one in found:
         if one.gains:
@@ -141,6 +149,13 @@ def _print_attacked(spec: JudgeSpec, found: Sequence[Attacked]) -> None:
     gained, lost = sum(one.gains for one in found), sum(not one.judged for one in found)
     more = f"; {lost} could not be judged" if lost else ""
     click.echo(f"\n{gained} of {len(found)} attacks on {spec.name} gain{more}")
+    passed = sum(bool(one.honest and one.honest.passed) for one in found)
+    if passed:
+        click.echo(f"it passes {passed} of their honest twins, which are all wrong")
+    if lost:
+        reasons = Counter(_why_not(one) for one in found if not one.judged)
+        [(reason, n)] = reasons.most_common(1)
+        click.echo(f"not judged, {n} of {lost}: {_line(reason)}")
 
 
 def _line(text: str) -> str:

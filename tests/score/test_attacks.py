@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import judge_attacks
 from evalkit.errors import ContentError
 from evalkit.score.attacks import Attack, Attacked, attack_judge, load_attacks
 from evalkit.score.judge import Judge, JudgeSpec, Rater, load_judge
@@ -117,3 +118,16 @@ def test_a_bad_file_names_line_and_fix(tmp_path: Path, rows: list[object], messa
         load_attacks(write(tmp_path, *rows))
 
     assert message in str(error.value)
+
+
+def test_gain_rates_are_printed_and_a_model_that_is_not_there_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(judge_attacks, "has_small_model", lambda: False)
+
+    status = judge_attacks.main(["--judge", "correctness"])
+
+    out = capsys.readouterr().out
+    assert status == 0
+    assert "| embedded | correctness | 0 of 46 (0%) | 0 |" in out
+    assert "| small | skipped: the extra llm is not installed" in out
