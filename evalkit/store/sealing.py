@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 
 GROUP_ROWS = 16_384
 """Rows of one file held before they are written as a row group."""
-GROUP_BYTES = 1 << 22
-"""Bytes held, over all files of a run, before they are written."""
+GROUP_BYTES = 1 << 21
+"""Bytes held of scores, and as many of calls, before they are written."""
 
 
 def seal_journal(
