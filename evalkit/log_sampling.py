@@ -120,7 +120,10 @@ def sample_log(
 def _carry_out(
     plan: SamplePlan, bench: Bench, store: Store, settings: Settings, config: str, show: Progress
 ) -> FinishedSample:
+    said = store.feedback()
+    plan = replace(plan, with_feedback=len(said) > 0)
     with store.production() as engine, _writer(plan, store, settings, config) as writer:
+        engine.add_table("feedback", said)
         window = draw_window(engine, plan)
         already = writer.is_complete
         with show(window.size) as on_progress:

@@ -253,3 +253,23 @@ def test_a_sample_is_not_finished_as_a_run_of_cases(
     assert main(["run", "--resume", run_id, *options]) == 2
 
     assert "Finish it with: evalkit sample" in capsys.readouterr().err
+
+
+def test_what_users_said_later_makes_strata(project: Path) -> None:
+    store = open_store(project / ".evalkit")
+    for number in range(10):
+        store.add_feedback(f"c-{number:03d}", score=0.0)
+    with Loopback() as server:
+        judged_by(project, server.url)
+
+        sample(project, "--per-stratum", "4", "--by", "user_feedback")
+
+    found = rows(
+        project,
+        "SELECT slices['user_feedback'] said, inclusion_prob p, count(*) n"
+        " FROM scores WHERE tier = 2 GROUP BY ALL ORDER BY ALL",
+    )
+    assert found == [
+        {"said": "", "p": 0.08, "n": 4},
+        {"said": "down", "p": 0.4, "n": 4},
+    ]

@@ -1,4 +1,4 @@
-"""`evalkit logs import`: calls that other tools logged, into the store."""
+"""`evalkit logs`: calls that other tools logged, what users said of calls, compaction."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from evalkit.cli.options import common_options, print_json, say
-from evalkit.errors import EXIT_PASS, EXIT_USAGE
+from evalkit.errors import EXIT_PASS, EXIT_USAGE, ConfigError
 
 if TYPE_CHECKING:
     from evalkit.exchange.logs import Imported
@@ -23,7 +23,7 @@ SHOWN_PROBLEMS = 20
 
 @click.group("logs")
 def command() -> None:
-    """Calls that other tools logged."""
+    """The log of production's calls."""
 
 
 @command.command("import")
@@ -67,6 +67,47 @@ def import_command(
         _print(done)
     unread = any(one.bad_rows and not one.added + one.known for one in done)
     return EXIT_USAGE if unread else EXIT_PASS
+
+
+@command.command("feedback")
+@click.argument("trace_id", metavar="TRACE")
+@click.option("--score", type=click.FloatRange(0, 1), help="0 is the worst, 1 the best.")
+@click.option("--label", metavar="WORD", help="Such as up or down.")
+@click.option("--comment", metavar="TEXT", help="The user's words; personal data is taken out.")
+@click.option("--user", "user_id", metavar="ID", help="Who said it.")
+@common_options
+def feedback_command(
+    trace_id: str,
+    score: float | None,
+    label: str | None,
+    comment: str | None,
+    user_id: str | None,
+    as_json: bool,
+    store: str | None,
+    config: Path | None,
+) -> int:
+    """Attach what a user said to a call, whenever they said it.
+
+    TRACE is the call's trace id, or its beginning. Nothing is ever overwritten: the view
+    feedback has all that was said, and evalkit show TRACE prints it.
+    """
+    from evalkit.cli.show import traces_named
+    from evalkit.config import load_settings
+    from evalkit.store.views import open_store
+
+    opened = open_store(store or load_settings(config).store_path)
+    calls = traces_named(trace_id, opened)
+    if not calls:
+        raise ConfigError(f"no call {trace_id!r} in {opened.path}. Is it in another --store?")
+    found = calls[0]["trace_id"]
+    feedback_id = opened.add_feedback(
+        found, score=score, label=label, comment=comment, user_id=user_id
+    )
+    if as_json:
+        print_json({"feedback_id": feedback_id, "trace_id": found})
+    else:
+        click.echo(f"attached to {found}")
+    return EXIT_PASS
 
 
 def _cleaner(settings: Settings) -> Callable[[CallRecord], CallRecord]:

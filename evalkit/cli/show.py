@@ -168,14 +168,21 @@ def _newest_answer(scores: list[Page], store: Store) -> Page | None:
 # --- a call ------------------------------------------------------------------------
 
 
-def _traces(name: str, store: Store) -> list[Page]:
-    if len(name) < SHORTEST_ID:
-        return []
+def traces_named(name: str, store: Store) -> list[Page]:
+    """The call of this trace id, or of the only one that begins so; none: no call.
+
+    Raises ConfigError when several begin so.
+    """
     rows = store.sql(
         "SELECT * FROM calls WHERE starts_with(trace_id, $1) ORDER BY trace_id LIMIT 2", [name]
     )
     if len(rows) > 1 and rows[0]["trace_id"] != name:
         raise ConfigError(f"{name!r} is the beginning of several trace ids. Write more of it.")
+    return rows[:1]
+
+
+def _traces(name: str, store: Store) -> list[Page]:
+    rows = traces_named(name, store) if len(name) >= SHORTEST_ID else []
     if not rows:
         return []
     scores = store.sql(
@@ -183,7 +190,12 @@ def _traces(name: str, store: Store) -> list[Page]:
         " scorer, scorer_version FROM scores WHERE trace_id = $1 ORDER BY run_id, metric",
         [rows[0]["trace_id"]],
     )
-    return [{"kind": "trace", **rows[0], "scores": scores}]
+    feedback = store.sql(
+        "SELECT score, label, comment, user_id, given_at FROM feedback WHERE trace_id = $1"
+        " ORDER BY given_at",
+        [rows[0]["trace_id"]],
+    )
+    return [{"kind": "trace", **rows[0], "scores": scores, "feedback": feedback}]
 
 
 # --- a run -------------------------------------------------------------------------

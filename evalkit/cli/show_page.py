@@ -107,6 +107,15 @@ def _trace(page: Page) -> Iterator[str]:
                 for r in page["scores"]
             ],
         )  # fmt: skip
+    if page["feedback"]:
+        yield f"{INDENT}feedback"
+        yield from _table(
+            ("given", "score", "label", "user", "comment"),
+            [
+                [_time(r["given_at"]), r["score"], r["label"], r["user_id"], r["comment"]]
+                for r in page["feedback"]
+            ],
+        )
 
 
 def _run(page: Page) -> Iterator[str]:

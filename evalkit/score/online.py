@@ -49,6 +49,16 @@ STRATA = tuple(
 
 _WINDOW = "ts >= $since AND ts < $until AND list_contains($features, feature) AND input IS NOT NULL"
 """Times as such, so that whole files and row groups of other times are passed over."""
+_CALLS = """(
+    SELECT calls.* REPLACE (coalesce(said, user_feedback) AS user_feedback)
+    FROM calls LEFT JOIN (
+        SELECT trace_id, max_by(
+            coalesce(label, CASE WHEN score >= 0.5 THEN 'up' WHEN score < 0.5 THEN 'down' END),
+            given_at) AS said
+        FROM feedback GROUP BY 1
+    ) USING (trace_id)
+)"""
+"""Calls with what their users said last, when they did so after the call was logged."""
 _INTEREST = """
     (CASE WHEN confidence < 0.5 THEN 1 - confidence ELSE 0 END)
     + (CASE WHEN repaired THEN 1 ELSE 0 END) + (CASE WHEN escalated THEN 0.5 ELSE 0 END)
@@ -84,6 +94,13 @@ class SamplePlan:
     """Feature -> its latency budget."""
     concurrency: int
     budget: Budget | None
+    with_feedback: bool = False
+    """Whether the engine has the view `feedback`, and something in it."""
+
+    @property
+    def calls(self) -> str:
+        """What stands behind FROM."""
+        return _CALLS if self.with_feedback else "calls"
 
     @property
     def features(self) -> list[str]:
@@ -133,13 +150,13 @@ def draw_window(engine: Engine, plan: SamplePlan) -> DrawnWindow:
     wants_doubt = plan.rule.active_share > 0
     doubt = f", coalesce(({_INTEREST})::DOUBLE, 0) AS doubt" if wants_doubt else ""
     counted = engine.rows(
-        f"SELECT {stratum}, feature, count(*) AS n FROM calls WHERE {_WINDOW} GROUP BY 1, 2",
+        f"SELECT {stratum}, feature, count(*) AS n FROM {plan.calls} WHERE {_WINDOW} GROUP BY 1, 2",
         _window(plan),
     )
     strata = np.array(sorted(row["stratum"] for row in counted), dtype=np.uint64)
     draw = Draw(plan.rule)
     for batch in engine.batches(
-        f"SELECT trace_id, {stratum}{doubt} FROM calls WHERE {_WINDOW}", _window(plan)
+        f"SELECT trace_id, {stratum}{doubt} FROM {plan.calls} WHERE {_WINDOW}", _window(plan)
     ):
         numbers = np.searchsorted(strata, batch["stratum"].to_numpy())
         doubts = batch["doubt"].to_numpy() if wants_doubt else None
@@ -212,7 +229,7 @@ def _works(
     columns = _strata_columns(plan)
     for since, until in _pages(engine, plan):
         rows = engine.rows(
-            f"SELECT * FROM calls WHERE {_WINDOW} ORDER BY trace_id",
+            f"SELECT * FROM {plan.calls} WHERE {_WINDOW} ORDER BY trace_id",
             {**_window(plan), "since": _moment(since), "until": _moment(until)},
         )
         for row in rows:

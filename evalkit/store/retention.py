@@ -17,6 +17,7 @@ from typing import Any
 
 from evalkit.store.call_log import seal_left_segments, segments_folder
 from evalkit.store.engine import Engine
+from evalkit.store.feedback import forget_feedback
 from evalkit.store.files import WholeFile, lock, write_json, write_whole
 from evalkit.store.rows import encode_row
 from evalkit.store.runs import run_folder
@@ -42,6 +43,8 @@ class Purged:
     samples_emptied: int = 0
     """Sampling jobs whose reasons and judges' replies went."""
     files_changed: int = 0
+    feedback_changed: int = 0
+    """What users said later that went, or lost its comment."""
     open_segments: int = 0
     """Files that living processes still write to: they are purged once they are sealed."""
 
@@ -71,6 +74,9 @@ def purge(store: Store, rule: PurgeRule, *, dry_run: bool = False) -> Purged:
     for path in store.production_files():
         if _may_concern(path, rule):
             _purge_calls(path, rule, done, dry_run=dry_run)
+    done.feedback_changed = forget_feedback(
+        store.path, lambda row: _said_less(row, rule, traces), dry_run=dry_run
+    )
     for run in store.runs():
         if run.get("kind") == "sample" and run["status"] == "complete":
             if not dry_run:
@@ -150,6 +156,16 @@ def _purge_calls(path: Path, rule: PurgeRule, done: Purged, *, dry_run: bool) ->
             _write(file, kept, "calls")
     else:
         path.unlink()
+
+
+def _said_less(row: Row, rule: PurgeRule, traces: Collection[str]) -> Row | None:
+    """Feedback as it may stay; its age is that of what was said, not of the call."""
+    aged = {"ts": row["given_at"]}
+    if row["user_id"] in rule.user_ids or row["trace_id"] in traces:
+        return None
+    if _before(aged, rule.calls_before):
+        return None
+    return {**row, "comment": None} if _before(aged, rule.texts_before) else row
 
 
 def _before(row: Mapping[str, Any], limit: int | None) -> bool:

@@ -169,6 +169,16 @@ LABELS = (
     Column("supersedes", "text", "label_id this one replaces."),
 )
 
+FEEDBACK = (
+    Column("feedback_id", "text", "Id of what was said."),
+    Column("trace_id", "text", "The call it is about."),
+    Column("score", "float", "0..1; null when the user gave none."),
+    Column("label", "text", "A word such as up or down."),
+    Column("comment", "text", "The user's words, without personal data."),
+    Column("user_id", "text", "Who said it, as given by the caller."),
+    Column("given_at", "time", "When."),
+)
+
 VERDICTS = (
     Column("verdict_id", "text", "Id of the verdict; one row for each of its comparisons."),
     Column("created_at", "time", "When it was decided."),
@@ -204,6 +214,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "calls": CALLS,
     "scores": SCORES,
     "labels": LABELS,
+    "feedback": FEEDBACK,
     "verdicts": VERDICTS,
 }
 """View -> its columns, in order."""
