@@ -6,10 +6,11 @@ the same call path.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from evalkit.call.budget import Budget
 from evalkit.call.orchestrator import Orchestrator
@@ -46,6 +47,10 @@ class RunRequest:
     """Through the providers' batch endpoints: within a day, at half the price."""
     shard: tuple[int, int] | None = None
     """(i, n): every n-th case from the i-th, counted from 1; other machines run the others."""
+    record: str | None = None
+    """File to append every response to."""
+    replay: str | None = None
+    """File of responses to answer from; no model is asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +86,7 @@ def prepare_run(
         sets,
         budget=None if limit is None else Budget(limit_usd=limit),
         batch_scope=run_id if request.batch else None,
+        tape=_tape(request),
     )
     orchestrator = bench.orchestrator
     planned = tuple(_plan_set(golden, request, bench, run_id=run_id) for golden in sets)
@@ -95,7 +101,10 @@ def prepare_run(
         plan=plan,
         orchestrator=orchestrator,
         baseline_pair=request.baseline_pair,
-        notes=tuple(bench.notes(pair.model for one in planned for pair in one.pairs)),
+        notes=(
+            *bench.notes(pair.model for one in planned for pair in one.pairs),
+            *_played(request),
+        ),
     )
 
 
@@ -138,11 +147,13 @@ def make_bench(
     batch_scope: str | None = None,
     opponents: Opponents | None = None,
     fresh: bool = False,
+    tape: Tape | None = None,
 ) -> Bench:
     """Load the judges that these golden sets name, each as a feature of its own.
 
     `batch_scope`, a run's id, has all calls go through the providers' batch endpoints;
-    `fresh` has judges asked again where what they said of the same answer is kept.
+    `fresh` has judges asked again where what they said of the same answer is kept; `tape`
+    stands between the call path and the providers.
     """
     judges = _load_judges(sets, settings)
     all_features = with_judge_features(settings, judges.values())
@@ -150,7 +161,7 @@ def make_bench(
         from evalkit.call.batch import batch_settings
 
         all_features = batch_settings(all_features, scope=batch_scope)
-    orchestrator = Orchestrator.from_config(all_features)
+    orchestrator = Orchestrator.from_config(all_features) if tape is None else tape(all_features)
     return Bench(
         settings=settings,
         orchestrator=orchestrator,
@@ -159,6 +170,32 @@ def make_bench(
         budget=budget,
         opponents=opponents,
     )
+
+
+Tape: TypeAlias = Callable[[Settings], Orchestrator]
+"""Builds an orchestrator with a tape between it and the providers."""
+
+
+def _tape(request: RunRequest) -> Tape | None:
+    path = request.record if request.replay is None else request.replay
+    if path is None:
+        return None
+    from evalkit.call.functions import make_importable
+    from evalkit.call.tape import Playing, Recording
+
+    kind = Recording if request.replay is None else Playing
+
+    def build(settings: Settings) -> Orchestrator:
+        make_importable(settings.root)
+        return Orchestrator(settings, providers=kind(Path(path), settings.providers))
+
+    return build
+
+
+def _played(request: RunRequest) -> list[str]:
+    if request.replay is None:
+        return []
+    return [f"answers are those recorded in {request.replay}: no model was asked"]
 
 
 def _plan_set(golden: GoldenSet, request: RunRequest, bench: Bench, *, run_id: str) -> PlannedSet:

@@ -23,6 +23,15 @@ from evalkit.cli.options import common_options, print_json, say
     metavar="USD",
     help="Stop before this; default: [run] max_cost_usd.",
 )
+@click.option(
+    "--record", type=click.Path(path_type=Path), metavar="FILE", help="Write every response there."
+)
+@click.option(
+    "--replay",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Answer from the responses recorded there; no model is asked, no key needed.",
+)
 @click.option("--resume", metavar="RUN", help="Finish a run that was interrupted.")
 @click.option("--concurrency", type=click.IntRange(1, 10_000), help="Cases in flight.")
 @click.option(
@@ -46,6 +55,8 @@ def command(
     trials: int | None,
     limit: int | None,
     max_cost: float | None,
+    record: Path | None,
+    replay: Path | None,
     resume: str | None,
     concurrency: int | None,
     seed: int | None,
@@ -72,6 +83,7 @@ def command(
         raise click.UsageError("--shard runs a fixed part of the cases: leave out --stop-early.")
     if batch and stop_early:
         raise click.UsageError("--batch sends all cases at once: leave out --stop-early.")
+    _check_tape(record, replay, resume)
     from evalkit.cli.progress import run_progress
     from evalkit.cli.stop_early import early_lines, early_rule
     from evalkit.cli.summary import exit_status, print_summary
@@ -96,6 +108,8 @@ def command(
         baseline_pair=baseline_pair,
         batch=batch,
         shard=_read_shard(shard),
+        record=None if record is None else str(record.absolute()),
+        replay=None if replay is None else str(replay.absolute()),
     )
     finished = run_golden_sets(
         settings,
@@ -116,7 +130,27 @@ def command(
             click.echo(line)
         for note in finished.notes:
             click.echo(f"note: {note}")
+        if replay is not None and finished.summary.errors["not_found"]:
+            click.echo(_not_recorded(replay, finished.summary.errors["not_found"]))
     return exit_status(finished.summary)
+
+
+def _check_tape(record: Path | None, replay: Path | None, resume: str | None) -> None:
+    if record is not None and replay is not None:
+        raise click.UsageError("--record asks models, --replay does not: leave out one of them.")
+    if resume is not None and (record or replay):
+        raise click.UsageError(
+            "--resume goes on as the run was started: leave out --record/--replay."
+        )
+    if record is not None and record.exists():
+        raise click.UsageError(f"--record: {record} is there already. Delete it, or name another.")
+
+
+def _not_recorded(replay: Path, missing: int) -> str:
+    return (
+        f"{missing} requests are not in {replay}: prompts, cases or models have changed since. "
+        "Record again, with a key: evalkit run --record FILE"
+    )
 
 
 def _read_shard(text: str | None) -> tuple[int, int] | None:
