@@ -48,6 +48,7 @@ def command() -> None:
 @_option("max-drop", type=float, help="As evalkit gate.")
 @_option("strict", is_flag=True, help="As evalkit gate.")
 @_option("max-cost", type=float, metavar="USD", help="As evalkit run; of each run.")
+@_option("replay", metavar="FILE", help="Recorded responses to answer from, as evalkit run.")
 @_option("require-baseline", is_flag=True, help="Nothing to compare with is unmeasurable.")
 @_option("report", default="true", metavar="true|false|F", help="The HTML report, and where.")
 @_option(
@@ -64,6 +65,7 @@ def gate(
     max_drop: float | None,
     strict: bool,
     max_cost: float | None,
+    replay: str | None,
     require_baseline: bool,
     report: str,
     out: Path,
@@ -89,6 +91,7 @@ def gate(
         max_drop=max_drop,
         strict=strict,
         max_cost_usd=max_cost,
+        replay=Path(replay).absolute() if replay else None,
         require_baseline=require_baseline,
         report=_report(report, out),
         out=out,

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.cli.ci_baseline import Baseline, find_baseline
+from evalkit.cli.ci_commands import Command, Commands, Printed
 from evalkit.cli.ci_github import (
     Context,
-    commands_off,
-    for_code_under_test,
     prefix_of,
     read_context,
     write_outputs,
@@ -55,6 +52,8 @@ class Asked:
     max_drop: float | None = None
     strict: bool = False
     max_cost_usd: float | None = None
+    replay: Path | None = None
+    """Recorded responses to answer from."""
     require_baseline: bool = False
     report: Path | None = None
     store: str | None = None
@@ -116,19 +115,23 @@ class _CiGate:
     def __init__(self, asked: Asked, context: Context, settings: Settings, say: Say) -> None:
         self._asked, self._context, self._settings, self._say = asked, context, settings, say
         self._store = str(Path(asked.store or settings.store_path).absolute())
+        self._commands = Commands(say, on_github=context.on_github)
+        self._ran: Printed | None = None
+        """The candidate's run, where it was made beside the base's."""
 
     def run(self) -> Ended:
         problems = self._problems()
         if problems is not None:
             return problems
         opened = self._open()
+        self._before = {run["run_id"] for run in opened.runs()}
         baseline = self._baseline(opened)
         self._say(f"baseline: {baseline.words}")
-        before = {run["run_id"] for run in opened.runs()}
-        status, run = self._evalkit("run", *self._run_arguments(), cwd=Path.cwd())
+        status, run = self._ran or self._commands.run(self._candidate())
         run_id = str(run["run_id"]) if run else None
         if run_id is None:
-            begun = [one["run_id"] for one in opened.runs() if one["run_id"] not in before]
+            known = {*self._before, baseline.selector}
+            begun = [one["run_id"] for one in opened.runs() if one["run_id"] not in known]
             return _no_run(status, begun[0] if begun else None)
         ended = self._gate(run_id, baseline)
         self._keep(run_id, opened)
@@ -177,23 +180,36 @@ class _CiGate:
         )
 
     def _run_base(self, project: Path) -> str | None:
-        """The base as its own configuration has it: what the default branch would serve."""
-        arguments = ["--store", self._store, *self._limit()]
-        _, run = self._evalkit("run", *arguments, cwd=project)
+        """The base as its own configuration has it: what the default branch would serve.
+
+        Beside the change, so that both meet the same hour of the same models.
+        """
+        base = Command(("run", "--store", self._store, *self._how()), project)
+        opened = self._open()
+        (_, run), self._ran = self._commands.side_by_side(
+            base,
+            self._candidate(),
+            begun=lambda: any(one["run_id"] not in self._before for one in opened.runs()),
+        )
         return str(run["run_id"]) if run and run.get("status") == "complete" else None
 
     # --- run and gate ------------------------------------------------------------------
 
-    def _run_arguments(self) -> list[str]:
+    def _candidate(self) -> Command:
         models = [part for name in self._asked.models for part in ("--model", name)]
         prompts = [part for name in self._asked.prompts for part in ("--prompt", name)]
         config = ["--config", str(self._asked.config)] if self._asked.config else []
         store = ["--store", self._store]
-        return [*models, *prompts, *self._limit(), *store, *config, "--", *self._asked.golden_sets]
+        how = [*models, *prompts, *self._how(), *store, *config]
+        return Command(("run", *how, "--", *self._asked.golden_sets), Path.cwd())
 
-    def _limit(self) -> list[str]:
-        limit = self._asked.max_cost_usd
-        return [] if limit is None else ["--max-cost", str(limit)]
+    def _how(self) -> list[str]:
+        """What holds for every run of this build."""
+        limit, replay = self._asked.max_cost_usd, self._asked.replay
+        return [
+            *([] if limit is None else ["--max-cost", str(limit)]),
+            *([] if replay is None else ["--replay", str(replay)]),
+        ]
 
     def _gate(self, run_id: str, baseline: Baseline) -> Ended:
         asked, out = self._asked, self._asked.out
@@ -212,7 +228,7 @@ class _CiGate:
         words = [f"{name}={value}" for name, value in options.items() if value is not None]
         words += ["--strict"] if asked.strict else []
         words += [] if asked.require_baseline else ["--allow-no-baseline"]
-        status, verdict = self._evalkit("gate", *words, cwd=Path.cwd())
+        status, verdict = self._commands.run(Command(("gate", *words), Path.cwd()))
         if verdict is None or status not in GATE_STATUSES:
             why = f"the gate ended with status {status} and no verdict."
             known = status if status == EXIT_USAGE else EXIT_UNMEASURABLE
@@ -223,20 +239,6 @@ class _CiGate:
         elif not baseline.found:
             ended.baseline = Baseline(words="of this store")
         return ended
-
-    def _evalkit(self, *arguments: str, cwd: Path) -> tuple[int, dict[str, Any] | None]:
-        """One command of evalkit with --json: its status, and what it printed, if it did."""
-        name, *rest = arguments
-        line = [sys.executable, "-m", "evalkit", name, "--json", *rest]
-        with commands_off(self._say, on=self._context.on_github):
-            done = subprocess.run(
-                line, cwd=cwd, env=for_code_under_test(), stdout=subprocess.PIPE, text=True
-            )
-        try:
-            found = json.loads(done.stdout)
-        except ValueError:
-            return done.returncode, None
-        return done.returncode, found if isinstance(found, dict) else None
 
     # --- what is left behind -------------------------------------------------------------
 

@@ -37,6 +37,7 @@ WORKFLOWS = {
     ".github/workflows/evalkit-gate.yml": "github/evalkit-gate.yml",
     ".github/workflows/evalkit-comment.yml": "github/evalkit-comment.yml",
     ".github/workflows/evalkit-nightly.yml": "github/evalkit-nightly.yml",
+    ".github/workflows/evalkit-sample.yml": "github/evalkit-sample.yml",
 }
 
 GOLDEN_SET = ("library-help", "answer-question")
@@ -63,7 +64,8 @@ def command(
 
     Writes a configuration, two versions of a prompt, a golden set and a judge, and runs
     the golden set once with prompt v1 as a baseline. A file that is there is never
-    changed. --ci github adds workflows: a gate on pull requests, a nightly run.
+    changed. --ci github adds workflows: a gate on pull requests, a nightly
+    run, a sample of production's calls.
     """
     if config is not None:
         raise click.UsageError("--config names a configuration that is there; init writes one.")

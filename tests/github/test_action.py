@@ -89,6 +89,23 @@ def annotations(job: Job) -> list[str]:
     return [line for line in job.log.splitlines() if line.startswith(("::error", "::warning"))]
 
 
+def committed(project: Path) -> Callable[..., str]:
+    """Commit the project as it is; returns git, to ask more of it."""
+
+    def git(*words: str) -> str:
+        who = ["-c", "user.name=t", "-c", "user.email=t@t.test"]
+        done = subprocess.run(
+            ["git", *who, *words], cwd=project, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    (project / ".gitignore").write_text(".evalkit/\n")
+    git("init", "-q", "-b", "main")
+    git("add", "-A")
+    git("commit", "-q", "-m", "base")
+    return git
+
+
 def without_baseline(project: Path) -> None:
     (project / "golden_sets/tickets/baseline.zip").unlink()
 
@@ -246,18 +263,7 @@ def test_the_base_commit_is_run_where_nothing_else_is_there(
     build: Callable[..., Job], project: Path
 ) -> None:
     without_baseline(project)
-    (project / ".gitignore").write_text(".evalkit/\n")
-
-    def git(*words: str) -> str:
-        who = ["-c", "user.name=t", "-c", "user.email=t@t.test"]
-        done = subprocess.run(
-            ["git", *who, *words], cwd=project, check=True, capture_output=True, text=True
-        )
-        return done.stdout.strip()
-
-    git("init", "-q", "-b", "main")
-    git("add", "-A")
-    git("commit", "-q", "-m", "base")
+    git = committed(project)
     sha = git("rev-parse", "HEAD")
 
     job = build(WORSE, event={"pull_request": {"number": 5, "base": {"sha": sha}}})
@@ -265,6 +271,40 @@ def test_the_base_commit_is_run_where_nothing_else_is_there(
     assert (job.status, job.outputs["verdict"]) == (1, "regression")
     assert f"baseline: {sha[:10]}, run in this job" in job.log
     assert git("worktree", "list").count("\n") == 0
+
+
+def test_base_and_change_run_side_by_side(
+    build: Callable[..., Job], project: Path, tmp_path: Path
+) -> None:
+    without_baseline(project)
+    here, met = tmp_path / "here", tmp_path / "met"
+    waits = (
+        f"import time; from pathlib import Path; until = time.monotonic() + 60\n    while not "
+        f"Path({str(here)!r}).exists() and time.monotonic() < until: time.sleep(0.01)\n    "
+        f"Path({str(here)!r}).exists() and Path({str(met)!r}).touch()"
+    )
+    (project / "app.py").write_text(APP.format(spoiler=waits))
+    sha = committed(project)("rev-parse", "HEAD")
+
+    job = build(
+        f"open({str(here)!r}, 'w').close()",
+        event={"pull_request": {"number": 5, "base": {"sha": sha}}},
+    )
+
+    assert f"baseline: {sha[:10]}, run in this job" in job.log
+    assert met.exists()
+
+
+def test_recorded_responses_need_no_model_and_no_key(
+    build: Callable[..., Job], project: Path
+) -> None:
+    (project / "app.py").write_text(APP.format(spoiler=GOOD))
+    record = [sys.executable, "-m", "evalkit", "run", "--record", "tape.jsonl"]
+    subprocess.run(record, cwd=project, check=True)
+
+    job = build(KILLED, replay="tape.jsonl")
+
+    assert (job.status, job.outputs["verdict"]) == (0, "pass")
 
 
 # --- what others must not do -------------------------------------------------------------
