@@ -129,7 +129,7 @@ def _missing(met: Sequence[Compared]) -> Told | None:
         gone.append(text)
     if gone:
         return "inconclusive", f"No. Without a score: {_listed(gone)}."
-    return "pass", "Yes: no score is missing on either side."
+    return "pass", "Yes: every case has a score on both sides."
 
 
 def _n_missing(entry: Row) -> int:
@@ -239,8 +239,8 @@ def _listed(texts: Iterable[str]) -> str:
 QUESTIONS: dict[str, Callable[[Sequence[Compared]], Told | None]] = {
     "The same cases?": _cases,
     "The same scorers?": _scorers,
-    "The models that were asked for?": _served,
-    "All scores there?": _missing,
+    "The models asked for?": _served,
+    "A score of every case?": _missing,
     "As many trials?": _trials,
     "The same program and seed?": _program,
     "About the same time?": _age,

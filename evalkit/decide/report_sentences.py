@@ -17,7 +17,6 @@ from evalkit.decide.report_text import (
     interval,
     milliseconds,
     p_value,
-    percent,
     points,
     score,
 )
@@ -245,18 +244,8 @@ def _cut(text: Any, limit: int = 400) -> str:
 
 
 def _remarks(verdict: Verdict) -> list[Why]:
-    said = [Why("note", name_of(one), text) for one in gating(verdict) if (text := _flaky(one))]
-    return [*said, *(Why("note", "", _cut(note, 1000)) for note in verdict.get("notes") or [])]
-
-
-def _flaky(entry: Entry) -> str:
-    noise = entry.get("noise") or {}
-    if not noise.get("n_flaky"):
-        return ""
-    return (
-        f"{count(noise['n_flaky'], 'case')} scored differently from trial to trial; "
-        f"{percent(noise.get('share_within'))} of the spread is such noise."
-    )
+    notes = [_cut(note, 1000) for note in verdict.get("notes") or []]
+    return [Why("note", "", note[:1].upper() + note[1:]) for note in notes]
 
 
 # --- what it cost -----------------------------------------------------------------------
