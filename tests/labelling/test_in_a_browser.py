@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from evalkit.score.labels import Aspect, Option, Question, pass_question
+from evalkit.call.review import ReviewQueue
+from evalkit.score.labels import Aspect, Option, Question, pass_question, preference_question
 from tests.labelling.world import Server, evalkit, items, labels, queue_of, standing
+from tests.score.answers import RECORD
 
 pytest.importorskip("starlette", reason="the extra label is not installed")
 pytest.importorskip("uvicorn", reason="the extra label is not installed")
@@ -39,6 +41,18 @@ FOREIGN = "script, img, style, iframe, form, button, svg, [style], [onload], [on
 COUNT = f"""[...document.querySelectorAll("main .text")].flatMap(one => [
     ...one.querySelectorAll('{FOREIGN}, a:not([href^="#doc-"])')])"""
 """What foreign text would have become, were it not text."""
+
+
+GRADES = tuple(Option(value=str(n), text=str(n), score=(n - 1) / 4) for n in range(1, 6))
+RUBRIC = Question(
+    metric="helpful",
+    kind="grades",
+    aspects=(
+        Aspect(name="helpfulness", text="How helpful?", options=GRADES),
+        Aspect(name="focus", text="How focused?", options=GRADES),
+    ),
+    pass_at=0.6,
+)
 
 
 @pytest.fixture(scope="module")
@@ -166,17 +180,7 @@ def test_undo_skip_back_and_help_by_key(tmp_path: Path, screens: Any) -> None:
 def test_a_rubric_of_several_questions_is_answered_with_digits(
     tmp_path: Path, screens: Any
 ) -> None:
-    grades = tuple(Option(value=str(n), text=str(n), score=(n - 1) / 4) for n in range(1, 6))
-    question = Question(
-        metric="helpful",
-        kind="grades",
-        aspects=(
-            Aspect(name="helpfulness", text="How helpful?", options=grades),
-            Aspect(name="focus", text="How focused?", options=grades),
-        ),
-        pass_at=0.6,
-    )
-    queue_of(tmp_path, 2, question=question).close()
+    queue_of(tmp_path, 2, question=RUBRIC).close()
     with Server(tmp_path, "ann") as server:
         screen = screens(server.urls[0])
         screen.page.keyboard.press("5")
@@ -265,3 +269,53 @@ def test_a_screen_reader_is_told_what_is_what(tmp_path: Path, screens: Any) -> N
     assert set(levels[1:]) == {"H2"}
     assert told == "Saved: Pass"
     assert focus == "main"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_to_complain_of(tmp_path: Path, screens: Any, scheme: str) -> None:
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed"
+    )
+    documents = [{"id": "d1", "title": "Shipping", "text": "We ship on weekdays [d1]."}]
+    output = "# Shipping\n\nOn **weekdays** [d1].\n\n| day | when |\n| - | - |\n| Monday | 9 |"
+    queue = queue_of(tmp_path, 0)
+    graded = items(1, documents=documents, outputs=[output], reference={"day": "weekday"}, wanted=2)
+    queue.add(RUBRIC, graded, run="run-1", design={})
+    [plain] = items(1, outputs=['{"label": "billing"}', "Another answer."])
+    pair = replace(plain, facts=[plain.facts[0], plain.facts[0] | {"trace_id": "other"}])
+    queue.add(preference_question(), [pair], run="run-2", against="run-1", design={})
+    queue.close()
+    reviews = ReviewQueue(tmp_path / "queue.sqlite")
+    reviews.hold(replace(RECORD, trace_id="held", output="Refund 10 EUR."), "shop:pay")
+    reviews.close()
+    found = []
+
+    with Server(tmp_path, "ann", "bob") as server:
+        ann, bob = (screens(url, color_scheme=scheme) for url in server.urls)
+
+        def check(screen: Any) -> str:
+            violations = axe.Axe().run(screen.page).response["violations"]
+            found.extend(
+                (screen.page.url, one["id"], one["nodes"][0]["html"]) for one in violations
+            )
+            return str(screen.page.inner_text("h1"))
+
+        heads = [check(ann)]
+        ann.page.keyboard.press("?")
+        ann.page.wait_for_selector("#keys:visible")
+        heads.append(check(ann))
+        ann.page.keyboard.press("Escape")
+        for screen, grade in ((ann, "5"), (bob, "1")):
+            while "/item/" in screen.page.url:
+                heads.append(check(screen))
+                if screen.page.get_by_text("How focused?").count():
+                    screen.page.keyboard.press(grade)
+                    screen.press(grade)
+                else:
+                    screen.press("d")
+        for path in ("/done", "/settle", "/reviews"):
+            ann.page.goto(f"{server.base}{path}")
+            heads.append(check(ann))
+
+    assert found == []
+    assert len(set(heads)) >= 4
