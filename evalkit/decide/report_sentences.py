@@ -244,8 +244,7 @@ def _cut(text: Any, limit: int = 400) -> str:
 
 
 def _remarks(verdict: Verdict) -> list[Why]:
-    notes = [_cut(note, 1000) for note in verdict.get("notes") or []]
-    return [Why("note", "", note[:1].upper() + note[1:]) for note in notes]
+    return [Why("note", "", _cut(note, 1000)) for note in verdict.get("notes") or []]
 
 
 # --- what it cost -----------------------------------------------------------------------
