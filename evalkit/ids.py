@@ -1,7 +1,8 @@
-"""Ids that sort by creation and never depend on the clock alone (the layout of UUIDv7)."""
+"""Ids that sort by creation (the layout of UUIDv7), and words that nobody can guess."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import time
@@ -17,3 +18,10 @@ def new_id() -> str:
     version, variant = 0x7 << 76, 0x2 << 62
     high, low = (noise >> 62) << 64, noise & (1 << 62) - 1
     return f"{millis << 80 | version | high | variant | low:032x}"
+
+
+def drawn_from(secret: str | None, what: str) -> str:
+    """16 hex digits: of one `secret` the same for the same `what`, random without a secret."""
+    if secret is None:
+        return os.urandom(8).hex()
+    return hashlib.sha256(f"{what}\n{secret}".encode()).hexdigest()[:16]

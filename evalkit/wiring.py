@@ -87,6 +87,7 @@ def prepare_run(
         budget=None if limit is None else Budget(limit_usd=limit),
         batch_scope=run_id if request.batch else None,
         tape=_tape(request),
+        secret=run_id,
     )
     orchestrator = bench.orchestrator
     planned = tuple(_plan_set(golden, request, bench, run_id=run_id) for golden in sets)
@@ -148,12 +149,14 @@ def make_bench(
     opponents: Opponents | None = None,
     fresh: bool = False,
     tape: Tape | None = None,
+    secret: str | None = None,
 ) -> Bench:
     """Load the judges that these golden sets name, each as a feature of its own.
 
     `batch_scope`, a run's id, has all calls go through the providers' batch endpoints;
     `fresh` has judges asked again where what they said of the same answer is kept; `tape`
-    stands between the call path and the providers.
+    stands between the call path and the providers. Of one `secret`, that of a run, the same
+    questions are the same bytes.
     """
     judges = _load_judges(sets, settings)
     all_features = with_judge_features(settings, judges.values())
@@ -161,12 +164,16 @@ def make_bench(
         from evalkit.call.batch import batch_settings
 
         all_features = batch_settings(all_features, scope=batch_scope)
-    orchestrator = Orchestrator.from_config(all_features) if tape is None else tape(all_features)
+    orchestrator = (
+        Orchestrator.from_config(all_features, secret=secret)
+        if tape is None
+        else tape(all_features)
+    )
     return Bench(
         settings=settings,
         orchestrator=orchestrator,
         judges=judges,
-        judging=Judging(orchestrator=orchestrator, budget=budget, fresh=fresh),
+        judging=Judging(orchestrator=orchestrator, budget=budget, fresh=fresh, secret=secret),
         budget=budget,
         opponents=opponents,
     )

@@ -192,6 +192,55 @@ def test_a_run_goes_through_the_batch_endpoints_at_half_the_price(tmp_path: Path
     assert set(requests.values()) == {2}
 
 
+def test_a_killed_batch_run_takes_up_its_batches_again(tmp_path: Path) -> None:
+    with Loopback() as server:
+        write_project(tmp_path, base_url=server.url + "/v1", cases=6)
+        judge_kindness(tmp_path)
+        config = tmp_path / "evalkit.toml"
+        text = config.read_text(encoding="utf-8")
+        quick = "[providers.app]\noptions = { batch_linger_s = 0.05, batch_poll_s = 0.05 }"
+        text = text.replace("[providers.app]", quick) + 'judge_model = "small"\n'
+        config.write_text(text + '\n[guard]\noutput_leak = "block"\n', encoding="utf-8")
+        run_id = kill_when_handed_in(server, tmp_path, 1, "--batch")
+        kill_when_handed_in(server, tmp_path, 2, "--resume", run_id)
+
+        ended = run(tmp_path, resume=run_id)
+
+        handed_in = [len(batch.lines) for batch in server.batches.batches.values()]
+    assert ended.summary.complete
+    assert handed_in == [6, 6]
+
+
+def judge_kindness(folder: Path) -> None:
+    (folder / "judges").mkdir()
+    (folder / "judges" / "kind.yaml").write_text(
+        "name: kind\nversion: v1\nnull_answers: allowed\ninputs: [input]\nrubric:\n"
+        "  - {name: kind, scale: 0 or 1, description: Is the answer kind?}\n",
+        encoding="utf-8",
+    )
+    header = folder / "golden_sets" / "tickets" / "golden_set.yaml"
+    text = header.read_text(encoding="utf-8")
+    header.write_text(text.replace("cases:", "  - {name: kind, judge: kind}\ncases:"))
+
+
+def kill_when_handed_in(server: Loopback, folder: Path, batches: int, *arguments: str) -> str:
+    """Start a run and kill it while the provider has that many batches; returns its id."""
+    server.batches.held = False
+    server.batches.polls_needed = 10
+    process = start(folder, *arguments)
+    deadline = time.monotonic() + 30
+    while len(server.batches.batches) < batches:
+        assert time.monotonic() < deadline, "no batch was handed in"
+        time.sleep(0.01)
+    server.batches.held = True
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    server.batches.held = False
+    (run_id,) = os.listdir(folder / ".evalkit" / "runs")
+    return run_id
+
+
 def start(folder: Path, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "evalkit", "run", "--json", *arguments],

@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib
 import json
 import re
-import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import field, replace
@@ -21,6 +20,7 @@ from evalkit.call.injection import find_injection
 from evalkit.call.leaks import find_leaks
 from evalkit.errors import CallError, ConfigError
 from evalkit.frozen import frozen
+from evalkit.ids import drawn_from
 from evalkit.pii import (
     PII_KINDS,
     PLACEHOLDER,
@@ -59,17 +59,19 @@ class Guarded:
 class Guard:
     """The guard that `[guard]` describes. Safe to share between calls.
 
-    Raises ConfigError for a kind, a recogniser or a rule that is not there.
+    Of one `secret` the canary is always the same: what asks a provider the same question
+    again has to send the same bytes. Without one it is random. Raises ConfigError for a
+    kind, a recogniser or a rule that is not there.
     """
 
-    def __init__(self, settings: GuardSettings) -> None:
+    def __init__(self, settings: GuardSettings, *, secret: str | None = None) -> None:
         self.settings = settings
         self._recognisers = [(name, _function(name)) for name in settings.recognisers]
         if not self._recognisers:
             _check_kinds(settings.pii_kinds or ())
         self._input_rules = [(name, _function(name)) for name in settings.input_rules]
         self._output_rules = [(name, _function(name)) for name in settings.output_rules]
-        self._canary = f"ref-{secrets.token_hex(8)}"
+        self._canary = f"ref-{drawn_from(secret, 'canary')}"
 
     # --- going out ---------------------------------------------------------------
 

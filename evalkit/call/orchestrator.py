@@ -57,11 +57,15 @@ class Orchestrator:
         clock: Clock | None = None,
         cache: ResponseCache | None = None,
         flags: FlagSource | None = None,
+        secret: str | None = None,
     ) -> None:
+        """`secret` is what the canary of prompts is drawn from; without, it is random."""
         self.settings = settings
         self.log_failures = 0
         """Records that the sink did not take."""
-        self._parts = Parts(settings, providers=providers, clock=clock, cache=cache, flags=flags)
+        self._parts = Parts(
+            settings, providers=providers, clock=clock, cache=cache, flags=flags, secret=secret
+        )
         self._sink = sink
         self._changed: dict[tuple[Any, ...], FeatureSettings] = {}
 
@@ -72,6 +76,7 @@ class Orchestrator:
         *,
         sink: Sink | None = None,
         clock: Clock | None = None,
+        secret: str | None = None,
     ) -> Orchestrator:
         """Build from `evalkit.toml` (searched upwards from here), a path to one, or settings.
 
@@ -81,7 +86,7 @@ class Orchestrator:
             config = load_settings(Path(config) if config is not None else None)
         if config.path is not None:
             make_importable(config.root)
-        return cls(config, sink=sink, clock=clock)
+        return cls(config, sink=sink, clock=clock, secret=secret)
 
     @property
     def prompts(self) -> PromptRegistry:

@@ -47,8 +47,10 @@ class Parts:
         clock: Clock | None = None,
         cache: ResponseCache | None = None,
         flags: FlagSource | None = None,
+        secret: str | None = None,
     ) -> None:
         self.settings = settings
+        self._secret = secret
         self.clock = clock or Clock()
         self.prompts = PromptRegistry(settings.root)
         self.tokens = TokenEstimator()
@@ -61,7 +63,7 @@ class Parts:
 
     @cached_property
     def guard(self) -> Guard:
-        return Guard(self.settings.guard)
+        return Guard(self.settings.guard, secret=self._secret)
 
     @cached_property
     def retrievers(self) -> Retrievers:

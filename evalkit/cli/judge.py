@@ -282,7 +282,7 @@ def _labelled(
 ) -> tuple[list[Labelled], int]:
     """The labelled answers, and how many labels could not be used. ConfigError for none."""
     from evalkit.score.golden import find_golden_sets, load_golden_set
-    from evalkit.score.labelled import read_labels, stored_labels
+    from evalkit.score.labelled import read_labels, stored_labels, stored_preferences
 
     paths = [] if golden_set is None and labels != STORE else find_golden_sets(
         [golden_set] if golden_set else (), settings=settings
@@ -295,12 +295,14 @@ def _labelled(
             golden=golden[0] if golden else None,
             label_range=_range(label_range),
         ), 0
-    if spec.pairwise:
-        raise ConfigError("the store has no labels of pairs with their texts. Use --labels FILE.")
     items: list[Labelled] = []
     left_out = 0
-    for one, metric in _metrics_of(spec, golden):
-        found, lost = stored_labels(store, one, metric)
+    draws = (
+        (stored_preferences(store, one) for one in golden)
+        if spec.pairwise
+        else (stored_labels(store, one, metric) for one, metric in _metrics_of(spec, golden))
+    )
+    for found, lost in draws:
         items += found
         left_out += lost
     if not items:
@@ -308,6 +310,7 @@ def _labelled(
             f"the store has no labels that judge {spec.name} can be held to"
             + (f" ({left_out} are of cases that have changed)" if left_out else "")
             + ". Label some of its answers: evalkit label queue RUN"
+            + (" --against RUN" if spec.pairwise else "")
         )
     return items, left_out
 
@@ -345,7 +348,7 @@ def _settings(config: Path | None, store: str | None) -> Settings:
 
 
 def _judging(
-    name: str, settings: Settings, max_cost: float | None, **how: bool
+    name: str, settings: Settings, max_cost: float | None, *, keep: bool = True, fresh: bool = False
 ) -> tuple[JudgeSpec, Judging]:
     """The judge, on a call path of its own."""
     from evalkit.call.budget import Budget
@@ -355,4 +358,4 @@ def _judging(
     spec = find_judge(name, settings=settings)
     budget = None if max_cost is None else Budget(limit_usd=max_cost)
     orchestrator = Orchestrator.from_config(with_judge_features(settings, [spec]))
-    return spec, Judging(orchestrator=orchestrator, budget=budget, **how)
+    return spec, Judging(orchestrator=orchestrator, budget=budget, keep=keep, fresh=fresh)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count
 from typing import Any
 
 from evalkit.call.budget import Budget
@@ -17,6 +18,7 @@ from evalkit.call.trace import Rendered
 from evalkit.config import FeatureSettings, Settings
 from evalkit.content import find_content
 from evalkit.errors import ConfigError
+from evalkit.ids import drawn_from
 from evalkit.records import Answer, CallResult, Mark, Message
 from evalkit.score.judge import Judge, Judgement, JudgeSpec, Rater, load_judge
 from evalkit.score.judge_asking import Asker, Execute, judge_error
@@ -47,6 +49,8 @@ class Judging:
     """Whether votes are kept at all."""
     fresh: bool = False
     """Whether models are asked even where a vote is kept."""
+    secret: str | None = None
+    """What nonces are drawn from, so that a resumed run asks as it did; None: they are random."""
     _null_answers: dict[str, NullAnswers] = field(default_factory=dict, init=False, repr=False)
 
     def rater(self, spec: JudgeSpec, *, against: Against | None = None) -> Rater:
@@ -54,7 +58,13 @@ class Judging:
         if spec.members:
             members = {one.name: self.rater(one, against=against) for one in spec.members}
             return Panel(spec, members).judge
-        asker = Asker(spec, execute=self.execute(spec), kept=self._kept(spec))
+        nonces = (drawn_from(self.secret, f"nonce {spec.hash} {n}") for n in count())
+        asker = Asker(
+            spec,
+            execute=self.execute(spec),
+            kept=self._kept(spec),
+            new_nonce=lambda: next(nonces),
+        )
         if spec.pairwise:
             return partial(_compare, PairwiseJudge(asker), against)
         return Judge(asker).judge
