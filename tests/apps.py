@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,4 +27,10 @@ def fails_on_sevens(input: Mapping[str, Any]) -> dict[str, str]:
     """Raises for every text that starts with a 7."""
     if str(input["text"]).startswith("7"):
         raise RuntimeError("the database is down")
+    return by_rule(input)
+
+
+async def late(input: Mapping[str, Any]) -> dict[str, str]:
+    """Right, but it holds the event loop for 50 ms, so that no deadline can cut it off."""
+    time.sleep(0.05)  # noqa: ASYNC251
     return by_rule(input)

@@ -175,6 +175,17 @@ def test_a_seed_makes_limit_draw_the_same_cases(tmp_path: Path) -> None:
     assert len(first) == 7
 
 
+def test_a_right_answer_that_came_too_late_is_a_failure_of_the_product(tmp_path: Path) -> None:
+    write_project(tmp_path, target="tests.apps:late", feature="max_latency_ms = 20", cases=2)
+
+    finished = run(tmp_path)
+
+    assert finished.summary.outcomes == Counter(product_failure=2)
+    assert rows(tmp_path, "SELECT DISTINCT score, passed, error_kind FROM scores") == [
+        {"score": 0.0, "passed": False, "error_kind": "over_latency_budget"}
+    ]
+
+
 def test_a_run_goes_through_the_batch_endpoints_at_half_the_price(tmp_path: Path) -> None:
     with Loopback() as server:
         write_project(tmp_path, base_url=server.url + "/v1", cases=20)
