@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from evalkit.cli.options import common_options, print_json, say
-from evalkit.errors import EXIT_PASS, EXIT_USAGE, ConfigError
+from evalkit.cli.periods import span
+from evalkit.errors import EXIT_PASS, EXIT_UNMEASURABLE, EXIT_USAGE, ConfigError
 
 if TYPE_CHECKING:
     from evalkit.exchange.logs import Imported
@@ -108,6 +109,35 @@ def feedback_command(
     else:
         click.echo(f"attached to {found}")
     return EXIT_PASS
+
+
+@command.command("compact")
+@click.option(
+    "--keep", "keep_s", type=span, default="1d", show_default=True, metavar="TIME",
+    help="How long the joined files stay for queries that read them.",
+)  # fmt: skip
+@common_options
+def compact_command(keep_s: float, as_json: bool, store: str | None, config: Path | None) -> int:
+    """Join a day's small files of calls into few large ones.
+
+    Readers do not notice; killed at any point, no call is lost or there twice.
+    """
+    from evalkit.config import load_settings
+    from evalkit.store.compaction import compact
+    from evalkit.store.views import open_store
+
+    opened = open_store(store or load_settings(config).store_path)
+    done = compact(opened, keep_s=keep_s)
+    for problem in opened.problems:
+        say(f"warning: {problem}")
+    if as_json:
+        print_json(done.as_json())
+    else:
+        click.echo(
+            f"{done.joined} files joined into {done.written}, {done.calls} calls; "
+            f"{done.removed} files of earlier compactions removed"
+        )
+    return EXIT_UNMEASURABLE if opened.problems else EXIT_PASS
 
 
 def _cleaner(settings: Settings) -> Callable[[CallRecord], CallRecord]:

@@ -27,6 +27,14 @@ def moment(text: str) -> int:
     return micros(at if at.tzinfo else at.replace(tzinfo=UTC))
 
 
+def span(text: str) -> float:
+    """Seconds: of 90m, 24h, 7d."""
+    found = _AGO.fullmatch(text)
+    if not found:
+        raise click.BadParameter(f"{text!r} is no length of time: 90m, 24h or 7d is.")
+    return timedelta(**{_UNIT[found[2]]: int(found[1])}).total_seconds()
+
+
 def now() -> int:
     """UTC, microseconds since 1970."""
     return micros(datetime.now(UTC))

@@ -67,9 +67,7 @@ class Engine:
     ) -> tuple[list[str], list[dict[str, Any]]]:
         """As `rows`, with the columns' names also where there is no row."""
         table = self.arrow(sql, params)
-        columns = [_python_values(column) for column in table.columns]
-        names = list(table.column_names)
-        return names, [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        return list(table.column_names), rows_of(table)
 
     def columns(self, sql: str, params: Params = ()) -> dict[str, Any]:
         """Columns, distinctly named, as numpy arrays: NaN for a null number, None for other nulls.
@@ -255,6 +253,16 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 
 # --- Arrow to Python ---------------------------------------------------------------
+
+
+def rows_of(table: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
+    """Rows as dicts; maps are dicts, times are aware datetimes in UTC."""
+    import pyarrow as pa
+
+    whole = table if isinstance(table, pa.Table) else pa.Table.from_batches([table])
+    columns = [_python_values(column) for column in whole.columns]
+    names = list(whole.column_names)
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _python_values(column: pa.ChunkedArray) -> list[Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import ConfigError, NotComparable, StoreError
+from evalkit.store.compaction import is_replaced, without_replaced
 from evalkit.store.engine import Engine, Params, refuse_all_but_one_select
 from evalkit.store.feedback import add_feedback, feedback_table
 from evalkit.store.files import (
@@ -143,6 +144,8 @@ class Store:
         from evalkit.store.sealing import write_calls
 
         self._make()
+        if is_replaced(self.path, file_id):
+            raise StoreError(f"calls {file_id} exist and are never overwritten.")
         return write_calls(calls, store=self.path, file_id=_file_id(file_id))
 
     def add_labels(self, file_id: str, labels: Iterable[Mapping[str, Any]]) -> Path:
@@ -313,13 +316,13 @@ class Store:
     def _calls_outside_runs(self, days: tuple[str, str] = ("", "~")) -> list[Path]:
         """Files of production calls: those that no run, sealed or not, has to answer for."""
         first, last = days
-        return [
+        return without_replaced(
             path
             for path in sorted((self.path / "calls").glob("date=*/*.parquet"))
             if first <= path.parent.name.removeprefix("date=") <= last
             # What stands behind "~" in a name says which edition of a run's file it is.
             and not (self.path / "runs" / path.stem.partition("~")[0]).is_dir()
-        ]
+        )
 
     def readable(self, files: Iterable[Path]) -> list[Path]:
         """Files that no manifest vouches for: at least the footer has to be whole."""
