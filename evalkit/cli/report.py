@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +19,26 @@ if TYPE_CHECKING:
     from evalkit.store.views import Store
 
 
+INDEXED_RUNS = 100
+"""Newest runs that an index lists."""
+
+
 @click.command("report")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.argument("runs", nargs=-1, metavar="[RUN]...")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, metavar="F",
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="F",
     help="The HTML file to write.",
+)  # fmt: skip
+@click.option(
+    "--index", "folder", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+    help="A folder to write: index.html and a report of each run.",
 )  # fmt: skip
 @click.option("--baseline", metavar="RUN", help="Compare with this, now.")
 @common_options
 def command(
     runs: tuple[str, ...],
-    output: Path,
+    output: Path | None,
+    folder: Path | None,
     baseline: str | None,
     as_json: bool,
     store: str | None,
@@ -40,23 +50,101 @@ def command(
     compared now, as `evalkit gate` does. Where there is no baseline yet, the metrics of
     all RUNs stand side by side. The exit status does not tell the verdict: that is the
     gate's.
+
+    With --index, a folder to browse: the RUNs (default: the newest 100) with their newest
+    verdicts, each with its report. A report that is there already is made anew only when
+    there is a newer verdict.
     """
     from evalkit.config import load_settings
-    from evalkit.decide.selectors import find_run
     from evalkit.store.views import open_store
 
+    _check_options(runs, output, folder, baseline)
     settings = load_settings(config)
     opened = open_store(store or settings.store_path)
-    found = [str(find_run(opened.runs(), run)["run_id"]) for run in runs]
-    verdict = _verdict_on(found[0], baseline, opened, settings)
-    write_html(verdict, opened, output, settings=settings, runs=found)
-    say(f"wrote {output}")
+    if folder is not None:
+        said = _write_folder(folder, runs, opened, settings)
+    else:
+        assert output is not None
+        said = _write_one(output, runs, baseline, opened, settings)
     for problem in opened.problems:
         say(f"warning: {problem}")
     if as_json:
-        word = None if verdict is None else verdict["verdict"]
-        print_json({"path": str(output), "runs": found, "verdict": word})
+        print_json(said)
     return EXIT_PASS
+
+
+def _check_options(
+    runs: Sequence[str], output: Path | None, folder: Path | None, baseline: str | None
+) -> None:
+    if folder is None and (output is None or not runs):
+        raise click.UsageError("Name a RUN and a file to write with -o, or a folder with --index.")
+    if folder is not None and (output is not None or baseline is not None):
+        raise click.UsageError("--index goes without -o and --baseline: it shows kept verdicts.")
+
+
+def _write_one(
+    output: Path, runs: Sequence[str], baseline: str | None, store: Store, settings: Settings
+) -> dict[str, Any]:
+    from evalkit.decide.selectors import find_run
+
+    found = [str(find_run(store.runs(), run)["run_id"]) for run in runs]
+    verdict = _verdict_on(found[0], baseline, store, settings)
+    write_html(verdict, store, output, settings=settings, runs=found)
+    say(f"wrote {output}")
+    word = None if verdict is None else verdict["verdict"]
+    return {"path": str(output), "runs": found, "verdict": word}
+
+
+def _write_folder(
+    folder: Path, runs: Sequence[str], store: Store, settings: Settings
+) -> dict[str, Any]:
+    from evalkit.decide.report_index import newest_verdicts, write_index
+    from evalkit.decide.selectors import find_run
+
+    every = store.runs()
+    listed = [find_run(every, run) for run in dict.fromkeys(runs)] or every[:INDEXED_RUNS]
+    verdicts = newest_verdicts(store.verdicts())
+    written = _write_reports(folder, listed, verdicts, store, settings)
+    more = 0 if runs else len(every) - len(listed)
+    path = write_index(
+        listed, verdicts, folder, project=settings.root, n_more=more, problems=store.problems
+    )
+    say(f"wrote {path} and {written} of {len(listed)} reports")
+    return {
+        "path": str(path),
+        "runs": [run["run_id"] for run in listed],
+        "written": written,
+        "verdicts": {run: verdict["verdict"] for run, verdict in verdicts.items()},
+    }
+
+
+def _write_reports(
+    folder: Path,
+    runs: Sequence[Mapping[str, Any]],
+    verdicts: Mapping[str, Mapping[str, Any]],
+    store: Store,
+    settings: Settings,
+) -> int:
+    """The reports of sealed runs that are not there yet, or older than their verdict."""
+    from evalkit.decide.report_index import INDEX, report_name
+
+    written = 0
+    for run in runs:
+        run_id, verdict = run["run_id"], verdicts.get(run["run_id"])
+        path = folder / report_name(run_id)
+        newest = max((verdict or {}).get("created_at") or "", run.get("sealed_at") or "")
+        if not run["files"] or (path.exists() and _modified(path) > newest):
+            continue
+        try:
+            write_html(verdict, store, path, settings=settings, runs=[run_id], index=INDEX)
+            written += 1
+        except EvalkitError as error:
+            store.problems.append(f"no report of {run_id}: {error}")
+    return written
+
+
+def _modified(path: Path) -> str:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat()
 
 
 def write_html(
@@ -66,9 +154,10 @@ def write_html(
     *,
     settings: Settings,
     runs: Sequence[str] = (),
+    index: str | None = None,
 ) -> None:
     """Write the report with the expected values of the golden sets as they are on disk."""
-    from evalkit.decide.report import write_report
+    from evalkit.decide.report import budgets_of, write_report
 
     write_report(
         verdict,
@@ -78,24 +167,19 @@ def write_html(
         project=settings.root,
         expected=_expected(store, settings),
         budgets=budgets_of(settings),
+        index=index,
     )
-
-
-def budgets_of(settings: Settings) -> dict[str, float]:
-    """Feature -> the milliseconds that a call of it may take."""
-    return {name: feature.max_latency_ms for name, feature in settings.features.items()}
 
 
 def _verdict_on(
     run_id: str, baseline: str | None, store: Store, settings: Settings
 ) -> Mapping[str, Any] | None:
     """The newest verdict on a run, else one made now; None when there is no baseline yet."""
-    if baseline is None:
-        for verdict in store.verdicts():
-            comparisons = verdict.get("comparisons") or []
-            if comparisons and all(one["candidate"].get("run_id") == run_id for one in comparisons):
-                return verdict
     from evalkit.decide.gate import run_gate
+    from evalkit.decide.report_index import newest_verdicts
+
+    if baseline is None and (kept := newest_verdicts(store.verdicts()).get(run_id)):
+        return kept
 
     verdict = run_gate(
         store,

@@ -7,21 +7,17 @@ forbids any script but the one it came with. The page is `reports/report.html.ji
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from evalkit.content import content_dirs, find_content
 from evalkit.decide import report_text as texts
 from evalkit.decide.report_cases import SHOWN_CASES, Expected
 from evalkit.decide.report_commands import how_to_gate, how_to_run
 from evalkit.decide.report_evidence import Evidence, gather, meetings_of
 from evalkit.decide.report_health import trials_of
+from evalkit.decide.report_page import render
 from evalkit.decide.report_people import side_by_side
 from evalkit.decide.report_pictures import Axis
 from evalkit.decide.report_sentences import (
@@ -35,12 +31,10 @@ from evalkit.decide.report_sentences import (
     spending,
 )
 from evalkit.decide.report_table import as_inert_json
-from evalkit.errors import ContentError
 from evalkit.store.files import write_whole
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
-
+    from evalkit.config import Settings
     from evalkit.store.views import Store
 
 SHOWN_SLICES = 24
@@ -67,18 +61,31 @@ def write_report(
     project: Path | None = None,
     expected: Expected = lambda golden_set, case_id, case_hash: (False, None),
     budgets: Mapping[str, float] = MappingProxyType({}),
+    index: str | None = None,
 ) -> None:
     """Write the report of `verdict`, or of `runs` that were compared with nothing.
 
     `expected` knows the cases' expected values, which no store keeps; `budgets` the
-    milliseconds that a call of a feature may take. Raises StoreError when `path` cannot be
-    written, ContentError when a template is broken.
+    milliseconds that a call of a feature may take; `index` is the address of a page of all
+    runs. Raises StoreError when `path` cannot be written, ContentError when a template is
+    broken.
     """
     page = render_report(
-        verdict, store, runs=runs, project=project, expected=expected, budgets=budgets
+        verdict,
+        store,
+        runs=runs,
+        project=project,
+        expected=expected,
+        budgets=budgets,
+        index=index,
     )
     with write_whole(path, replace=True) as file:
         file.write(page.encode("utf-8"))
+
+
+def budgets_of(settings: Settings) -> dict[str, float]:
+    """Feature -> the milliseconds that a call of it may take."""
+    return {name: feature.max_latency_ms for name, feature in settings.features.items()}
 
 
 def render_report(
@@ -89,82 +96,17 @@ def render_report(
     project: Path | None = None,
     expected: Expected = lambda golden_set, case_id, case_hash: (False, None),
     budgets: Mapping[str, float] = MappingProxyType({}),
+    index: str | None = None,
 ) -> str:
     """The page as text."""
-    from jinja2 import TemplateError
-
     project = project or Path.cwd()
     evidence = gather(verdict, store, runs, project=project, expected=expected, budgets=budgets)
-    try:
-        template = _environment(project).get_template("report.html.jinja")
-        return template.render(
-            **_own_parts(project), **_told(verdict, evidence), evidence=evidence, verdict=verdict
-        )
-    except TemplateError as error:
-        line, name = getattr(error, "lineno", 1), getattr(error, "name", None)
-        raise ContentError(f"reports/{name or 'report.html.jinja'}:{line}: {error}") from None
-
-
-def _environment(project: Path) -> Environment:
-    """Escapes everything, always; what a template names and nobody gives is an error."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=FileSystemLoader(content_dirs("reports", project=project)),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=lambda value: value if isinstance(value, Markup) else texts.visible(value),
+    return render(
+        "report.html.jinja",
+        _told(verdict, evidence) | {"evidence": evidence, "verdict": verdict, "index": index},
+        project=project,
+        script=True,
     )
-    environment.filters |= {
-        name: getattr(texts, name)
-        for name in (
-            "score",
-            "points",
-            "p_value",
-            "percent",
-            "milliseconds",
-            "dollars",
-            "count",
-            "amount",
-            "hundredths",
-        )
-    }
-    environment.filters["moment"] = _moment
-    return environment
-
-
-def _moment(text: str | None) -> str | None:
-    """A time of the store for people; anything else as it is."""
-    try:
-        return None if text is None else f"{datetime.fromisoformat(text):%d %B %Y, %H:%M} UTC"
-    except ValueError:
-        return text
-
-
-def _own_parts(project: Path) -> dict[str, Any]:
-    """The page's own style and script, and the policy that allows these two alone.
-
-    The only text that is not escaped: files of the project, or of the package.
-    """
-    from markupsafe import Markup
-
-    css, js = (
-        find_content("reports", name, project=project).read_text(encoding="utf-8").strip()
-        for name in ("report.css", "report.js")
-    )
-    for name, text in (("report.css", css), ("report.js", js)):
-        if "</" in text or "<!--" in text:
-            raise ContentError(f"reports/{name}: must not have </ or <!-- in it. Write <\\/.")
-    policy = (
-        f"default-src 'none'; style-src '{_hash(css)}'; script-src '{_hash(js)}'; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
-    )
-    return {"css": Markup(css), "js": Markup(js), "policy": policy, "version": version("evalkit")}
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(sha256(text.encode()).digest()).decode("ascii")
 
 
 # --- what the template is told --------------------------------------------------------

@@ -74,7 +74,7 @@ def _write_verdict(reporter: pytest.TerminalReporter, evaluation: EvalSession) -
 
 
 def _write_report(reporter: pytest.TerminalReporter, path: Path, evaluation: EvalSession) -> None:
-    from evalkit.decide.report import write_report
+    from evalkit.decide.report import budgets_of, write_report
 
     assert evaluation.runs is not None
     runs = [run.run_id for run in evaluation.runs.kept if run.summary.complete]
@@ -90,6 +90,7 @@ def _write_report(reporter: pytest.TerminalReporter, path: Path, evaluation: Eva
             runs=runs,
             project=evaluation.settings.root,
             expected=evaluation.expected,
+            budgets=budgets_of(evaluation.settings),
         )
     except (EvalkitError, OSError) as error:
         reporter.write_line(f"no report {path}: {error}", red=True)
