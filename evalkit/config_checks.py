@@ -63,6 +63,8 @@ def cross_check(table: Mapping[str, Any], settings: Settings, *, names: Names) -
         yield from _check_feature(feature, settings, names)
     for name in settings.budgets.features:
         yield from _known(("budgets", "features", name), "feature", name, names.features)
+    for name in settings.retention.features:
+        yield from _known(("retention", "features", name), "feature", name, names.features)
     if settings.run.judge_model is not None:
         yield from _known(("run", "judge_model"), "model", settings.run.judge_model, names.models)
     for flag in settings.flags.values():

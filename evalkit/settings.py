@@ -241,6 +241,8 @@ class RetentionSettings:
     """How long what is kept, in days; None: for ever."""
 
     text_days: int | None = None
+    features: Mapping[str, int] = field(default_factory=dict)
+    """Feature -> its own days in place of `text_days`."""
     calls_days: int | None = None
     cache_days: int | None = None
     log_text: bool = True
@@ -254,6 +256,8 @@ class AlertSettings:
     webhook_env: str | None = None
     webhook_hosts: tuple[str, ...] = ()
     """Hosts a webhook may have, beside hooks.slack.com and 127.0.0.1."""
+    runbook_url: str | None = None
+    """Where alerts link to; None: the runbook of evalkit's documentation, as a path."""
     spend_ratio: float = 2.0
     min_spend_usd: float = 1.0
     error_share: float | None = None

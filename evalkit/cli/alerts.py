@@ -7,6 +7,7 @@ look is kept only once the webhook has taken it: what was not delivered is sent 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,8 @@ def command(
         alerts = find_alerts(engine, settings, now=looked_at, hours=hours)
     least = settings.alerts.min_quality
     alerts += quality_alerts(opened, now=looked_at, min_quality=least)
+    if (book := settings.alerts.runbook_url) is not None:
+        alerts = [replace(alert, book=book) for alert in alerts]
     for problem in opened.problems:
         say(f"warning: {problem}")
     if prometheus is not None:
@@ -98,10 +101,18 @@ def _message(news: News) -> str:
     from evalkit.exchange.webhook import escaped
 
     lines = [
-        f"*{alert.severity}* {escaped(alert.message)} ({escaped(alert.runbook)})"
+        f"*{alert.severity}* {escaped(alert.message)} ({_link(alert.runbook)})"
         for alert in news.say
     ]
     return "\n".join([*lines, *(f"*recovered* {escaped(text)}" for text in news.recovered)])
+
+
+def _link(runbook: str) -> str:
+    """An address that the configuration gives, for Slack to click; else the path."""
+    from evalkit.exchange.webhook import escaped
+
+    is_address = runbook.startswith(("https://", "http://"))
+    return f"<{runbook}|runbook>" if is_address else escaped(runbook)
 
 
 def _print(alerts: Sequence[Alert], news: News | None) -> None:

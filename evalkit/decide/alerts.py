@@ -43,10 +43,12 @@ class Alert:
     limit: float
     anchor: str
     """Section of the runbook."""
+    book: str = RUNBOOK
+    """The runbook's address, or its path in the documentation."""
 
     @property
     def runbook(self) -> str:
-        return f"{RUNBOOK}#{self.anchor}"
+        return f"{self.book}#{self.anchor}"
 
     def as_json(self) -> dict[str, Any]:
         return {

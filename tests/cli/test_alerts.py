@@ -15,6 +15,7 @@ from evalkit.cli.main import main
 from evalkit.store.views import open_store
 from tests.store.journal_lines import AT, attempt, call, plain
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 HOUR = 3_600_000_000
 DAY = 24 * HOUR
 
@@ -304,6 +305,44 @@ def test_a_listed_host_may_be_posted_to(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("CHAT_URL", "https://chat.example/hook")
 
     assert webhook_url("CHAT_URL", hosts=("chat.example",)) == "https://chat.example/hook"
+
+
+def test_a_runbook_of_ones_own_is_linked(
+    tmp_path: Path, chat: Chat, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = "https://wiki.example/llm-runbook"
+    text = f'[alerts]\nwebhook_env = "CHAT_URL"\nrunbook_url = "{url}"\n'
+    project(tmp_path, text + "[budgets]\ntotal = { month_calls = 1 }\n", {})
+
+    look(tmp_path, "--json")
+
+    [one] = firing(capsys).values()
+    assert one["runbook"] == f"{url}#cost-spike"
+    assert f"(<{url}#cost-spike|runbook>)" in chat.texts[0]
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "https://a b", "https://a|b"])
+def test_a_runbook_that_is_no_address_is_refused(tmp_path: Path, url: str) -> None:
+    project(tmp_path, f'[alerts]\nrunbook_url = "{url}"\n', {})
+
+    assert look(tmp_path) == 2
+
+
+def test_every_section_that_alerts_link_to_is_in_the_runbook() -> None:
+    import re
+
+    import evalkit.decide.alerts as alerts
+    import evalkit.decide.monitor as monitor
+
+    sources = "".join(Path(str(one.__file__)).read_text() for one in (alerts, monitor))
+    runbook = (CHECKOUT / alerts.RUNBOOK).read_text(encoding="utf-8")
+    anchors = set(re.findall(r'anchor="([a-z-]+)"', sources))
+
+    headings = {
+        line[3:].lower().replace(" ", "-") for line in runbook.splitlines() if line[:3] == "## "
+    }
+    assert len(anchors) >= 3
+    assert anchors <= headings
 
 
 def test_the_state_of_an_older_evalkit_is_understood(tmp_path: Path, chat: Chat) -> None:
