@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 
 Floats: TypeAlias = NDArray[np.float64]
 Row: TypeAlias = Mapping[str, Any]
+Spoken: TypeAlias = Mapping[str, tuple[float, float | None]]
+"""Case -> what people said, and its chance to be labelled where it is known."""
+PREFERENCE = "preference"
+"""Metric of the labels that say which of two answers is better."""
+AGAINST = ":against="
+TIE = 0.5
 SAME = 1e-9
 
 
@@ -94,15 +100,33 @@ class Labels:
 
     def of(self, planned: Planned, cases: Cases) -> People:
         """What people said of both sides of a comparison."""
-        rows = self._rows.get((planned.golden_set or "", planned.metric), [])
-        before, chance_before = _arrays(_by_case(rows, planned.baseline), cases)
-        after, chance_after = _arrays(_by_case(rows, planned.candidate), cases)
+        if is_pairwise(planned):
+            said_before, said_after = self._preferred(planned)
+        else:
+            rows = self._rows.get((planned.golden_set or "", planned.metric), [])
+            said_before = _by_case(rows, planned.baseline)
+            said_after = _by_case(rows, planned.candidate)
+        before, chance_before = _arrays(said_before, cases)
+        after, chance_after = _arrays(said_after, cases)
         d = np.where(cases.on_both, after - before, np.nan)
         return People(
             d=_said(d, _chance_of_both(chance_before, chance_after)),
             baseline=_said(before, chance_before),
             candidate=_said(after, chance_after),
         )
+
+    def _preferred(self, planned: Planned) -> tuple[Spoken, Spoken]:
+        """Preferences for the candidate's answers over the baseline's.
+
+        As a pairwise judge scores them: 1, 0 or 0.5 for the candidate, 0.5 for the baseline.
+        """
+        wanted = {"golden_sets": [planned.golden_set or ""], "metric": PREFERENCE}
+        if self._store is None or (planned.golden_set or "", PREFERENCE) not in self._rows:
+            return {}, {}
+        rows = self._store.sql(find_sql("preferences", project=self._project), wanted)
+        against = [row for row in rows if _is_of(row, planned.baseline, "other_")]
+        after = _by_case(against, planned.candidate)
+        return {case_id: (TIE, chance) for case_id, (_, chance) in after.items()}, after
 
     def agreement(self, planned: Planned) -> Agreement | None:
         """How far the candidate's judge agrees with people on this golden set, in any run.
@@ -128,19 +152,35 @@ class Labels:
         return grades.kappa(judge, grades.people(means))
 
 
-def _by_case(rows: Sequence[Row], side: Side | None) -> dict[str, tuple[float, float | None]]:
+def is_pairwise(planned: Planned) -> bool:
+    """Whether its judge compared answers with those of another run."""
+    group = planned.candidate_group
+    return group is not None and any(AGAINST in one for one in group.versions or ())
+
+
+def _by_case(rows: Sequence[Row], side: Side | None) -> Spoken:
     """Case -> mean over the labelled trials of this side, and the chance to be labelled."""
     if side is None:
         return {}
-    runs = {source.run_id for source in (side.source, *side.pool)}
-    pair = (side.pair.model, side.pair.prompt_name, side.pair.prompt_version)
     found: dict[str, list[Row]] = {}
     for row in rows:
-        if row["run_id"] in runs and pair == (
-            row["model"], row["prompt_name"], row["prompt_version"]
-        ):  # fmt: skip
+        if _is_of(row, side):
             found.setdefault(row["case_id"], []).append(row)
     return {case_id: (_mean(of), of[0]["inclusion_prob"]) for case_id, of in found.items()}
+
+
+def _is_of(row: Row, side: Side | None, which: str = "") -> bool:
+    """Whether the label is of an answer of this side."""
+    if side is None:
+        return False
+    sources, pair = (side.source, *side.pool), side.pair
+    names = ("model", "prompt_name", "prompt_version")
+    return tuple(row[which + name] for name in names) == (
+        pair.model, pair.prompt_name, pair.prompt_version
+    ) and any(
+        row[which + "run_id"] == one.run_id or row[which + "run_id"] in one.answers_of
+        for one in sources
+    )  # fmt: skip
 
 
 def _mean(rows: Sequence[Row]) -> float:

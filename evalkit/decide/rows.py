@@ -43,6 +43,8 @@ class Source:
     """Where its rows are in the engine; unlike the name, never the same for both sides."""
     golden_sets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """The manifest's golden sets; empty for a file."""
+    answers_of: frozenset[str] = frozenset()
+    """Runs whose answers these are, scored again: what people said of them holds here."""
     stop_early: Mapping[str, Any] | None = None
     """What the manifest says of a run that could stop early; None for any other."""
     notes: tuple[str, ...] = ()

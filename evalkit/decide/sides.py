@@ -7,6 +7,7 @@ rules of `selectors`, each run once. It reads no row.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -260,10 +261,20 @@ class Sides:
                 run_id=run_id,
                 view=view,
                 golden_sets=run.get("golden_sets") or {},
+                answers_of=frozenset(self._origins(run)),
                 stop_early=run.get("stop_early"),
                 notes=tuple(run.get("notes") or ()) if told else (),
             )
         return self.sources[run_id]
+
+    def _origins(self, run: Manifest) -> Iterator[str]:
+        """The runs that this one scored again, the newest first."""
+        by_id = {str(one["run_id"]): one for one in self.runs}
+        seen: set[str] = set()
+        while (origin := run.get("rescored_from")) and origin not in seen:
+            seen.add(origin)
+            yield str(origin)
+            run = by_id.get(origin, {})
 
     def _open_if_whole(self, run: Manifest) -> Source | None:
         """A run that would only be of use; one that is damaged is named and left out."""

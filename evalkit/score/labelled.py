@@ -18,6 +18,7 @@ from evalkit.errors import ContentError
 from evalkit.records import Answer, Case, Json, Pair
 from evalkit.score.attacks import unrecorded
 from evalkit.score.cases import input_of
+from evalkit.score.labels import PREFERENCE
 from evalkit.score.metric_specs import canonical
 from evalkit.strict import StrictError, iter_jsonl, loads_json, read_text
 
@@ -218,9 +219,7 @@ def stored_labels(store: Store, golden: GoldenSet, metric: str) -> tuple[list[La
     found: dict[str, Labelled] = {}
     left_out = 0
     for row in store.sql(STORED, {"golden_set": golden.name, "metric": metric}):
-        case_id = row["case_id"]
-        same = case_id in golden.cases and golden.cases.hash_of(case_id) == row["case_hash"]
-        if not same or row["output"] is None:
+        if not _is_case(row, golden) or row["output"] is None:
             left_out += 1
             continue
         key = row["trace_id"]
@@ -228,6 +227,47 @@ def stored_labels(store: Store, golden: GoldenSet, metric: str) -> tuple[list[La
             found[key] = _stored(row, golden)
         found[key].labels[row["annotator"] or ANYBODY] = row["label"]
     return list(found.values()), left_out
+
+
+PREFERRED = """
+    WITH said AS (
+        SELECT * FROM labels
+        WHERE golden_set = $golden_set AND metric = $metric AND score IS NOT NULL
+            AND label_id NOT IN (SELECT supersedes FROM labels WHERE supersedes IS NOT NULL)
+    )
+    SELECT one.*, one.score AS label, mine.input, mine.output,
+        other.trace_id AS other_id, theirs.output AS other_output
+    FROM said AS one
+    JOIN said AS other USING (case_id, annotator, labelled_at)
+    JOIN calls AS mine ON mine.trace_id = one.trace_id
+    JOIN calls AS theirs ON theirs.trace_id = other.trace_id
+    WHERE one.trace_id < other.trace_id
+    ORDER BY one.trace_id, other_id, one.annotator
+"""
+"""A preference is two labels of one moment, one for each answer."""
+
+
+def stored_preferences(store: Store, golden: GoldenSet) -> tuple[list[Labelled], int]:
+    """Pairs of answers to the cases as they are now, and how many preferences are left out."""
+    found: dict[tuple[str, str], Labelled] = {}
+    left_out = 0
+    for row in store.sql(PREFERRED, {"golden_set": golden.name, "metric": PREFERENCE}):
+        texts = row["output"], row["other_output"]
+        if not _is_case(row, golden) or None in texts:
+            left_out += 1
+            continue
+        key = row["trace_id"], row["other_id"]
+        if key not in found:
+            found[key] = _stored(row, golden)
+            found[key].against = row["other_output"]
+        found[key].labels[row["annotator"] or ANYBODY] = row["label"]
+    return list(found.values()), left_out
+
+
+def _is_case(row: Mapping[str, Any], golden: GoldenSet) -> bool:
+    """Whether the case is as it was when it was labelled."""
+    case_id = row["case_id"]
+    return case_id in golden.cases and golden.cases.hash_of(case_id) == row["case_hash"]
 
 
 def _stored(row: Mapping[str, Any], golden: GoldenSet) -> Labelled:

@@ -237,13 +237,45 @@ def test_labels_of_the_store_are_joined_with_the_answers_they_are_of(
     assert (status, found["gates"]) == (0, False)
 
 
+def test_a_pairwise_judge_is_measured_on_the_stores_preferences(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_ids = []
+    for _ in range(2):
+        main(["run", "--json"])
+        run_ids.append(json.loads(capsys.readouterr().out)["run_id"])
+    store = open_store(project / ".evalkit")
+    rows = store.sql("SELECT * FROM scores WHERE metric = 'label' ORDER BY case_id, run_id")
+    kept = ("trace_id", "run_id", "golden_set", "case_id", "case_hash", "trial", "model",
+            "prompt_name", "prompt_version")  # fmt: skip
+    store.add_labels(
+        "labels-1",
+        [
+            {**{key: row[key] for key in kept}, "label_id": f"{row['trace_id']}-{who}",
+             "metric": "preference", "score": 0.5, "annotator": who,
+             "labelled_at": 1_767_225_600_000_000}
+            for row in rows
+            for who in ("ada", "bob")
+        ],
+    )  # fmt: skip
+
+    status = main(["judge", "calibrate", "better", "--labels", "store", "--json"])
+
+    found = json.loads(capsys.readouterr().out)
+    assert found["answers"] == len(rows) / 2
+    assert found["people"]["annotators"] == 2
+    # The same answer twice is a tie to the judge and to people: nothing to agree about.
+    assert found["overall"]["accuracy"] == 1.0
+    assert status == 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nobody", "--labels", "x.jsonl"], "judges/nobody.yaml: no such file"),
         (["same", "--labels", "none.jsonl"], "none.jsonl"),
         (["same", "--labels", "store"], "the store has no labels that judge same can be held to"),
-        (["better", "--labels", "store"], "Use --labels FILE"),
+        (["better", "--labels", "store"], "evalkit label queue RUN --against RUN"),
         (["same", "--labels", "labels.jsonl", "--label-range", "5"], "not LOW:HIGH"),
     ],
 )

@@ -180,6 +180,63 @@ def test_so_many_more_labels_would_decide_do(store: Store) -> None:
     assert decided["people"]["n_labelled"] == needed
 
 
+def rescored(
+    store: Store, run_id: str, origin: str, scores: Iterable[float], **columns: Any
+) -> None:
+    """A run that scored the answers of another again."""
+    with add_run(
+        store, run_id, pairs=["small/classify-ticket@v2"], metrics=[JUDGED], rescored_from=origin
+    ) as writer:
+        facts = {"tier": 2, "scorer": "helpfulness", "scorer_version": "judge-1"} | columns
+        for line in lines_of(run_id, cases(map(_plain, scores)), metrics=[JUDGED], **facts):
+            writer.append(line)
+        writer.seal("complete", counts={"scored": 100})
+
+
+def test_labels_hold_for_the_same_answers_scored_again(store: Store) -> None:
+    truth = [1.0] * 90 + [0.0] * 10
+    for run_id in ("old-base", "old-cand"):
+        judged(store, run_id, [0.0] * 100)
+        label(store, run_id, first(truth, 30))
+    rescored(store, "run-base", "old-base", truth)
+    rescored(store, "run-cand", "old-cand", truth)
+
+    comparison = only(decide(store))
+
+    assert comparison["method"] == "ppi"
+    assert comparison["people"]["n_labelled"] == 30
+
+
+def prefer(store: Store, run_id: str, other: str, scores: Mapping[str, float]) -> None:
+    """People had both answers before them; 1: that of `run_id` is better."""
+    for name, worth in ((run_id, dict(scores)), (other, {c: 1 - s for c, s in scores.items()})):
+        label(
+            store, name, worth, file_id=f"{run_id}-{other}-{name}", metric="preference",
+            labelled_at=1_767_225_600_000_000 + len(other),
+        )  # fmt: skip
+
+
+def test_preferences_of_people_correct_a_judge_that_compares(store: Store) -> None:
+    calibrated(store)
+    for run_id in ("old-base", "old-cand", "old-others"):
+        judged(store, run_id, [0.0] * 100)
+    worse = [0.0, 0.5] * 50
+    version = "judge-1:against=old-base:small/classify-ticket@v2"
+    rescored(store, "run-base", "old-base", [0.5] * 100, scorer_version=version)
+    rescored(store, "run-cand", "old-cand", worse, scorer_version=version)
+    prefer(store, "old-cand", "old-others", first([0.0] * 100, 40))
+
+    of_another = only(decide(store))
+    prefer(store, "old-cand", "old-base", first([1.0, 0.5] * 50, 40))
+    of_these = only(decide(store))
+
+    assert of_another["people"] is None
+    assert of_another["delta"] == pytest.approx(-0.25)
+    assert of_these["method"] == "ppi"
+    assert of_these["people"]["labels_only"]["delta"] == pytest.approx(0.25)
+    assert of_these["people"]["judge_only"]["delta"] == pytest.approx(-0.25)
+
+
 def test_unequal_chances_to_be_labelled_weigh_the_labels(store: Store) -> None:
     generator = np.random.default_rng(6)
     before, after = (generator.random((2, 120)) < 0.7).astype(float)
