@@ -7,31 +7,26 @@ was killed is finished by the next.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evalkit.store.call_log import seal_left_segments, segments_folder
+from evalkit.store.compaction import changing_calls, drop_replaced
+from evalkit.store.emptying import has_texts, rewrite, without_column, without_texts
 from evalkit.store.engine import Engine
 from evalkit.store.feedback import forget_feedback
-from evalkit.store.files import WholeFile, lock, write_json, write_whole
-from evalkit.store.rows import encode_row
+from evalkit.store.files import lock, write_json
 from evalkit.store.runs import run_folder
-from evalkit.store.schema import TABLES
-from evalkit.store.sealing import Rows
 from evalkit.store.views import Store
 
-Row = dict[str, Any]
-Change = Callable[[Row], Row | None]
-"""A row as it may stay; None when it goes."""
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-TEXTS = ("input", "output", "user_feedback")
-"""Columns of `calls` that are texts whole; replies and arguments are inside others."""
-GROUP_ROWS = 4_096
+Row = dict[str, Any]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,9 +52,21 @@ class PurgeRule:
     """What goes; times in microseconds since 1970, None: nothing for its age."""
 
     texts_before: int | None = None
+    texts_before_of: Mapping[str, int] = field(default_factory=dict)
+    """Feature -> the same, for features with a time of their own."""
     calls_before: int | None = None
     user_ids: frozenset[str] = frozenset()
     """All calls of these users, whatever their age."""
+
+    @property
+    def latest(self) -> int | None:
+        """No text that is younger goes for its age, whatever its feature."""
+        limits = [one for one in (self.texts_before, *self.texts_before_of.values()) if one]
+        return max(limits, default=None)
+
+    def before(self, feature: str | None) -> int | None:
+        """When texts of a feature have to be younger than."""
+        return self.texts_before_of.get(feature or "", self.texts_before)
 
 
 def purge(store: Store, rule: PurgeRule, *, dry_run: bool = False) -> Purged:
@@ -67,8 +74,18 @@ def purge(store: Store, rule: PurgeRule, *, dry_run: bool = False) -> Purged:
     done = Purged()
     if not store.path.is_dir():
         return done
-    if not dry_run:
+    if dry_run:
+        _purge(store, rule, done, dry_run=True)
+        return done
+    with changing_calls(store.path):
+        # What has been joined into other files is to go at once, too.
+        drop_replaced(store.path)
         seal_left_segments(store.path)
+        _purge(store, rule, done, dry_run=False)
+    return done
+
+
+def _purge(store: Store, rule: PurgeRule, done: Purged, *, dry_run: bool) -> None:
     done.open_segments = len(list(segments_folder(store.path).glob("*.jsonl")))
     traces = _traces_of(store, rule.user_ids)
     for path in store.production_files():
@@ -81,10 +98,9 @@ def purge(store: Store, rule: PurgeRule, *, dry_run: bool = False) -> Purged:
         if run.get("kind") == "sample" and run["status"] == "complete":
             if not dry_run:
                 _drop_old_names(store, run)
-            old = rule.texts_before is not None and run["sample"]["until"] <= rule.texts_before
-            if (old or _scores_any(store, run, traces)) and not run.get("texts_purged"):
+            is_due = _is_due(run, rule) or _scores_any(store, run, traces)
+            if is_due and not run.get("texts_purged"):
                 _empty_sample(store, run, done, dry_run=dry_run)
-    return done
 
 
 # --- production's calls --------------------------------------------------------------
@@ -108,11 +124,8 @@ def _may_concern(path: Path, rule: PurgeRule) -> bool:
     started = int(day.timestamp()) * 1_000_000
     if rule.calls_before is not None and started < rule.calls_before:
         return True
-    return (
-        rule.texts_before is not None
-        and started < rule.texts_before
-        and not _has_no_texts(path, ("input", "output"))
-    )
+    latest = rule.latest
+    return latest is not None and started < latest and not _has_no_texts(path, ("input", "output"))
 
 
 def _has_no_texts(path: Path, names: Iterable[str]) -> bool:
@@ -131,31 +144,42 @@ def _has_no_texts(path: Path, names: Iterable[str]) -> bool:
 
 
 def _purge_calls(path: Path, rule: PurgeRule, done: Purged, *, dry_run: bool) -> None:
-    emptied = removed = 0
+    emptied = removed = kept = 0
 
-    def change(row: Row) -> Row | None:
-        nonlocal emptied, removed
-        if row["user_id"] in rule.user_ids or _before(row, rule.calls_before):
-            removed += 1
-            return None
-        if _before(row, rule.texts_before) and _has_texts(row):
-            emptied += 1
-            return without_texts(row)
-        return row
+    def change(calls: pa.Table) -> pa.Table:
+        nonlocal emptied, removed, kept
+        gone, old = _due(calls, rule)
+        old &= ~gone & has_texts(calls)
+        emptied, removed = emptied + int(old.sum()), removed + int(gone.sum())
+        kept += int((~gone).sum())
+        return without_texts(calls, old).filter(~gone) if old.any() or gone.any() else calls
 
-    kept = [row for row in map(change, _rows_of(path, "calls")) if row is not None]
+    def is_needed() -> bool:
+        return not dry_run and kept > 0 and emptied + removed > 0
+
+    rewrite(path, "calls", change, only_if=is_needed)
     if not emptied and not removed:
         return
     done.calls_emptied += emptied
     done.calls_removed += removed
     done.files_changed += 1
-    if dry_run:
-        return
-    if kept:
-        with write_whole(path, replace=True) as file:
-            _write(file, kept, "calls")
-    else:
+    if not kept and not dry_run:
         path.unlink()
+
+
+def _due(calls: pa.Table, rule: PurgeRule) -> tuple[Any, Any]:
+    """Which calls go, and of which the texts do, as boolean arrays."""
+    import numpy as np
+
+    ts = calls["ts"].combine_chunks().view("int64").to_numpy(zero_copy_only=False)
+    users, features = (calls[name].to_pylist() for name in ("user_id", "feature"))
+    gone = np.array([user in rule.user_ids for user in users], dtype=bool)
+    if rule.calls_before is not None:
+        gone |= ts < rule.calls_before
+    limits = {name: rule.before(name) for name in set(features)}
+    never = np.iinfo(np.int64).min
+    due = np.array([never if (at := limits[name]) is None else at for name in features], np.int64)
+    return gone, ts < due
 
 
 def _said_less(row: Row, rule: PurgeRule, traces: Collection[str]) -> Row | None:
@@ -172,22 +196,15 @@ def _before(row: Mapping[str, Any], limit: int | None) -> bool:
     return limit is not None and row["ts"] < limit
 
 
-def _has_texts(row: Mapping[str, Any]) -> bool:
-    return (
-        any(row[name] is not None for name in TEXTS)
-        or any(one["reply"] is not None for one in row["attempts"] or ())
-        or any(one["arguments"] for one in row["tool_calls"] or ())
-    )
-
-
-def without_texts(row: Row) -> Row:
-    """A call with what was counted of it, and nothing that anybody said."""
-    attempts = [{**one, "reply": None} for one in row["attempts"] or ()]
-    tool_calls = [{**one, "arguments": ""} for one in row["tool_calls"] or ()]
-    return {**row, **dict.fromkeys(TEXTS), "attempts": attempts, "tool_calls": tool_calls}
-
-
 # --- sampling jobs -------------------------------------------------------------------
+
+
+def _is_due(run: Mapping[str, Any], rule: PurgeRule) -> bool:
+    """Whether the texts of a job go for their age: when those of one of its features do."""
+    sample = run["sample"]
+    of = {one.get("feature") for one in (sample.get("golden_sets") or {}).values()} or {None}
+    limits = [at for feature in of if (at := rule.before(feature)) is not None]
+    return any(sample["until"] <= at for at in limits)
 
 
 def _scores_any(store: Store, run: Mapping[str, Any], traces: set[str]) -> bool:
@@ -211,14 +228,16 @@ def _empty_sample(store: Store, run: dict[str, Any], done: Purged, *, dry_run: b
     try:
         files = {}
         for name in run["files"]:
-            table = "scores" if name.startswith("scores/") else "calls"
-            change = without_texts if table == "calls" else _without_reason
             new = name.removesuffix(".parquet") + "~purged.parquet"
             (store.path / new).unlink(missing_ok=True)
-            rows = [change(row) for row in _rows_of(store.path / name, table)]
-            with write_whole(store.path / new) as file:
-                _write(file, rows, table)
-            files[new] = {"sha256": file.sha256, "size": file.size, "rows": len(rows)}
+            change = _without_reason if name.startswith("scores/") else _all_without_texts
+            table = name.partition("/")[0]
+            file = rewrite(
+                store.path / name, table, change, to=store.path / new, only_if=lambda: True
+            )
+            assert file is not None
+            rows = run["files"][name]["rows"]
+            files[new] = {"sha256": file.sha256, "size": file.size, "rows": rows}
         changed = {**run, "files": files, "texts_purged": True}
         write_json(folder / "manifest.json", changed, replace=True)
         _drop_old_names(store, changed)
@@ -226,8 +245,14 @@ def _empty_sample(store: Store, run: dict[str, Any], done: Purged, *, dry_run: b
         unlock()
 
 
-def _without_reason(row: Row) -> Row:
-    return {**row, "reason": None}
+def _without_reason(scores: pa.Table) -> pa.Table:
+    return without_column(scores, "reason")
+
+
+def _all_without_texts(calls: pa.Table) -> pa.Table:
+    import numpy as np
+
+    return without_texts(calls, np.ones(calls.num_rows, dtype=bool))
 
 
 def _drop_old_names(store: Store, run: Mapping[str, Any]) -> None:
@@ -238,40 +263,3 @@ def _drop_old_names(store: Store, run: Mapping[str, Any]) -> None:
         (store.path / name.replace("~purged.parquet", ".parquet")).unlink(missing_ok=True)
     with suppress(FileNotFoundError):
         (run_folder(store.path, run["run_id"]) / "journal.jsonl").unlink()
-
-
-# --- rows of one file ----------------------------------------------------------------
-
-
-def _rows_of(path: Path, table: str) -> Iterator[Row]:
-    """Rows as `encode_row` takes them: times in microseconds, JSON as values."""
-    kinds = {column.name: column.kind for column in TABLES[table]}
-    with Engine() as engine:
-        engine.add_files(table, [path])
-        rows = engine.rows(f"SELECT * FROM {table}")
-    for row in rows:
-        yield {name: _plain(value, kinds[name]) for name, value in row.items() if name in kinds}
-
-
-def _plain(value: Any, kind: str) -> Any:
-    if value is None:
-        return None
-    if kind == "time":
-        return (value - _EPOCH) // timedelta(microseconds=1)
-    return json.loads(value) if kind == "json" else value
-
-
-_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
-
-
-def _write(file: WholeFile, rows: list[Row], table: str) -> None:
-    import pyarrow.parquet as pq
-
-    held = Rows(table)
-    with pq.ParquetWriter(
-        file, held.schema, compression="zstd", write_page_checksum=True
-    ) as writer:
-        for start in range(0, len(rows), GROUP_ROWS):
-            for row in rows[start : start + GROUP_ROWS]:
-                held.add(encode_row(row, table))
-            writer.write_batch(held.take())

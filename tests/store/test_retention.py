@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from evalkit.cli.main import main
+from evalkit.errors import StoreError
 from evalkit.store.files import verify_sha256
 from evalkit.store.retention import PurgeRule, purge
 from evalkit.store.views import Store, open_store
@@ -59,6 +60,76 @@ def test_a_second_purge_changes_nothing(store: Store) -> None:
     purge(store, PurgeRule(texts_before=AT + DAY))
 
     assert purge(store, PurgeRule(texts_before=AT + DAY)).files_changed == 0
+
+
+def test_a_feature_may_have_days_of_its_own(store: Store) -> None:
+    more = [
+        call(trace_id=f"{feature}-{day}", ts=AT + day * DAY, feature=feature)
+        for feature in ("short", "long")
+        for day in (2, 4)
+    ]
+    store.add_calls("more", [plain(row) for row in more])
+    own = {"short": AT + 5 * DAY, "long": 0}
+
+    done = purge(store, PurgeRule(texts_before=AT + 3 * DAY, texts_before_of=own))
+
+    left = {row["trace_id"] for row in rows(store) if row["output"] is not None}
+    assert done.calls_emptied == 3
+    assert left == {"long-2", "long-4", "new"}
+    assert all(row["input"] for row in rows(store) if row["trace_id"] in left)
+
+
+def test_only_the_due_calls_of_a_file_lose_their_texts(store: Store) -> None:
+    replies = (attempt(reply="one"), attempt(reply=None))
+    mixed = [
+        call(trace_id=f"m-{n:02d}", ts=AT // DAY * DAY + n, attempts=replies[: n % 3])
+        for n in range(20)
+    ]
+    store.add_calls("mixed", [plain(row) for row in mixed])
+    before = {row["trace_id"]: row for row in rows(store)}
+
+    purge(store, PurgeRule(texts_before=AT // DAY * DAY + 10))
+
+    for row in rows(store, "SELECT * FROM calls WHERE trace_id LIKE 'm-%' ORDER BY trace_id"):
+        was = before[row["trace_id"]]
+        if int(row["trace_id"][2:]) >= 10:
+            assert row == was
+        else:
+            assert row["output"] is None
+            assert [one["reply"] for one in row["attempts"]] == [None] * len(was["attempts"])
+            assert [one["latency_ms"] for one in row["attempts"]] == [
+                one["latency_ms"] for one in was["attempts"]
+            ]
+
+
+def test_files_of_an_older_evalkit_are_purged_too(store: Store) -> None:
+    import pyarrow.parquet as pq
+
+    for path in store.production_files():
+        table = pq.read_table(path)
+        pq.write_table(table.drop_columns(["tool_calls", "user_feedback"]), path)
+
+    purge(store, PurgeRule(texts_before=AT + DAY))
+
+    assert [(row["trace_id"], row["output"] is None) for row in rows(store)] == [
+        ("new", False), ("old", True),
+    ]  # fmt: skip
+
+
+def test_a_purge_that_fails_leaves_the_file_as_it_was(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {p: p.read_bytes() for p in store.path.rglob("*.parquet")}
+    monkeypatch.setattr("os.replace", _no_space)
+
+    with pytest.raises(StoreError):
+        purge(store, PurgeRule(texts_before=AT + DAY))
+
+    assert {p: p.read_bytes() for p in store.path.rglob("*") if p.suffix == ".parquet"} == before
+
+
+def _no_space(*names: object) -> None:
+    raise OSError(28, "No space left on device")
 
 
 def test_old_calls_go_whole(store: Store) -> None:
