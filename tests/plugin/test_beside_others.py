@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.loopback import Loopback
-from tests.plugin.conftest import Project
+from tests.plugin.conftest import SLOW_START, Project
 
 
 def test_async_tests_run_over_cases_and_share_connections(
@@ -66,3 +68,37 @@ def test_coverage_is_measured_in_the_loop_s_thread_too(project: Project) -> None
 
     assert result.ret == 0
     result.stdout.fnmatch_lines(["app.py * 100%"])
+
+
+def test_all_that_are_installed_together_over_workers(
+    served: Project, server: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
+    served.write_cases(40)
+    served.pytester.makeini(
+        "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
+    )
+    (served.path / "app.py").write_text("def ok(text):\n    return bool(text)\n", "utf-8")
+    served.pytester.makepyfile(
+        test_own="""
+        import app, pytest
+
+        @pytest.mark.llm_eval(golden_set="tickets")
+        async def test_own(case, record):
+            assert app.ok(record.output)
+
+        def test_other():
+            pass
+        """
+    )
+
+    result = served.pytester.runpytest_subprocess(
+        "--llm-eval", "-n", "2", "--dist", "worksteal", "--llm-eval-no-gate", "--cov=app",
+        "--cov-report=term", "--junitxml", "junit.xml", timeout=2 * SLOW_START,
+    )  # fmt: skip
+
+    outcomes = result.parseoutcomes()
+    assert outcomes["passed"] + outcomes.get("below", 0) == 40 + 40 + 1
+    assert dict(server.stats.by_case) == {f"t-{n:04d}": 1 for n in range(40)}
+    result.stdout.fnmatch_lines(["app.py * 100%"])
+    assert len(served.junit()) == 81
