@@ -119,7 +119,7 @@ def run_golden_sets(
         writer = opened.create_run(manifest | early_facts(rule, RunSummary(planned=0)))
     else:
         writer = opened.open_run(resume)
-        request = request_of(writer.manifest, request)
+        request = request_of(writer.manifest, request, root=settings.root)
         prepared = prepare_run(settings, request, run_id=writer.run_id)
         refuse_if_changed(writer.manifest, prepared)
         rule = _early_rule(prepared, request, stop_rule)
@@ -305,8 +305,11 @@ def golden_manifest(golden: GoldenSet, settings: Settings) -> dict[str, Any]:
     }
 
 
-def request_of(manifest: Mapping[str, Any], asked: RunRequest) -> RunRequest:
-    """What a run to be resumed was asked to do; only speed and money may change now."""
+def request_of(manifest: Mapping[str, Any], asked: RunRequest, *, root: Path) -> RunRequest:
+    """What a run to be resumed was asked to do; only speed and money may change now.
+
+    The golden sets are where they were in the project, which may have moved to `root`.
+    """
     if manifest.get("rescored_from"):
         raise ConfigError(
             f"run {manifest['run_id']} scores stored outputs again. Finish it with: "
@@ -318,7 +321,7 @@ def request_of(manifest: Mapping[str, Any], asked: RunRequest) -> RunRequest:
             "and the options it was started with."
         )
     stored = dict(manifest["request"])
-    stored["golden_sets"] = tuple(Path(path) for path in stored["golden_sets"])
+    stored["golden_sets"] = tuple(root / one["path"] for one in manifest["golden_sets"].values())
     stored["models"], stored["prompts"] = tuple(stored["models"]), tuple(stored["prompts"])
     stored["shard"] = tuple(stored["shard"]) if stored.get("shard") else None
     changes = (

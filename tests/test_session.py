@@ -147,6 +147,19 @@ def test_a_run_is_not_finished_with_another_golden_set(tmp_path: Path) -> None:
             run(tmp_path, resume=stopped.run_id)
 
 
+def test_a_run_is_finished_where_its_project_has_moved_to(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    with Loopback() as server:
+        write_project(old, base_url=server.url + "/v1", cases=30)
+        stopped = run(old, max_cost_usd=0.003)
+        old.rename(new)
+
+        finished = run(new, resume=stopped.run_id, max_cost_usd=10.0)
+
+    assert finished.summary.complete
+    assert finished.summary.resumed == stopped.summary.done
+
+
 def test_an_edited_prompt_version_is_refused_before_any_call(tmp_path: Path) -> None:
     write_project(tmp_path)
     run(tmp_path)
