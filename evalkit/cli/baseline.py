@@ -46,7 +46,9 @@ def set_(
 
     opened = _open(store, config)
     seen = opened.baselines.all()
-    manifest = require_complete(find_run(opened.runs(), run))
+    runs = opened.runs()
+    opened.refuse_unreadable(run)
+    manifest = require_complete(find_run(runs, run))
     golden_sets = manifest["golden_sets"]
     for name in only:
         if name not in golden_sets:

@@ -87,7 +87,10 @@ def _write_one(
 ) -> dict[str, Any]:
     from evalkit.decide.selectors import find_run
 
-    found = [str(find_run(store.runs(), run)["run_id"]) for run in runs]
+    every = store.runs()
+    for run in runs:
+        store.refuse_unreadable(run)
+    found = [str(find_run(every, run)["run_id"]) for run in runs]
     verdict = _verdict_on(found[0], baseline, store, settings)
     write_html(verdict, store, output, settings=settings, runs=found)
     say(f"wrote {output}")

@@ -168,8 +168,8 @@ class Sides:
         newer = [one for one in unreadable if _is_newer(one, than=str(run["run_id"]))]
         if newer:
             raise NotComparable(
-                f"run {max(newer)} cannot be read and may be the newest. Restore its manifest from "
-                f"a copy, or name the candidate: --candidate {run['run_id']}."
+                f"run {max(newer)} cannot be read and may be the newest: name the candidate, e.g. "
+                f"--candidate {run['run_id']}. {'; '.join(self.store.problems) if self.store else ''}"
             )
 
     def _baseline(self, asked: str | Source) -> tuple[Source | None, Pair | None]:
@@ -204,6 +204,7 @@ class Sides:
         feature = candidate.golden_sets[golden_set].get("feature", "")
         fixed = self.store.baselines.get(golden_set, feature)
         if fixed is not None and fixed != candidate.run_id:
+            self.store.refuse_unreadable(fixed)
             base: Manifest | None = find_run(self.runs, fixed)
         else:
             fixed, base = None, next(iter(earlier), None)
@@ -246,6 +247,8 @@ class Sides:
     def _is_run(self, text: str) -> bool:
         if LATEST.fullmatch(text):
             return True
+        if not runs_named(self.runs, text) and self.store is not None:
+            self.store.refuse_unreadable(text)
         return bool(runs_named(self.runs, text))
 
     def _open(self, run: Manifest, *, told: bool = True) -> Source:

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+SHORTEST_ID = 6
+"""So many letters of a run's id name it."""
+
 __all__ = ["Baselines", "Engine", "RunWriter", "Store", "open_store"]
 
 
@@ -86,6 +89,15 @@ class Store:
                 self.unreadable_runs.add(path.parent.name)
                 self._problem(str(error))
         return sorted(found, key=lambda run: (run["created_at"], run["run_id"]), reverse=True)
+
+    def refuse_unreadable(self, text: str) -> None:
+        """Say what is wrong with the run that `text` (an id, or how it begins) names, if anything.
+
+        Raises what reading its manifest raised; nothing for a run that `runs` has, or nobody.
+        """
+        for run_id in sorted(self.unreadable_runs):
+            if run_id == text or (len(text) >= SHORTEST_ID and run_id.startswith(text)):
+                read_manifest(run_folder(self.path, run_id) / "manifest.json")
 
     def manifest(self, run_id: str) -> dict[str, Any]:
         """One run's manifest; StoreError when there is no such run, naming the newest."""
