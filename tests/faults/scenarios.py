@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from tests.faults import crashes, damage
+from tests.faults import crashes, damage, stores_of, together
 from tests.faults.table import Scenario
 
-SCENARIOS: dict[str, Scenario] = {**crashes.SCENARIOS, **damage.SCENARIOS}
+SCENARIOS: dict[str, Scenario] = {
+    **crashes.SCENARIOS,
+    **stores_of.SCENARIOS,
+    **together.SCENARIOS,
+    **damage.SCENARIOS,
+}

@@ -20,6 +20,9 @@ from pathlib import Path
 from tests.faults.apps import log_of
 from tests.faults.forks import Forks
 
+MOST_SAID, MOST_LETTERS = 8, 500
+"""Of one scenario, below the table."""
+
 
 @dataclass(slots=True)
 class Found:
@@ -87,9 +90,9 @@ class Bench:
         yield found
         self.outcome.add(found)
 
-    def some(self, numbers: Sequence[int], *, times: int = 1) -> list[int]:
+    def some(self, numbers: Sequence[int], *, times: float = 1) -> list[int]:
         """As many of them as are to be tried, evenly, first and last included."""
-        wanted = None if self.places is None else self.places * times
+        wanted = None if self.places is None else max(2, round(self.places * times))
         if wanted is None or len(numbers) <= wanted:
             return list(numbers)
         step = (len(numbers) - 1) / (wanted - 1)
@@ -137,8 +140,8 @@ def lines_of(outcomes: Sequence[Outcome]) -> Iterator[str]:
         total.wrong += one.wrong
     yield row(total, width)
     for one in outcomes:
-        for said in one.said:
-            yield f"{one.scenario}: {said}"
+        for said in one.said[:MOST_SAID]:
+            yield f"{one.scenario}: {said[:MOST_LETTERS]}"
 
 
 def row(one: Outcome, width: int) -> str:
