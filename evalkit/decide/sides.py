@@ -164,12 +164,13 @@ class Sides:
 
     def _refuse_if_maybe_older(self, run: Manifest) -> None:
         """What cannot be read may be the newest run: another is not taken in its place."""
-        unreadable = set() if self.store is None else self.store.unreadable_runs
+        assert self.store is not None
+        unreadable = self.store.unreadable_runs
         newer = [one for one in unreadable if _is_newer(one, than=str(run["run_id"]))]
         if newer:
             raise NotComparable(
                 f"run {max(newer)} cannot be read and may be the newest: name the candidate, e.g. "
-                f"--candidate {run['run_id']}. {'; '.join(self.store.problems) if self.store else ''}"
+                f"--candidate {run['run_id']}. {'; '.join(self.store.problems)}"
             )
 
     def _baseline(self, asked: str | Source) -> tuple[Source | None, Pair | None]:
