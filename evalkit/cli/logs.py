@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from evalkit.cli.options import common_options, print_json, say
-from evalkit.cli.periods import span
+from evalkit.cli.periods import moment, now, span
 from evalkit.errors import EXIT_PASS, EXIT_UNMEASURABLE, EXIT_USAGE, ConfigError
 
 if TYPE_CHECKING:
@@ -138,6 +138,49 @@ def compact_command(keep_s: float, as_json: bool, store: str | None, config: Pat
             f"{done.removed} files of earlier compactions removed"
         )
     return EXIT_UNMEASURABLE if opened.problems else EXIT_PASS
+
+
+@command.command("export")
+@click.option("--endpoint", metavar="URL", help="The collector; default: as OTEL_* variables say.")
+@click.option("--since", type=moment, metavar="WHEN", help="Calls from then on.")
+@click.option("--until", type=moment, metavar="WHEN", help="Default: now.")
+@click.option("--run", "runs", multiple=True, metavar="RUN", help="Scores of this run; repeatable.")
+@click.option("--texts", is_flag=True, help="Send inputs and answers, too.")
+@common_options
+def export_command(
+    endpoint: str | None,
+    since: int | None,
+    until: int | None,
+    runs: tuple[str, ...],
+    texts: bool,
+    as_json: bool,
+    store: str | None,
+    config: Path | None,
+) -> int:
+    """Send what the store has to an OpenTelemetry collector, over OTLP/HTTP.
+
+    Calls become spans and metrics, scores become gen_ai.evaluation.result events on the
+    span of their call. Needs evalkit[otel].
+    """
+    from evalkit.config import load_settings
+    from evalkit.decide.selectors import find_run
+    from evalkit.exchange.otel import OtelSink
+    from evalkit.exchange.otel_export import export_calls, export_scores
+    from evalkit.store.views import open_store
+
+    if since is None and not runs:
+        raise click.UsageError("nothing to export. Give --since, --run, or both.")
+    opened = open_store(store or load_settings(config).store_path)
+    found = [find_run(opened.runs(), run)["run_id"] for run in runs]
+    with OtelSink(endpoint, texts=texts) as sink:
+        end = now() if until is None else until
+        calls = 0 if since is None else export_calls(opened, sink, since=since, until=end)
+        scores = sum(export_scores(opened, sink, run_id) for run_id in found)
+    if as_json:
+        print_json({"calls": calls, "scores": scores, "failed": sink.failed})
+    else:
+        click.echo(f"{calls} calls and {scores} scores sent")
+    return EXIT_UNMEASURABLE if sink.failed else EXIT_PASS
 
 
 def _cleaner(settings: Settings) -> Callable[[CallRecord], CallRecord]:
