@@ -6,8 +6,10 @@ everything else to stderr.
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -91,6 +93,7 @@ def cli() -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command line; returns the exit status."""
+    _be_patient()
     try:
         status = cli.main(args=argv, prog_name="evalkit", standalone_mode=False)
         return status if isinstance(status, int) else 0
@@ -107,9 +110,30 @@ def main(argv: list[str] | None = None) -> int:
     except EvalkitError as error:
         click.echo(f"error: {error}", err=True)
         return error.exit_code
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+
+
+class _Patient(io.FileIO):
+    """Goes on where nobody reads: `evalkit gate | head` must not change the exit status."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return len(data)
+
+
+def _be_patient() -> None:
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None or stream is not getattr(sys, f"__{name}__") or stream.isatty():
+            continue
+        patient = io.TextIOWrapper(
+            io.BufferedWriter(_Patient(stream.fileno(), "wb", closefd=False)),
+            encoding=stream.encoding,
+            errors=stream.errors,
+            line_buffering=stream.line_buffering or stream.write_through,
+        )
+        setattr(sys, name, patient)
 
 
 if __name__ == "__main__":
