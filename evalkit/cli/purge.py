@@ -1,58 +1,81 @@
-"""`evalkit purge`: forgets old texts and calls, or all calls of one user."""
+"""`evalkit purge`: forgets old texts and calls, or all of one user."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from evalkit.cli.options import common_options, print_json, say
-from evalkit.cli.periods import DAY, now
+from evalkit.cli.periods import now
 from evalkit.errors import EXIT_PASS
+
+if TYPE_CHECKING:
+    from evalkit.forgetting import Forgotten
 
 
 @click.command("purge")
 @click.option("--dry-run", is_flag=True, help="Say what would go, change nothing.")
-@click.option("--user", "users", multiple=True, metavar="ID", help="All calls of this user.")
+@click.option("--user", "users", multiple=True, metavar="ID", help="All of this user.")
 @common_options
 def command(
     dry_run: bool, users: tuple[str, ...], as_json: bool, store: str | None, config: Path | None
 ) -> int:
     """Forget production's texts after retention.text_days, its calls after calls_days.
 
-    Scores, counts, tokens and costs of what is left stay. With --user, only the calls of
-    that user go, whatever their age. What sampling jobs said of such calls loses its texts.
+    Scores, counts, tokens and costs of what is left stay. With --user, all that is of that
+    user goes, whatever its age. Sampling jobs, feedback, reviews, jobs, labels and kept
+    answers lose the texts of such calls, too.
     """
+    from dataclasses import replace
+
     from evalkit.config import load_settings
-    from evalkit.store.retention import PurgeRule, purge
+    from evalkit.forgetting import forget, rule_of
+    from evalkit.store.retention import PurgeRule
     from evalkit.store.views import open_store
 
     settings = load_settings(config)
-    opened = open_store(store or settings.store_path)
-    at, keep = now(), settings.retention
+    if store is not None:
+        settings = replace(settings, store=str(Path(store).absolute()))
+    opened = open_store(settings.store_path)
     if users:
         rule = PurgeRule(user_ids=frozenset(name for user in users for name in _as_logged(user)))
     else:
-        rule = PurgeRule(
-            texts_before=None if keep.text_days is None else at - keep.text_days * DAY,
-            calls_before=None if keep.calls_days is None else at - keep.calls_days * DAY,
-        )
+        rule = rule_of(settings.retention, now=now())
         if rule == PurgeRule():
             say("nothing is to be purged: [retention] has no text_days and no calls_days")
-    done = purge(opened, rule, dry_run=dry_run)
+    done = forget(opened, settings, rule, dry_run=dry_run)
     for problem in opened.problems:
         say(f"warning: {problem}")
     if as_json:
         print_json({"dry_run": dry_run, **done.as_json()})
-        return EXIT_PASS
-    would = "would be " if dry_run else ""
-    click.echo(
-        f"{done.calls_removed} calls {would}removed, texts of {done.calls_emptied} calls and "
-        f"{done.samples_emptied} sampling jobs {would}removed, in {done.files_changed} files"
-    )
-    if done.open_segments:
-        say(f"{done.open_segments} files are still written to; purge again once they are sealed")
+    else:
+        _print(done, dry_run=dry_run)
+    if done.log.open_segments:
+        say(
+            f"{done.log.open_segments} files are still written to; purge again once they are sealed"
+        )
+    if done.queue.reviews_open:
+        say(f"{done.queue.reviews_open} reviews are due but not over: evalkit review list")
     return EXIT_PASS
+
+
+def _print(done: Forgotten, *, dry_run: bool) -> None:
+    would = "would be " if dry_run else ""
+    log, queue, labels = done.log, done.queue, done.labels
+    click.echo(
+        f"{log.calls_removed} calls {would}removed, texts of {log.calls_emptied} calls and "
+        f"{log.samples_emptied} sampling jobs {would}removed, in {log.files_changed} files"
+    )
+    reviews, jobs = queue.reviews_emptied, queue.jobs_emptied
+    click.echo(
+        f"texts of {reviews} reviews, {jobs} jobs and {labels.items_emptied} labelled items "
+        f"{would}removed; {queue.reviews_removed} reviews, {queue.jobs_removed} jobs and "
+        f"{labels.items_removed} items nobody labelled {would}removed"
+    )
+    if done.kept_answers is not None:
+        click.echo(f"{done.kept_answers} kept answers removed")
 
 
 def _as_logged(user: str) -> tuple[str, str]:
