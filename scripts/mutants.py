@@ -1,0 +1,330 @@
+"""Change the deciding code in one place at a time; a test has to fail, or the mutant survives.
+
+python -m scripts.mutants                    every module below, at least 85 % of mutants killed
+python -m scripts.mutants stats --sample 60  some of one module's, drawn with a fixed seed
+python -m scripts.mutants gate --only 214    those of one line
+
+Each mutant runs in a process forked from this one, in which everything but evalkit is loaded
+already, and only the tests run that reach its line. Linux and macOS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, FrameType, ModuleType
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+AT_LEAST = 0.85
+TIMES_SLOWER = 5.0
+"""A mutant that takes so many times its tests' time, and ten seconds more, hangs: killed."""
+
+MAX_TESTS = 60
+"""For one mutant, the quickest first."""
+
+TESTS: dict[str, tuple[str, ...]] = {
+    "gate": ("test_gate", "test_trials", "test_people", "test_stopped"),
+    "verdict": ("test_gate", "test_trials", "test_render", "test_costs", "test_people"),
+    "comparison": ("test_gate", "test_trials", "test_gating_slices"),
+    "comparing": ("test_gate", "test_gating_slices", "test_people", "test_stopped"),
+    "measure": ("test_gate", "test_gating_slices", "test_trials", "test_people"),
+    "missing": ("test_missing",),
+    "must_pass": ("test_gate", "test_people"),
+    "pairing": ("test_pairing", "test_gate"),
+    "ppi": ("test_ppi", "test_people"),
+    "signflip": ("test_stats",),
+    "stats": ("test_stats", "test_missing"),
+    "trust": ("test_people", "test_gate"),
+}
+"""Module of evalkit/decide -> the tests of tests/decide that have to notice."""
+
+
+# --- mutants ---------------------------------------------------------------------------
+
+COMPARE: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
+}  # fmt: skip
+ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult,
+    ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
+}  # fmt: skip
+OPPOSITE = {"min": "max", "max": "min", "any": "all", "all": "any"}
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One change; `place` counts the nodes of the module, `way` the changes of that node."""
+
+    place: int
+    way: int
+    line: int
+    told: str
+
+
+def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    """Every mutation of one node, with what it is."""
+    if isinstance(node, ast.Compare):
+        for at, op in enumerate(node.ops):
+            new = copy.deepcopy(node)
+            new.ops[at] = COMPARE[type(op)]()
+            yield "comparison", new
+    elif isinstance(node, ast.BinOp) and type(node.op) in ARITHMETIC:
+        if not (isinstance(node.op, ast.BitOr) or _is_text(node.left) or _is_text(node.right)):
+            yield "arithmetic", ast.BinOp(node.left, ARITHMETIC[type(node.op)](), node.right)
+    elif isinstance(node, ast.BoolOp):
+        op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
+        yield "and/or", ast.BoolOp(op, node.values)
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub)):
+        yield "not/minus", node.operand
+    elif isinstance(node, ast.Constant):
+        yield from _constants(node)
+    elif isinstance(node, ast.IfExp):
+        yield "branches", ast.IfExp(node.test, node.orelse, node.body)
+    elif isinstance(node, ast.If):
+        yield "condition", ast.If(ast.UnaryOp(ast.Not(), node.test), node.body, node.orelse)
+    elif (
+        isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in OPPOSITE
+    ):
+        name = ast.Name(OPPOSITE[node.func.id], ast.Load())
+        yield "function", ast.Call(name, node.args, node.keywords)
+
+
+def _constants(node: ast.Constant) -> Iterator[tuple[str, ast.AST]]:
+    if isinstance(node.value, bool):
+        yield "constant", ast.Constant(not node.value)
+    elif isinstance(node.value, (int, float)):
+        yield "constant", ast.Constant(node.value + 1)
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.JoinedStr) or (
+        isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+
+
+def walk(node: ast.AST) -> Iterator[ast.AST]:
+    """Nodes that run when a function does: no annotations, decorators, texts or type checks."""
+    yield node
+    skipped: set[str] = {"annotation", "returns", "decorator_list"}
+    if isinstance(node, (ast.JoinedStr, ast.Import, ast.ImportFrom)):
+        return
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return
+    for name, value in ast.iter_fields(node):
+        if name in skipped or (name == "test" and isinstance(node, ast.Assert)):
+            continue
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST):
+                yield from walk(child)
+
+
+def mutants_of(tree: ast.Module) -> list[Mutant]:
+    return [
+        Mutant(place, way, getattr(node, "lineno", 0), f"{kind}: {_shown(node)} -> {_shown(new)}")
+        for place, node in enumerate(walk(tree))
+        for way, (kind, new) in enumerate(changes(node))
+    ]
+
+
+def _shown(node: ast.AST) -> str:
+    if isinstance(node, ast.If):
+        return f"if {ast.unparse(node.test)}"
+    return " ".join(ast.unparse(node).split())[:70]
+
+
+def mutated(source: str, mutant: Mutant, path: Path) -> CodeType:
+    tree = ast.parse(source)
+    target = list(walk(tree))[mutant.place]
+    _, new = list(changes(target))[mutant.way]
+
+    class Replace(ast.NodeTransformer):
+        def visit(self, node: ast.AST) -> Any:
+            return ast.copy_location(new, node) if node is target else self.generic_visit(node)
+
+    return compile(ast.fix_missing_locations(Replace().visit(tree)), str(path), "exec")
+
+
+# --- running ---------------------------------------------------------------------------
+
+
+class Put(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Loads one module from a code object; a plugin, so as to stand before pytest's own finder."""
+
+    def __init__(self, name: str, path: Path, code: CodeType) -> None:
+        self.name, self.path, self.code = name, path, code
+
+    def pytest_configure(self) -> None:
+        sys.meta_path.insert(0, self)
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != self.name:
+            return None
+        return importlib.util.spec_from_file_location(name, self.path, loader=self)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        exec(self.code, module.__dict__)  # nosemgrep: the code is this repository's own
+
+
+def run_tests(tests: Sequence[str], *plugins: object) -> int:
+    import pytest
+
+    options = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    return int(pytest.main([*options, *tests], plugins=list(plugins)))
+
+
+class Reach:
+    """Notes for each test which lines of a file it runs, and how long it takes."""
+
+    def __init__(self, path: Path, out: Path) -> None:
+        self.path, self.out = str(path), out
+        self.lines: dict[str, set[int]] = {}
+        self.took: dict[str, float] = {}
+
+    def pytest_runtest_protocol(self, item: Any, nextitem: Any) -> None:
+        seen = self.lines.setdefault(item.nodeid, set())
+
+        def trace(frame: FrameType, event: str, _: Any) -> Any:
+            if frame.f_code.co_filename != self.path:
+                return None
+            seen.add(frame.f_lineno)
+            return trace
+
+        sys.settrace(trace)
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        sys.settrace(None)
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self.took[report.nodeid] = self.took.get(report.nodeid, 0.0) + report.duration
+
+    def pytest_sessionfinish(self) -> None:
+        rows = [f"{self.took[t]}\t{t}\t{' '.join(map(str, ls))}" for t, ls in self.lines.items()]
+        self.out.write_text("\n".join(rows), encoding="utf-8")
+
+
+def forked(work: Any, *, timeout_s: float) -> int | None:
+    """Exit status of `work` done in a child of this process; None where it hung."""
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        status = 70
+        try:
+            status = work()
+        finally:
+            os._exit(status)
+    ends = time.monotonic() + timeout_s
+    while time.monotonic() < ends:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
+@dataclass(slots=True)
+class Module:
+    """One module under test: its tests, and what they reach."""
+
+    name: str
+
+    @property
+    def path(self) -> Path:
+        return ROOT / "evalkit" / "decide" / f"{self.name}.py"
+
+    def reached(self) -> list[tuple[float, str, set[int]]]:
+        """(seconds, test, lines) with the quickest first; SystemExit where a test fails as is."""
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "reach"
+            files = [f"tests/decide/{name}.py" for name in TESTS[self.name]]
+            if forked(lambda: run_tests(files, Reach(self.path, out)), timeout_s=900):
+                raise SystemExit(f"{self.name}: its tests fail without a mutant")
+            rows = (line.split("\t") for line in out.read_text(encoding="utf-8").splitlines())
+            found = [(float(took), test, set(map(int, ls.split()))) for took, test, ls in rows]
+        return sorted(found, key=lambda one: one[0])
+
+    def survives(self, mutant: Mutant, tests: Sequence[str], seconds: float) -> bool:
+        code = mutated(self.path.read_text(encoding="utf-8"), mutant, self.path)
+
+        put = Put(f"evalkit.decide.{self.name}", self.path, code)
+        return forked(lambda: run_tests(tests, put), timeout_s=10 + TIMES_SLOWER * seconds) == 0
+
+
+def mutate(module: Module, *, sample: int | None, only: int | None) -> tuple[int, list[str]]:
+    """Number of mutants that ran, and those that survived."""
+    reached = module.reached()
+    mutants = mutants_of(ast.parse(module.path.read_text(encoding="utf-8")))
+    if only is not None:
+        mutants = [one for one in mutants if one.line == only]
+    if sample is not None and sample < len(mutants):
+        mutants = random.Random(0).sample(mutants, sample)
+    at_import = set(_at_import(module.path))
+    survivors = []
+    for mutant in mutants:
+        everywhere = mutant.line in at_import
+        chosen = [one for one in reached if everywhere or mutant.line in one[2]][:MAX_TESTS]
+        tests, seconds = [one[1] for one in chosen], sum(one[0] for one in chosen)
+        if not tests or module.survives(mutant, tests, seconds):
+            told = f"evalkit/decide/{module.name}.py:{mutant.line}: {mutant.told}"
+            survivors.append(told + ("" if tests else " (no test comes here)"))
+            print(f"  {survivors[-1]}", flush=True)
+    return len(mutants), survivors
+
+
+def _at_import(path: Path) -> Iterator[int]:
+    """Lines that run when the module is loaded: every test meets them."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef):
+            defaults = [*node.args.defaults, *node.args.kw_defaults]
+            yield from (one.lineno for one in defaults if one is not None)
+        else:
+            yield from (one.lineno for one in ast.walk(node) if isinstance(one, ast.stmt))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m scripts.mutants")
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"of {', '.join(TESTS)}")
+    parser.add_argument("--sample", type=int, help="so many of each module's mutants")
+    parser.add_argument("--only", type=int, metavar="LINE", help="mutants of one line")
+    asked = parser.parse_args()
+    os.chdir(ROOT)
+    for name in ("numpy", "scipy.stats", "pandas", "duckdb", "pyarrow.parquet"):
+        importlib.import_module(name)
+    rows: list[tuple[str, int, int, str, str]] = []
+    for name in asked.modules or TESTS:
+        began = time.monotonic()
+        n, survivors = mutate(Module(name), sample=asked.sample, only=asked.only)
+        share = 1.0 if not n else 1 - len(survivors) / n
+        rows.append(
+            (name, n, n - len(survivors), f"{share:.0%}", f"{time.monotonic() - began:.0f} s")
+        )
+        print("{:12} {:4} mutants {:4} killed {:>5} {:>7}".format(*rows[-1]), flush=True)
+    share = sum(row[2] for row in rows) / max(1, sum(row[1] for row in rows))
+    print(f"together {share:.1%} killed, at least {AT_LEAST:.0%} are asked")
+    return int(share < AT_LEAST)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
