@@ -171,7 +171,7 @@ def _parts(told: Mapping[str, Any], evidence: Evidence) -> list[tuple[str, str]]
         "why": ("Why", told["why"]),
         "metrics": ("Metrics", evidence.metrics),
         "cases": ("Cases", evidence.cases or evidence.improved or evidence.table),
-        "fair": ("Fairness", evidence.fair or evidence.calls),
+        "fair": ("Fairness" if evidence.fair else "Failures", evidence.fair or evidence.calls),
         "slices": ("Slices", told["slices"] or told["other_slices"]),
         "trials": ("Trials", told["compared"]),
         "cost": ("Latency and cost", evidence.calls),

@@ -100,6 +100,20 @@ def _scorers(met: Sequence[Compared]) -> Told | None:
     return "pass", f"Yes: {count(known, 'metric')}, each scored by one version on both sides."
 
 
+def _pooled(met: Sequence[Compared]) -> Told | None:
+    pools = {
+        len((one.meeting.baseline or {}).get("run_ids") or ())
+        for one in met
+        if len((one.meeting.baseline or {}).get("run_ids") or ()) > 1
+    }
+    if not pools:
+        return None
+    return "pass", (
+        f"No: {' or '.join(map(str, sorted(pools)))} runs of it are pooled, so its noise is less. "
+        "Cases, cost and failures on this page are of the newest of them."
+    )
+
+
 def _served(met: Sequence[Compared]) -> Told | None:
     other = [
         f"{one.name}: {count(n, 'case')} answered by another model, not counted"
@@ -239,6 +253,7 @@ def _listed(texts: Iterable[str]) -> str:
 QUESTIONS: dict[str, Callable[[Sequence[Compared]], Told | None]] = {
     "The same cases?": _cases,
     "The same scorers?": _scorers,
+    "One run as baseline?": _pooled,
     "The models asked for?": _served,
     "A score of every case?": _missing,
     "As many trials?": _trials,

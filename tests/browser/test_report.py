@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from evalkit.decide.report import write_report
+from evalkit.decide.report_index import write_index
 from tests.browser.conftest import LOOKS, Shown
 from tests.decide.report_world import (
     BASELINE,
@@ -77,8 +78,19 @@ def test_it_is_quiet_and_fits_the_screen(show: Show, tmp_path: Path, look: str, 
     assert (sum(map(int, re.findall(r"\d+", colour)[:3])) < 200) == (look == "dark")
 
 
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The index of a folder of reports."""
+    folder = tmp_path_factory.mktemp("index")
+    _, store = hostile_world(folder / "store", "W" * 300)
+    of = verdict(comparison())
+    return write_index(store.runs(), {CANDIDATE: of}, folder, project=Path.cwd())
+
+
 @pytest.mark.parametrize("look", LOOKS)
-def test_axe_finds_nothing_to_complain_of(show: Show, full: Path, many: Path, look: str) -> None:
+def test_axe_finds_nothing_to_complain_of(
+    show: Show, full: Path, many: Path, index: Path, look: str
+) -> None:
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed"
     )
@@ -89,8 +101,20 @@ def test_axe_finds_nothing_to_complain_of(show: Show, full: Path, many: Path, lo
         shown.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
         shown.page.locator("#rows th button").first.click()
         found += axe.Axe().run(shown.page).response["violations"]
+    listed = show(index, look, bypass_csp=True)
+    found += axe.Axe().run(listed.page).response["violations"]
 
     assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found] == []
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_the_index_of_runs_fits_the_screen(show: Show, index: Path, look: str) -> None:
+    shown = show(index, look)
+
+    widths = shown.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+
+    assert shown.said == shown.asked == []
+    assert widths[0] <= widths[1]
 
 
 def test_cases_are_found_by_any_word_in_them(show: Show, many: Path) -> None:
@@ -194,8 +218,8 @@ def test_without_scripts_all_is_there_but_the_table_of_all_cases(show: Show, man
     assert page.locator("noscript").inner_text().startswith("A table of all cases needs")
 
 
-def test_printed_it_shows_what_is_folded_on_the_screen(show: Show, many: Path) -> None:
-    page = show(many).page
+def test_printed_it_is_dark_on_white_and_shows_what_is_folded(show: Show, many: Path) -> None:
+    page = show(many, "dark").page
     folded = page.locator("details.case:not([open]) pre").first
 
     before = folded.is_visible()
@@ -203,6 +227,7 @@ def test_printed_it_shows_what_is_folded_on_the_screen(show: Show, many: Path) -
     printed = page.locator("details.case").nth(1).locator("pre").first.is_visible()
 
     assert (before, printed) == (False, True)
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(27, 31, 36)"
     assert page.locator("nav").is_hidden()
     assert page.locator("#all").is_hidden()
 

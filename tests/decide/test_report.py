@@ -243,7 +243,7 @@ def test_the_file_is_replaced_whole(store: Store, tmp_path: Path) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_colour_of_text_can_be_read_on_every_ground(scheme: str) -> None:
     css = find_content("reports", "report.css", project=Path.cwd()).read_text("utf-8")
-    light, dark = css.split("@media (prefers-color-scheme: dark)", 1)
+    light, dark = css.split("@media screen and (prefers-color-scheme: dark)", 1)
     colours = dict(re.findall(r"--([a-z]+): #([0-9a-f]{6});", light if scheme == "light" else dark))
 
     for word in ("ink", "soft", "link", "regression", "pass", "inconclusive", "unmeasurable"):

@@ -114,6 +114,14 @@ def test_differences_between_the_runs_are_named(tmp_path: Path) -> None:
     assert "No: 1 run had local changes that no commit holds." in text
 
 
+def test_a_pooled_baseline_is_said_to_be_one() -> None:
+    pooled = side(BASELINE, "v2", run_ids=[BASELINE, "run-older"])
+
+    text = page(verdict(comparison(baseline=pooled))).text
+
+    assert "One run as baseline? No: 2 runs of it are pooled" in text
+
+
 # --- cases ----------------------------------------------------------------------------
 
 
