@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from evalkit import __version__
-from evalkit.cli.options import common_options, print_json
+from evalkit.cli.options import common_options, count, print_json
 from evalkit.errors import EXIT_PASS, EXIT_USAGE, ConfigError, EvalkitError
 
 if TYPE_CHECKING:
@@ -135,11 +135,8 @@ def _configuration(settings: Settings) -> Finding:
         return Finding(
             about="configuration", status="note", detail=detail, fix="start a project: evalkit init"
         )
-    return Finding(
-        about="configuration",
-        status="ok",
-        detail=f"{settings.path}: {len(settings.features)} features, {len(settings.models)} models",
-    )
+    has = f"{count(len(settings.features), 'feature')}, {count(len(settings.models), 'model')}"
+    return Finding(about="configuration", status="ok", detail=f"{settings.path}: {has}")
 
 
 def _content(settings: Settings) -> Iterator[Finding]:
@@ -160,7 +157,7 @@ def _content(settings: Settings) -> Iterator[Finding]:
     for note in found.notes:
         yield Finding(about="configuration", status="note", detail=note.problem, fix=note.fix)
     sets, cases = found.checked.get("golden_sets", 0), found.checked.get("cases", 0)
-    detail = f"{sets} golden sets with {cases} cases"
+    detail = f"{count(sets, 'golden set')} with {count(cases, 'case')}"
     status: Status = "ok" if sets else "note"
     fix = "" if sets else "add golden_sets/NAME/golden_set.yaml, or evalkit init"
     yield Finding(about="content", status=status, detail=detail, fix=fix)

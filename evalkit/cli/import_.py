@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evalkit.cli.options import common_options, print_json
+from evalkit.cli.options import common_options, count, print_json
 from evalkit.errors import EXIT_PASS
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _print(imported: Imported) -> None:
 
     for path in imported.written:
         click.echo(f"wrote {path}")
-    click.echo(f"\n{imported.n_cases} cases, {imported.n_results} scores")
+    click.echo(f"\n{count(imported.n_cases, 'case')}, {count(imported.n_results, 'score')}")
     if imported.lost:
         click.echo("\nnot carried over:")
         for line in imported.lost:

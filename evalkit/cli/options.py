@@ -47,3 +47,8 @@ def print_table(table: Table) -> None:
 def say(message: str) -> None:
     """A line for the person at the terminal: stderr."""
     click.echo(message, err=True)
+
+
+def count(number: int, thing: str) -> str:
+    """`1 case`, `2 cases`."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
