@@ -16,8 +16,14 @@ from evalkit.score.summary import RunSummary
 
 
 def run_notes(golden_sets: Mapping[str, GoldenSet], summary: RunSummary) -> list[str]:
-    """Judges that cannot be trusted, answers that hardly differ, winners that followed a place."""
-    return [*_untrusted(summary), *_repeated(golden_sets, summary), *_order_notes(summary)]
+    """Judges that cannot be trusted or look at length, answers that hardly differ, winners that
+    followed a place."""
+    return [
+        *_untrusted(summary),
+        *_repeated(golden_sets, summary),
+        *_order_notes(summary),
+        *_length_notes(summary),
+    ]
 
 
 def _untrusted(summary: RunSummary) -> Iterator[str]:
@@ -51,4 +57,16 @@ def _order_notes(summary: RunSummary) -> Iterator[str]:
             yield (
                 f"{metric} on {name}: in {totals.orders_disagree} of {compared} comparisons of "
                 f"{pair} ({share:.0%}) the winner followed the order shown, and was made a tie"
+            )
+
+
+def _length_notes(summary: RunSummary) -> Iterator[str]:
+    for (name, pair, metric), totals in summary.metrics.items():
+        found = totals.lengths.found()
+        if found is not None:
+            rho, n = found
+            longer = "longer" if rho > 0 else "shorter"
+            yield (
+                f"{metric} on {name}: {longer} answers of {pair} score higher (Spearman {rho:.2f} "
+                f"over {n}). Whether people agree, evalkit judge calibrate tells"
             )

@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evalkit.score.bias import Repeats
+from evalkit.score.length import Lengths
 from evalkit.score.null_answers import UNTRUSTED
 from evalkit.score.pairwise import ORDERS_AGREE, ORDERS_DISAGREE
+
+JUDGE_TIER = 2
 
 
 @dataclass(slots=True)
@@ -28,6 +31,8 @@ class MetricSummary:
     """Of a pairwise judge: answers for which the winner followed the place."""
     untrusted: str | None = None
     """Why nothing that this judge says counts."""
+    lengths: Lengths = field(default_factory=Lengths)
+    """Of what a judge graded, one trial a case."""
 
     @property
     def mean(self) -> float | None:
@@ -74,6 +79,7 @@ def count_line(line: Mapping[str, Any], summary: RunSummary) -> None:
     _count_answer(line["key"], call["output"], summary)
     _count_judges(judge_calls, summary)
     _count_scores(line, summary)
+    _count_lengths(line, call["output"], summary)
 
 
 def count_rescored_line(line: Mapping[str, Any], summary: RunSummary) -> None:
@@ -86,6 +92,15 @@ def _count_answer(key: list[Any], output: str | None, summary: RunSummary) -> No
     golden_set, pair, _, _, trial = key
     if trial == 0 and output:
         summary.repeats.setdefault((golden_set, pair), Repeats()).add(output)
+
+
+def _count_lengths(line: Mapping[str, Any], output: str | None, summary: RunSummary) -> None:
+    golden_set, pair, _, _, trial = line["key"]
+    if trial == 0 and output:
+        for score in line["scores"]:
+            if score["tier"] == JUDGE_TIER and score["outcome"] == "scored":
+                totals = summary.metrics[golden_set, pair, score["metric"]]
+                totals.lengths.add(len(output), score["score"])
 
 
 def _count_judges(calls: list[Mapping[str, Any]], summary: RunSummary) -> None:
