@@ -100,8 +100,9 @@ def labelled(store: Store) -> None:
             )
             for at in (OLD, NEW) for run in (None, "run-1")
         ]  # fmt: skip
-        queue.add(pass_question("tone"), [*items, items[0]], run="sample-1", design={})
-        for number, item in enumerate(queue.items()[:4]):
+        nobody = replace(items[0], why="nobody labelled it")
+        queue.add(pass_question("tone"), [*items, nobody], run="sample-1", design={})
+        for number, item in enumerate(one for one in queue.items() if not one["why"]):
             said = Said(score=1.0, passed=True, choices={"tone": "pass"})
             queue.mark(item["id"], "eve", said, f"{SECRET} {number}")
     seal_labels(store)
