@@ -82,6 +82,8 @@ class Cases:
     """Cases of which another model served a trial."""
     unpaired: int
     """Cases of one side only, or edited in between: not the same case, so no evidence."""
+    apart: Mapping[str, Ids]
+    """The same, by why: `new` (the candidate's alone), `removed`, `edited`."""
     uncovered: int
     """Unpaired cases that nevertheless count against the coverage."""
 
@@ -176,6 +178,11 @@ def _cases_of(
     unpaired = edited | (only_b & trusts_candidate) | (only_c & trusts_baseline)
     kept = ~unpaired
     n_edited = len(set(ids[edited].tolist()))
+    apart = {
+        "new": ids[unpaired & only_c & ~edited],
+        "removed": ids[unpaired & only_b & ~edited],
+        "edited": ids[edited & only_c],
+    }
     clustered = bool(part["clustered"][kept].any())
     return Cases(
         ids=ids[kept],
@@ -187,6 +194,7 @@ def _cases_of(
         },
         excluded=int(part["excluded"].sum()),
         unpaired=int(unpaired.sum()) - int(edited.sum()) + n_edited,
+        apart=apart,
         uncovered=0 if trusts_baseline and trusts_candidate else n_edited,
     )
 
@@ -239,6 +247,7 @@ def take(cases: Cases, inside: NDArray[np.bool_]) -> Cases:
         outcomes={side: {"no_score": n} if n else {} for side, n in gone.items()},
         excluded=0,
         unpaired=0,
+        apart={},
         uncovered=0,
     )
 

@@ -18,6 +18,8 @@ __all__ = ["comparison_sentence", "headline", "junit", "markdown", "plain", "sar
 Comparison: TypeAlias = Mapping[str, Any]
 
 LISTED_CASES = 50
+APART_CASES = 5
+"""Of the cases that one side alone has, so many of each kind by name."""
 LISTED_LINES = 20
 LISTED_SLICES = 5
 WORST_FIRST = ("regression", "unmeasurable", "inconclusive", "pass")
@@ -150,8 +152,18 @@ def missing_scores(c: Comparison) -> str:
             kinds = ", ".join(f"{n} {plain(kind)}" for kind, n in counts.items())
             parts.append(f"{side} without a score: {kinds}")
     if c["missing"]["unpaired"]:
-        parts.append(f"{c['missing']['unpaired']} cases are not on both sides")
+        parts.append(f"{c['missing']['unpaired']} cases are not on both sides{_apart(c)}")
     return f" [{'; '.join(parts)}]" if parts else ""
+
+
+def _apart(c: Comparison) -> str:
+    """Which cases came and went, a few of each by name."""
+    apart = c["missing"].get("apart") or {}
+    said = []
+    for why, ids in apart.items():
+        more = f" and {len(ids) - APART_CASES:,} more" if len(ids) > APART_CASES else ""
+        said.append(f"{why}: {', '.join(plain(i, 60) for i in ids[:APART_CASES])}{more}")
+    return f" ({'; '.join(said)})" if said else ""
 
 
 # --- the whole ----------------------------------------------------------------------

@@ -126,7 +126,7 @@ def _missing(comparison: Comparison, worst_verdict: Verdict) -> dict[str, Any]:
     cases = comparison.cases
     if cases is None:
         return {
-            "baseline": None, "candidate": None, "excluded": None, "unpaired": None,
+            "baseline": None, "candidate": None, "excluded": None, "unpaired": None, "apart": {},
             "worst_case_verdict": "unmeasurable", "outcomes": {}, "coverage": None,
             "fisher_p": None,
         }  # fmt: skip
@@ -140,6 +140,7 @@ def _missing(comparison: Comparison, worst_verdict: Verdict) -> dict[str, Any]:
         "candidate": gone["candidate"],
         "excluded": cases.excluded,
         "unpaired": cases.unpaired,
+        "apart": {why: sorted(ids)[:LISTED_CASES] for why, ids in cases.apart.items() if len(ids)},
         "worst_case_verdict": worst_verdict,
         "outcomes": {side: dict(counts) for side, counts in cases.outcomes.items()},
         "coverage": cases.coverage,

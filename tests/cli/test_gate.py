@@ -163,7 +163,7 @@ def test_the_verdict_has_exactly_the_promised_keys(gate: Gate) -> None:
         "improved_cases",
     } <= comparison.keys()  # fmt: skip
     assert {
-        "baseline", "candidate", "excluded", "unpaired", "worst_case_verdict",
+        "baseline", "candidate", "excluded", "unpaired", "apart", "worst_case_verdict",
     } <= comparison["missing"].keys()  # fmt: skip
     assert {"run_id", "model", "prompt_version"} <= comparison["candidate"].keys()
 

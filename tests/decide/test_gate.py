@@ -245,6 +245,17 @@ def test_cases_served_by_another_model_leave_the_test_and_are_counted(store: Sto
     assert comparison["verdict"] == "unmeasurable"
 
 
+def test_new_and_removed_cases_are_listed(store: Store) -> None:
+    write_run(store, "run-base", cases([1.0] * 20))
+    write_run(store, "run-cand", cases([1.0] * 20, 2))
+
+    verdict = run_gate(store, candidate="run-cand", settings=GATE)
+
+    apart = only(verdict)["missing"]["apart"]
+    assert {why: len(ids) for why, ids in apart.items()} == {"new": 2, "removed": 2}
+    assert not set(apart["new"]) & set(apart["removed"])
+
+
 def test_cases_edited_in_between_are_no_evidence_and_no_fault(store: Store) -> None:
     write_run(store, "run-base", cases([1.0] * 100))
     with add_run(store, "run-cand", pairs=["small/classify-ticket@v2"]) as writer:
@@ -258,6 +269,8 @@ def test_cases_edited_in_between_are_no_evidence_and_no_fault(store: Store) -> N
 
     assert only(verdict)["n"] == 80
     assert only(verdict)["missing"]["unpaired"] == 20
+    edited = only(verdict)["missing"]["apart"]
+    assert {why: len(ids) for why, ids in edited.items()} == {"edited": 20}
     assert verdict["verdict"] == "pass"
 
 
