@@ -12,7 +12,9 @@ import pytest
 from evalkit.config import GateSettings
 from evalkit.decide.gate import exit_code, run_gate
 from evalkit.decide.ppi import powered_mean
+from evalkit.decide.render import markdown
 from evalkit.decide.report import render_report
+from evalkit.decide.terminal import verdict_lines
 from evalkit.store.judges import save_figure
 from evalkit.store.views import Store, open_store
 from tests.decide.results import LABEL, add_run, cases, lines_of, write_run
@@ -332,6 +334,10 @@ def test_a_judge_that_was_never_calibrated_does_not_gate(store: Store) -> None:
         f"helpful on tickets does not gate: {only(verdict)['held_back']}",
         "no metric gates: the judges may not",
     ]
+    page, text = render_report(verdict, store), markdown(verdict)
+    lines = " ".join(" ".join(verdict_lines(verdict)).split())
+    assert all("helpful on tickets does not gate: its judge was" in shown for shown in (page, text))
+    assert f"does not gate: {only(verdict)['held_back']}" in lines
 
 
 def test_a_calibrated_judge_gates(store: Store) -> None:
