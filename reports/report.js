@@ -10,7 +10,7 @@
   const { cases, metrics, gates, slices, sets, compared, more } = JSON.parse(data.textContent);
   const [ID, MEETING, SLICES, METRICS, BEFORE, AFTER, FLAKY, OUTCOME, INPUT, OLD, NEW,
     SAID_OLD, SAID_NEW] = Array(13).keys();
-  const PAGE = 25, TOKENS = 400, SAME = 1e-9;
+  const PAGE = 25, TOKENS = 1500, SAME = 1e-9;
   const at = (id) => document.getElementById(id);
   let words = null; // made once the page stands, or by the first search
   const searchable = () => words ??= cases.map((one) => [one[ID], sets[one[MEETING]],

@@ -17,7 +17,8 @@ from typing import Any
 from evalkit.strict import StrictError, loads_json
 
 MAX_SHOWN_CHARS = 4_000
-MAX_DIFF_TOKENS = 400
+MAX_COMPARED = 600_000
+"""Words of one text times those of the other, without what both begin and end with."""
 MIN_ALIKE = 0.35
 """Texts less alike than this share are not marked word by word: all of it would be."""
 NOT_KNOWN = "–"
@@ -137,23 +138,41 @@ def side_by_side(before: str, after: str) -> tuple[Shown, Shown]:
     """Two texts with the words marked in which they differ."""
     left, right = shown(before), shown(after)
     a, b = _TOKEN.findall(left.text), _TOKEN.findall(right.text)
-    if left.text == right.text or max(len(a), len(b)) > MAX_DIFF_TOKENS:
+    words_a, words_b = _words(a), _words(b)
+    start, end = _alike_ends([a[n] for n in words_a], [b[n] for n in words_b])
+    inner_a, inner_b = words_a[start : len(words_a) - end], words_b[start : len(words_b) - end]
+    if left.text == right.text or len(inner_a) * len(inner_b) > MAX_COMPARED:
         return left, right
-    matcher = SequenceMatcher(None, a, b, autojunk=False)
-    if matcher.ratio() < MIN_ALIKE:
+    matcher = SequenceMatcher(None, [a[n] for n in inner_a], [b[n] for n in inner_b], False)
+    blocks = matcher.get_matching_blocks()
+    alike = start + end + sum(block.size for block in blocks)
+    if not alike or 2 * alike < MIN_ALIKE * (len(words_a) + len(words_b)):
         return left, right
-    marks_a, marks_b = ([not token.isspace() for token in tokens] for tokens in (a, b))
-    for block in matcher.get_matching_blocks():
-        marks_a[block.a : block.a + block.size] = [False] * block.size
-        marks_b[block.b : block.b + block.size] = [False] * block.size
+    for block in blocks:
+        inner_a[block.a : block.a + block.size] = [-1] * block.size
+        inner_b[block.b : block.b + block.size] = [-1] * block.size
     return (
-        Shown(_pieces(a, marks_a), left.n_cut),
-        Shown(_pieces(b, marks_b), right.n_cut),
+        Shown(_pieces(a, set(inner_a)), left.n_cut),
+        Shown(_pieces(b, set(inner_b)), right.n_cut),
     )
 
 
-def _pieces(tokens: Sequence[str], marks: Sequence[bool]) -> tuple[tuple[str, bool], ...]:
+def _words(tokens: Sequence[str]) -> list[int]:
+    """Places of what is no blank."""
+    return [n for n, token in enumerate(tokens) if not token.isspace()]
+
+
+def _alike_ends(a: Sequence[str], b: Sequence[str]) -> tuple[int, int]:
+    """How many words two texts share at their beginning, and then at their end."""
+    room = min(len(a), len(b))
+    start = next((n for n in range(room) if a[n] != b[n]), room)
+    room -= start
+    return start, next((n for n in range(room) if a[-1 - n] != b[-1 - n]), room)
+
+
+def _pieces(tokens: Sequence[str], marked: set[int]) -> tuple[tuple[str, bool], ...]:
     """Runs of tokens that are marked alike; a blank between two marked words joins them."""
+    marks = [n in marked for n in range(len(tokens))]
     pieces: list[tuple[str, bool]] = []
     following = [*marks[1:], False]
     for token, word, after in zip(tokens, marks, following, strict=True):

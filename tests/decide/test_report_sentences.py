@@ -179,6 +179,32 @@ def test_words_that_differ_are_marked_and_joined_over_blanks() -> None:
     assert [piece for piece, marked in right.pieces if marked] == ["cost five euros"]
 
 
+WORDS = st.lists(st.sampled_from(["the", "refund", "takes", "14", "days", ",", "\n"]), max_size=30)
+
+
+@given(before=WORDS, after=WORDS)
+def test_what_is_not_marked_is_on_both_sides_in_the_same_order(
+    before: list[str], after: list[str]
+) -> None:
+    left, right = side_by_side(" ".join(before), " ".join(after))
+
+    if any(marked for side in (left, right) for _, marked in side.pieces):
+        kept = [
+            "".join(piece for piece, m in side.pieces if not m).split() for side in (left, right)
+        ]
+        assert kept[0] == kept[1]
+
+
+def test_one_word_is_found_in_a_long_answer() -> None:
+    words = [f"word{n % 37}" for n in range(500)]
+    changed = [*words[:250], "something", *words[251:]]
+
+    left, right = side_by_side(" ".join(words), " ".join(changed))
+
+    assert [piece for piece, marked in left.pieces if marked] == ["word28"]
+    assert [piece for piece, marked in right.pieces if marked] == ["something"]
+
+
 def test_texts_that_have_nothing_in_common_are_not_marked() -> None:
     left, _ = side_by_side("one two three", "alpha, beta; gamma: delta")
 
