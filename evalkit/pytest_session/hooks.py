@@ -37,7 +37,7 @@ from evalkit.pytest_session.runs import Line, SessionRuns, latency_s
 from evalkit.pytest_session.terminal import write_section
 from evalkit.pytest_session.units import Parts, RunIds, SessionPlan, Wanted, plan_session
 from evalkit.records import CallRecord, Case
-from evalkit.score.golden import GoldenSet, load_golden_set
+from evalkit.score.golden import HEADER, GoldenSet, load_golden_set
 from evalkit.session import refuse_edited_prompts
 from evalkit.store.views import Store, open_store
 from evalkit.wiring import RunRequest
@@ -81,6 +81,7 @@ class EvalSession:
         self.runs: SessionRuns | None = None
         self.verdict: dict[str, Any] | None = None
         self.calls_ahead = 0
+        self._met_golden_set = False
         self._plan: SessionPlan | None = None
         self._calls: Calls | None = None
         self._sets: dict[Path, GoldenSet] = {}
@@ -130,9 +131,20 @@ class EvalSession:
     def pytest_collect_file(
         self, file_path: Path, parent: pytest.Collector
     ) -> pytest.Collector | None:
-        if file_path.name != "golden_set.yaml":
+        if file_path.name != HEADER:
             return None
+        self._met_golden_set = True
         return GoldenFile.from_parent(parent, path=file_path, evaluation=self)
+
+    def pytest_report_collectionfinish(self) -> list[str]:
+        """A session that could evaluate and does not, says so: `testpaths` may name tests alone."""
+        home = self.settings.root / "golden_sets"
+        if self._met_golden_set or next(home.rglob(HEADER), None) is None:
+            return []
+        place = near(home, self.config.invocation_params.dir)
+        return [
+            f"evalkit: no golden set is below the arguments. Name {place}, or add it to testpaths."
+        ]
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         parametrize(metafunc, self)

@@ -131,3 +131,19 @@ def test_chosen_cases_are_a_run_that_is_not_complete(project: Project) -> None:
     (manifest,) = (project.path / ".evalkit" / "runs").glob("*/manifest.json")
     found = json.loads(manifest.read_text("utf-8"))
     assert (found["status"], found["planned"]) == ("incomplete", 10)
+
+
+def test_golden_sets_that_the_arguments_leave_out_are_not_left_out_in_silence(
+    project: Project,
+) -> None:
+    project.pytester.mkdir("tests")
+    (project.path / "tests/test_own.py").write_text("def test_own(): pass\n", encoding="utf-8")
+    project.pytester.makeini("[pytest]\ntestpaths = tests\n")
+
+    without = project.eval()
+    named = project.eval("tests", "golden_sets", "--llm-eval-no-gate")
+
+    without.assert_outcomes(passed=1)
+    without.stdout.fnmatch_lines(["evalkit: no golden set is below*Name golden_sets, or add it*"])
+    named.assert_outcomes(passed=11)
+    named.stdout.no_fnmatch_line("*no golden set is below*")
