@@ -57,7 +57,7 @@ class Bulkhead:
         except asyncio.CancelledError:
             if place.done() and not place.cancelled():
                 self.release()
-            else:
+            elif place in self._waiting:  # else `release` has dropped it already
                 self._waiting.remove(place)
             raise
 

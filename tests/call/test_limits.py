@@ -49,6 +49,21 @@ async def test_a_caller_cancelled_while_waiting_takes_no_place() -> None:
     assert bulkhead.in_flight == 1
 
 
+async def test_a_caller_cancelled_as_its_turn_comes_leaves_the_place_to_the_next() -> None:
+    bulkhead = Bulkhead(1, lambda: 0.0)
+    await bulkhead.acquire()
+    gone, next_one = (asyncio.create_task(bulkhead.acquire()) for _ in range(2))
+    await asyncio.sleep(0)
+
+    gone.cancel()  # its future is cancelled now, its own code has not run yet
+    bulkhead.release()
+    await next_one
+
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    assert bulkhead.in_flight == 1
+
+
 async def test_the_width_gives_way_on_429_once_a_second_and_comes_back() -> None:
     clock = ManualClock()
     bulkhead = Bulkhead(100, lambda: clock.now)
