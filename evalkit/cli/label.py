@@ -49,6 +49,8 @@ def command() -> None:
               help="Share of the items that two annotators get.")  # fmt: skip
 @click.option("--active", type=SHARE, default=0.3, show_default=True,
               help="Share drawn where something seems off; the rest at random.")  # fmt: skip
+@click.option("--with", "with_", metavar="RUN",
+              help="The same cases of another run, too, one at a time.")  # fmt: skip
 @click.option("--against", metavar="RUN", help="Side by side: which run's answer is better?")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the draw.")
 @common_options
@@ -58,6 +60,7 @@ def queue(
     budget: int,
     overlap: float,
     active: float,
+    with_: str | None,
     against: str | None,
     seed: int,
     as_json: bool,
@@ -75,7 +78,9 @@ def queue(
     from evalkit.score.label_queue import LabelQueue
 
     settings, opened = _open(store, config)
-    run_ids, question, population = _population(opened, settings, run, against, metric)
+    if with_ and against:
+        raise ConfigError("--with asks about one answer at a time, --against about two. Use one.")
+    run_ids, question, population = _population(opened, settings, run, against, metric, with_)
     design = Design(budget=budget, overlap=overlap, active=active, seed=seed)
     batch = draw_batch(
         population, question, design, store=opened, expected=_expected(opened, settings)
@@ -96,7 +101,12 @@ def queue(
 
 
 def _population(
-    store: Store, settings: Settings, run: str, against: str | None, metric: str | None
+    store: Store,
+    settings: Settings,
+    run: str,
+    against: str | None,
+    metric: str | None,
+    with_: str | None,
 ) -> tuple[tuple[str, str], Question, Population]:
     from evalkit.score.label_draw import (
         answers_of,
@@ -129,11 +139,13 @@ def _population(
             + (f"; --metric takes {', '.join(others)}, too" if others else "")
         )
     rows = answers_of(store, run_id, asked, golden_sets, pair)
-    if against is None:
+    other = against or with_
+    if other is None:
         return (run_id, ""), question, one_by_one(rows)
-    other_id, other_pair = _select(store, against)
+    other_id, other_pair = _select(store, other)
     others_ = answers_of(store, other_id, asked, golden_sets, other_pair)
-    return (run_id, other_id), question, side_by_side(rows, others_)
+    both = side_by_side(rows, others_, apart=against is None)
+    return (run_id, other_id), question, both
 
 
 def _select(store: Store, text: str) -> tuple[str, Any]:

@@ -64,6 +64,8 @@ class Population:
     rows: Sequence[tuple[Row, ...]]
     left_out: int
     """Executions without an answer to look at."""
+    apart: bool = False
+    """Whether the two are asked about one at a time, each as an item of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +143,7 @@ def one_by_one(rows: Sequence[Row]) -> Population:
     return Population(rows=there, left_out=len(rows) - len(there))
 
 
-def side_by_side(rows: Sequence[Row], others: Sequence[Row]) -> Population:
+def side_by_side(rows: Sequence[Row], others: Sequence[Row], *, apart: bool = False) -> Population:
     """Two runs' answers to the same case and trial; each side has to be of one pair."""
     for side in (rows, others):
         pairs = sorted({str(_pair_of(row)) for row in side})
@@ -156,7 +158,8 @@ def side_by_side(rows: Sequence[Row], others: Sequence[Row]) -> Population:
         for row in rows
         if row["has_output"] and by_case.get(_case_of(row), {}).get("has_output")
     ]
-    return Population(rows=there, left_out=max(len(rows), len(others)) - len(there))
+    left_out = max(len(rows), len(others)) - len(there)
+    return Population(rows=there, left_out=left_out, apart=apart)
 
 
 def _pair_of(row: Row) -> Pair:
@@ -192,7 +195,8 @@ def draw_batch(
         )
         for at in range(len(population.rows))
     ]
-    drawn = draw(units, budget=design.budget, active_share=design.active, seed=design.seed)
+    budget = max(design.budget // 2, 1) if population.apart else design.budget
+    drawn = draw(units, budget=budget, active_share=design.active, seed=design.seed)
     twice = spread_evenly(len(drawn), design.overlap, seed=design.seed)
     chosen = [population.rows[int(one.key)] for one in drawn]
     texts = _texts(store, chosen)
@@ -206,7 +210,8 @@ def draw_batch(
             inclusion_prob=one.inclusion_prob,
             wanted=2 if both else 1,
         )
-        for one, rows, both in zip(drawn, chosen, twice, strict=True)
+        for one, drawn_rows, both in zip(drawn, chosen, twice, strict=True)
+        for rows in ([(row,) for row in drawn_rows] if population.apart else [drawn_rows])
     ]
     sizes, taken = Counter(strata), Counter(one.stratum for one in drawn)
     return Batch(

@@ -12,7 +12,7 @@ import pytest
 from evalkit.cli.main import main
 from evalkit.score.label_queue import LabelQueue
 from evalkit.score.labels import read_reply
-from tests.decide.report_world import BASELINE
+from tests.decide.report_world import BASELINE, CANDIDATE
 from tests.labelling.world import judged_run, labels
 
 
@@ -89,6 +89,31 @@ def test_labels_are_exported_imported_and_agreed_on(
     assert (agreement["n_both"], agreement["n_same"]) == (10, 9)
     # Both say fail to 5 of 10, bob to one more: 0.9 seen, 0.5 by chance.
     assert agreement["overall"]["value"] == pytest.approx(0.8)
+
+
+def test_both_runs_of_a_gate_are_asked_about_case_by_case_one_at_a_time(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judged_run(project / "kept", BASELINE)
+
+    about = told(capsys, "queue", CANDIDATE, "--with", BASELINE, "--budget", "24")
+
+    queue = LabelQueue(project / "kept")
+    items = [queue.item(one["id"]) for one in queue.items()]
+    chances = {}
+    for one in queue.items():
+        [fact] = queue.item(one["id"]).facts
+        chances.setdefault(fact["case_id"], {})[fact["run_id"]] = one["inclusion_prob"]
+    queue.close()
+    assert (about["metric"], about["items"], about["population"]) == ("grounded", 24, 40)
+    assert all(len(item.shown["outputs"]) == 1 for item in items)
+    assert len(chances) == 12
+    assert all(set(of) == {BASELINE, CANDIDATE} for of in chances.values())
+    assert all(len(set(of.values())) == 1 for of in chances.values())
+
+
+def test_asking_one_at_a_time_and_side_by_side_is_refused(project: Path) -> None:
+    assert main(["label", "queue", "latest", "--with", "x", "--against", "x"]) == 2
 
 
 def test_two_runs_are_put_side_by_side(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
