@@ -234,6 +234,25 @@ def test_a_push_to_the_default_branch_makes_the_next_baseline(
     assert "main at aaaaaaaaaa (artifact)" in job.log
 
 
+def test_the_merge_queue_compares_with_the_commit_it_merges_onto(
+    build: Callable[..., Job], project: Path, github: FakeGitHub
+) -> None:
+    zipped = (project / "golden_sets/tickets/baseline.zip").read_bytes()
+    without_baseline(project)
+    github.add_artifact("evalkit-baseline", {"baseline.zip": zipped}, sha=BASE)
+    github.add_artifact("evalkit-baseline", {"baseline.zip": zipped}, sha="c" * 40)
+
+    job = build(
+        WORSE, event_name="merge_group", ref_name="gh-readonly-queue/main/pr-5-a",
+        event={"merge_group": {"base_sha": BASE}, "pull_request": None},
+    )  # fmt: skip
+
+    assert (job.status, job.outputs["verdict"]) == (1, "regression")
+    assert "baseline: main at aaaaaaaaaa (artifact)" in job.log
+    assert github.comments == []
+    assert "Keep the baseline" not in job.used
+
+
 def test_an_artifact_of_a_fork_with_a_branch_of_that_name_is_not_the_baseline(
     build: Callable[..., Job], project: Path, github: FakeGitHub
 ) -> None:
