@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults import crashes, damage, stores_of, together
+from tests.faults import crashes, damage, stores_of, together, unmeasured
 from tests.faults.table import Scenario
 
 SCENARIOS: dict[str, Scenario] = {
@@ -10,4 +10,5 @@ SCENARIOS: dict[str, Scenario] = {
     **stores_of.SCENARIOS,
     **together.SCENARIOS,
     **damage.SCENARIOS,
+    **unmeasured.SCENARIOS,
 }
