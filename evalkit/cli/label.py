@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from evalkit.cli.label_audit import audit
 from evalkit.cli.options import common_options, print_json, say
 from evalkit.cli.query import shown
 from evalkit.errors import EXIT_PASS, ConfigError
@@ -35,6 +36,9 @@ def command() -> None:
         evalkit label serve
         evalkit label agreement
     """
+
+
+command.add_command(audit)
 
 
 # --- queue ----------------------------------------------------------------------------
@@ -289,11 +293,20 @@ def export(
     _, opened = _open(store, config)
     _seal(opened)
     run_id = None if run is None else _select(opened, run)[0]
+    _note_export(opened, file)
     n = export_labels(opened, file, format_of(file, kind), metric=metric, run_id=run_id)
     if as_json:
         print_json({"file": str(file), "written": n})
     say(f"wrote {n} to {file}")
     return EXIT_PASS
+
+
+def _note_export(store: Store, file: Path) -> None:
+    from evalkit.store.audit import note_seen
+
+    if store.path.is_dir():
+        who, name = getpass.getuser(), str(file)
+        note_seen(store.path, who=who, kind="export", item=name, trace_ids=[])
 
 
 @command.command("import")

@@ -62,8 +62,17 @@ def list_(state: str, as_json: bool, store: str | None, config: Path | None) -> 
 @common_options
 def show(review_id: str, as_json: bool, store: str | None, config: Path | None) -> int:
     """One review whole: input, answer, action, and what happened so far."""
+    from evalkit.store.audit import note_seen
+
     queue = _existing(store, config)[0]
     review, events = queue.get(review_id), queue.events(review_id)
+    note_seen(
+        _place(store, config)[0].parent,
+        who=getpass.getuser(),
+        kind="review",
+        item=review.id,
+        trace_ids=[str(review.record["trace_id"])],
+    )
     if as_json:
         print_json(asdict(review) | {"events": list(events)})
         return EXIT_PASS

@@ -19,13 +19,15 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from evalkit.call.queue_file import NAME as REVIEW_FILE
-from evalkit.call.review import ReviewError, ReviewQueue
+from evalkit.call.review import Review, ReviewError, ReviewQueue
 from evalkit.content import find_content
+from evalkit.errors import StoreError
 from evalkit.labelling import pages
 from evalkit.labelling.agreeing import agreement_on
 from evalkit.score.label_queue import Item, LabelQueue
 from evalkit.score.label_sealing import seal_labels
 from evalkit.score.labels import LabelError, read_comment, read_reply
+from evalkit.store.audit import Kind, note_seen
 
 if TYPE_CHECKING:
     from evalkit.local_page.access import Session
@@ -80,7 +82,11 @@ def make_app(desk: Desk) -> Starlette:
 
     return Starlette(
         lifespan=lifespan,
-        exception_handlers={LabelError: views.refused, ReviewError: views.refused},
+        exception_handlers={
+            LabelError: views.refused,
+            ReviewError: views.refused,
+            StoreError: views.refused,
+        },
         routes=[
             Route("/", views.start),
             Route("/next", views.next),
@@ -139,6 +145,7 @@ class Views:
     def item(self, request: Request) -> Response:
         item = self._item(request)
         self._queue.claim(item.id, _session(request).who)
+        self._note("item", request, item)
         return self._item_page(request, item)
 
     def mark(self, request: Request) -> Response:
@@ -163,7 +170,9 @@ class Views:
 
     def whole(self, request: Request) -> Response:
         """A text that is too long for the page, as text."""
-        outputs = self._item(request).shown["outputs"]
+        item = self._item(request)
+        self._note("item", request, item)
+        outputs = item.shown["outputs"]
         at = request.path_params["at"]
         return _plain(str(outputs[at] or "") if at < len(outputs) else "")
 
@@ -181,7 +190,9 @@ class Views:
         return _to(f"/settle/{following}" if following else "/done")
 
     def to_settle(self, request: Request) -> Response:
-        return self._settle_page(request, self._item(request))
+        item = self._item(request)
+        self._note("disagreement", request, item)
+        return self._settle_page(request, item)
 
     def settle(self, request: Request) -> Response:
         item, form, session = self._item(request), request.scope["form"], _session(request)
@@ -232,7 +243,9 @@ class Views:
     def whole_review(self, request: Request) -> Response:
         with self._desk.reviews() as reviews:
             _require(reviews)
-            return _plain(str(reviews.get(request.path_params["review"]).output or ""))
+            review = reviews.get(request.path_params["review"])
+        self._note_review(request, review)
+        return _plain(str(review.output or ""))
 
     # --- parts -------------------------------------------------------------------------------
 
@@ -279,12 +292,28 @@ class Views:
         with self._desk.reviews() as reviews:
             _require(reviews)
             review = reviews.get(request.path_params["review"])
+        self._note_review(request, review)
         values = pages.review_values(review)
         values |= {
             "problem": problem,
             "comment": request.scope.get("form", {}).get("comment", ""),
         }
         return self._page("label_review", request, values, status=422 if problem else 200)
+
+    def _note(self, kind: Kind, request: Request, item: Item) -> None:
+        """Before anything of it is shown."""
+        traces = [str(one.get("trace_id") or "") for one in item.facts]
+        who = _session(request).who
+        note_seen(self._desk.store.path, who=who, kind=kind, item=item.id, trace_ids=traces)
+
+    def _note_review(self, request: Request, review: Review) -> None:
+        note_seen(
+            self._desk.store.path,
+            who=_session(request).who,
+            kind="review",
+            item=review.id,
+            trace_ids=[str(review.record["trace_id"])],
+        )
 
     def _in_short(self, item: Item, mark: Any, annotator: str) -> str:
         if item.question.kind == "preference":
