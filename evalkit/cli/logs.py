@@ -140,6 +140,57 @@ def compact_command(keep_s: float, as_json: bool, store: str | None, config: Pat
     return EXIT_UNMEASURABLE if opened.problems else EXIT_PASS
 
 
+@command.command("push")
+@click.argument("url", metavar="URL")
+@click.option("--move", is_flag=True, help="Read them there; remove them here after --keep.")
+@click.option(
+    "--keep", "keep_s", type=span, default="1d", show_default=True, metavar="TIME",
+    help="How long moved files stay here for queries that read them.",
+)  # fmt: skip
+@common_options
+def push_command(
+    url: str, move: bool, keep_s: float, as_json: bool, store: str | None, config: Path | None
+) -> int:
+    """Copy the sealed calls to an object store, s3://bucket/folder.
+
+    What is there already is left alone. Needs evalkit[s3] where pyarrow does not know
+    the address itself.
+    """
+    from evalkit.config import load_settings
+    from evalkit.store.remote import push
+    from evalkit.store.views import open_store
+
+    opened = open_store(store or load_settings(config).store_path)
+    done = push(opened, url, move=move, keep_s=keep_s)
+    if as_json:
+        print_json(done.as_json())
+    else:
+        click.echo(f"{done.sent} files sent, {done.there} were there, {done.removed} removed here")
+    return EXIT_PASS
+
+
+@command.command("attach")
+@click.argument("url", metavar="URL")
+@click.option("--remove", is_flag=True, help="Leave the calls at URL out again.")
+@common_options
+def attach_command(
+    url: str, remove: bool, as_json: bool, store: str | None, config: Path | None
+) -> int:
+    """Read the calls at URL as if they were in the store: query, sample, show, drift."""
+    from evalkit.config import load_settings
+    from evalkit.store.remote import attach, attached, detach
+    from evalkit.store.views import open_store
+
+    opened = open_store(store or load_settings(config).store_path)
+    (detach if remove else attach)(opened.path, url)
+    urls = attached(opened.path)
+    if as_json:
+        print_json({"calls": urls})
+    else:
+        click.echo("\n".join(urls) or "no address is attached")
+    return EXIT_PASS
+
+
 @command.command("export")
 @click.option("--endpoint", metavar="URL", help="The collector; default: as OTEL_* variables say.")
 @click.option("--since", type=moment, metavar="WHEN", help="Calls from then on.")

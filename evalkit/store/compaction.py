@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import StoreError
 from evalkit.ids import new_id
@@ -169,12 +169,18 @@ def replaced_by(path: Path) -> tuple[str, ...]:
 @lru_cache(maxsize=100_000)
 def _replaced_by(path: Path, mtime_ns: int, size: int) -> tuple[str, ...]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        metadata = pq.read_metadata(path).metadata or {}
+        return replaced_in(path)
     except (pa.ArrowException, OSError):
         return ()  # a damaged file: named by whoever reads it, and it stands for nothing
+
+
+def replaced_in(file: Any) -> tuple[str, ...]:
+    """What the footer of a file says (by its path, or open)."""
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_metadata(file).metadata or {}
     return tuple(json.loads(metadata.get(_REPLACES, b"[]")))
 
 

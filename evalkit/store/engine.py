@@ -19,6 +19,7 @@ from evalkit.store.schema import TABLES, arrow_schema, column_names
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
+    import pyarrow.dataset as ds
 
 MEMORY_LIMIT = "2GB"
 MAX_THREADS = 8
@@ -39,12 +40,18 @@ class Engine:
     def __init__(self) -> None:
         self._files: dict[str, list[Path]] = {}
         self._tables: dict[str, pa.Table] = {}
+        self._datasets: dict[str, list[ds.Dataset]] = {}
         self._connection: duckdb.DuckDBPyConnection | None = None
 
     def add_files(self, view: str, files: Sequence[Path]) -> None:
         """Make `view` of these Parquet files; a view of the store has all its columns."""
         self.close()
         self._files[view] = [Path(file).absolute() for file in files]
+
+    def add_datasets(self, view: str, datasets: Sequence[ds.Dataset]) -> None:
+        """Let `view`, which has been made of files, have the rows of these, too."""
+        self.close()
+        self._datasets[view] = list(datasets)
 
     def add_table(self, view: str, table: pa.Table) -> None:
         """Make `view` of an Arrow table; one that has this name already is replaced."""
@@ -172,6 +179,9 @@ class Engine:
             sources = [_read_parquet(files)] if files else []
             if view in self._tables:
                 sources.append(f"SELECT * FROM _also_{view}")
+            for number, dataset in enumerate(self._datasets.get(view, ())):
+                connection.register(f"_far_{view}_{number}", dataset)
+                sources.append(f"SELECT * FROM _far_{view}_{number}")
             if view in TABLES:
                 # The empty table gives each column its type, also where old files lack it.
                 nothing = pa.Table.from_batches([], schema=arrow_schema(view))

@@ -26,6 +26,7 @@ from evalkit.store.files import (
     verify_sha256,
     write_json,
 )
+from evalkit.store.remote import attached, remote_calls
 from evalkit.store.rows import encode_row
 from evalkit.store.runs import RunWriter, read_manifest, run_folder
 from evalkit.store.schema import TABLES, arrow_schema
@@ -276,6 +277,9 @@ class Store:
         unsealed, open_ids = self._unsealed()
         loose = [p for p in self._calls_outside_runs(days) if p.stem not in open_ids]
         engine.add_files("calls", [*sealed, *self.readable(loose)])
+        if attached(self.path):
+            local = (self.path / "calls").glob("date=*/*.parquet")
+            engine.add_datasets("calls", remote_calls(self.path, local, days))
         if unsealed is not None:
             engine.add_table("calls", unsealed)
 
