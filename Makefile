@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= .evalkit
 
-.PHONY: help eval test llm lint types format security reference bench calibrate faults faults-full clean check
+.PHONY: help eval test llm lint types format security reference bench calibrate faults faults-full mutants clean check
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -73,6 +73,9 @@ faults: $(VENV)/.installed-dev ## Inject faults, print what became of them (abou
 
 faults-full: $(VENV)/.installed-dev ## The same at every place there is (hours)
 	@$(BIN)/python -m tests.faults --full
+
+mutants: $(VENV)/.installed-dev ## Change the gate's code in one place at a time; a test has to notice (hours)
+	@$(BIN)/python -m scripts.mutants $(MODULES)
 
 clean: ## Remove the environment and the demo's store
 	@rm -rf $(VENV) $(STORE) report.html build dist
