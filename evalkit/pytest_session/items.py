@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from evalkit.errors import EvalkitError, GoldenSetError
+from evalkit.pytest_session.judges import Judges
 from evalkit.pytest_session.runs import Line
 from evalkit.pytest_session.units import Wanted, numbers_of, units_of_case, units_of_set
 from evalkit.records import Pair
@@ -23,6 +24,7 @@ BELOW_BAR = "evalkit_below_bar"
 """Key of a report's user_properties: metrics that an otherwise fine case failed."""
 NOT_SCORED = "evalkit_not_scored"
 """The same of metrics that have no score: what failed was the infrastructure, or a judge."""
+REASON_CHARS = 500
 NO_MONEY = "--llm-eval-max-cost is reached: the call was not made"
 
 
@@ -121,7 +123,7 @@ class CaseItem(EvalItem):
 
     def runtest(self) -> None:
         if self._seen is None:  # a case that is run again, by whatever plugin, is not called again
-            self._seen = seen_in(self.evaluation.lines(self, self.units))
+            self._seen = seen_in(self.evaluation.lines(self, self.units), self.evaluation.judges)
         seen = self._seen
         self.user_properties += seen.properties
         if seen.must:
@@ -169,13 +171,18 @@ class GateItem(EvalItem):
         return self.path, 0, self.name
 
 
-def seen_in(found: Sequence[Line | None]) -> Seen:
+def seen_in(found: Sequence[Line | None], judges: Judges) -> Seen:
     """Reads the lines of all trials of a case; None where the money did not allow one."""
     lines = [line for line in found if line is not None]
     failed = [(line, score) for line in lines for score in line["scores"] if _is_low(score)]
+    for_real = [
+        (line, score)
+        for line, score in failed
+        if score["metric"] in line["must_pass"] and judges.may_fail(score)
+    ]
     return Seen(
         properties=[fact for line in lines for fact in properties_of(line)],
-        must="\n".join(_why(line, s) for line, s in failed if s["metric"] in line["must_pass"]),
+        must="\n".join(_why(line, score) for line, score in for_real),
         unpaid=len(lines) < len(found),
         low=_names(score for _, score in failed),
         missing=_names(s for line in lines for s in line["scores"] if s["score"] is None),
@@ -206,7 +213,9 @@ def _is_low(score: Mapping[str, Any]) -> bool:
 
 
 def _why(line: Line, score: Mapping[str, Any]) -> str:
-    reason = score["reason"] or score["error_kind"] or "failed"
+    from evalkit.decide.render import plain
+
+    reason = plain(score["reason"] or score["error_kind"] or "failed", REASON_CHARS)
     return f"{score['metric']}: {reason}\noutput: {line['calls'][0]['output']!r}"
 
 

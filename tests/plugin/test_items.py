@@ -147,3 +147,28 @@ def test_golden_sets_that_the_arguments_leave_out_are_not_left_out_in_silence(
     without.stdout.fnmatch_lines(["evalkit: no golden set is below*Name golden_sets, or add it*"])
     named.assert_outcomes(passed=11)
     named.stdout.no_fnmatch_line("*no golden set is below*")
+
+
+def test_what_a_model_says_is_no_command_to_the_terminal_or_the_runner(project: Project) -> None:
+    said = "a\\n::error::b\\x1b[31m\\u202e"
+    (project.path / "app.py").write_text(
+        f'def answer(input):\n    return "{said}"\n', encoding="utf-8"
+    )
+    config = project.path / "evalkit.toml"
+    text = config.read_text("utf-8").replace("tests.apps:by_prompt", "app:answer")
+    text = text.replace('output_schema = "golden_sets/tickets/label.schema.json"\n', "")
+    config.write_text(text, encoding="utf-8")
+    with (project.path / "app.py").open("a", encoding="utf-8") as file:
+        file.write("def says(answer):\n    return {'score': 0, 'reason': answer.output}\n")
+    header = project.path / "golden_sets/tickets/golden_set.yaml"
+    own = "  - {name: own, check: python, function: 'app:says', must_pass: true}\ncases:"
+    header.write_text(header.read_text("utf-8").replace("cases:", own), encoding="utf-8")
+    project.write_cases(2)
+
+    result = project.eval_apart("-rA", "-v")
+
+    assert result.ret == 1
+    shown = result.stdout.str()
+    assert "::error::b" in shown
+    assert not [line for line in result.outlines if line.startswith("::error")]
+    assert not {"\x1b", "\u202e"} & set(shown)
