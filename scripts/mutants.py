@@ -42,12 +42,12 @@ TESTS: dict[str, tuple[str, ...]] = {
     "comparison": ("test_gate", "test_trials", "test_gating_slices"),
     "comparing": ("test_gate", "test_gating_slices", "test_people", "test_stopped"),
     "measure": ("test_gate", "test_gating_slices", "test_trials", "test_people"),
-    "missing": ("test_missing",),
+    "missing": ("test_missing", "test_stats_details"),
     "must_pass": ("test_gate", "test_people"),
     "pairing": ("test_pairing", "test_gate"),
     "ppi": ("test_ppi", "test_people"),
-    "signflip": ("test_stats",),
-    "stats": ("test_stats", "test_missing"),
+    "signflip": ("test_stats_details", "test_stats"),
+    "stats": ("test_stats", "test_stats_details", "test_missing"),
     "trust": ("test_people", "test_gate"),
 }
 """Module of evalkit/decide -> the tests of tests/decide that have to notice."""
