@@ -31,6 +31,7 @@ from evalkit.pytest_session.functions import (
 )
 from evalkit.pytest_session.gate import gate_failures
 from evalkit.pytest_session.items import BELOW_BAR, NOT_SCORED, CaseItem, GateItem, GoldenFile
+from evalkit.pytest_session.judges import Judges
 from evalkit.pytest_session.project import near, settings_of
 from evalkit.pytest_session.protocol import ShortWay
 from evalkit.pytest_session.runs import Line, SessionRuns, latency_s
@@ -108,6 +109,10 @@ class EvalSession:
     @cached_property
     def store(self) -> Store:
         return open_store(self.options.value("store") or self.settings.store_path)
+
+    @cached_property
+    def judges(self) -> Judges:
+        return Judges(self.store, floor=self.settings.gate.min_agreement)
 
     # --- collection --------------------------------------------------------------
 
