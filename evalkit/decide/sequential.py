@@ -28,6 +28,8 @@ PRIOR_SUM = 2.11
 """Sum of 1 / (k log² k) over k from 2 on, rounded up."""
 MARGIN = 8
 """Points looked at beside those where the poorest gamblers were last."""
+MAX_KNOWN = 256
+"""Pairs of value and weight whose bets are kept."""
 RECENT, THIN = 14, 7
 """Falls of the last 14 blocks are looked for at each, older ones at every seventh."""
 SAME = 1e-9
@@ -219,6 +221,7 @@ class FallTest:
         self._up = self._down - math.log(2)
         self._starts: list[_Start] = []
         self._sums = np.zeros(2)
+        self._known: dict[tuple[float, float], tuple[Floats, Floats]] = {}
         self._bar = -math.log(alpha)
         self.blocks = 0
         self.log_e = -math.inf
@@ -237,15 +240,24 @@ class FallTest:
         if self.blocks:
             self._open_start()
             self._up = np.logaddexp(self._up, fall_prior(self.blocks) - math.log(2))
-        m = self._grid
-        for value, weight, count in zip(y, w, n, strict=True):
-            gain = weight * (value - m)
-            self._up += count * np.log1p(gain / m * FALL_BETS)
-            self._down += count * np.log1p(-gain / (1 - m) * FALL_BETS)
+        for value, weight, count in zip(y.tolist(), w.tolist(), n.tolist(), strict=True):
+            up, down = self._factors(value, weight)
+            self._up += count * up
+            self._down += count * down
         self._sums += (n * w * y).sum(), (n * w).sum()
         self.blocks += 1
         self._look()
         return self.alarm_at is not None
+
+    def _factors(self, value: float, weight: float) -> tuple[Floats, Floats]:
+        """Log growth of both games by one observation; few values come day after day."""
+        known = self._known.get((value, weight))
+        if known is None:
+            m, gain = self._grid, weight * (value - self._grid)
+            known = np.log1p(gain / m * FALL_BETS), np.log1p(-gain / (1 - m) * FALL_BETS)
+            if len(self._known) < MAX_KNOWN:
+                self._known[value, weight] = known
+        return known
 
     def _open_start(self) -> None:
         at = self.blocks

@@ -72,9 +72,11 @@ class Draw:
         places = places_of(keys, self._rule.salt)
         counts = np.bincount(strata, minlength=len(self._sizes))
         new = len(counts) - len(self._sizes)
-        self._sizes = np.pad(self._sizes, (0, new)) + counts
-        start = _SPAN if self._rule.rate is None else self._rule.rate * _SPAN
-        self._limits = np.pad(self._limits, (0, new), constant_values=start)
+        if new:
+            start = _SPAN if self._rule.rate is None else self._rule.rate * _SPAN
+            self._sizes = np.append(self._sizes, np.zeros(new, dtype=np.int64))
+            self._limits = np.append(self._limits, np.full(new, float(start)))
+        self._sizes = self._sizes + counts
         self._hold(keys, places, strata)
         if interest is not None and self._rule.active_share > 0:
             self._doubt(keys, interest)
@@ -112,6 +114,11 @@ class Draw:
         self._held = [(places[kept], strata[rank < quota], ids[kept])]
         self._n_held = len(kept)
 
+    @property
+    def sizes(self) -> list[int]:
+        """Calls of each stratum, drawn or not."""
+        return [int(size) for size in self._sizes]
+
     def places(self) -> dict[str, Place]:
         """Id of each call drawn -> why."""
         if self._held and self._rule.rate is None:
@@ -130,6 +137,32 @@ class Draw:
         if self._rule.rate is not None:
             return self._rule.rate
         return min(1.0, (self._rule.per_stratum or 0) / max(1, int(self._sizes[stratum])))
+
+
+class Strata:
+    """Numbers for strata that are known by a hash, from 0, in the order in which they come."""
+
+    def __init__(self) -> None:
+        self.features: list[str] = []
+        """Of each stratum."""
+        self._known = np.zeros(0, dtype=np.uint64)
+        self._order = np.zeros(0, dtype=np.int64)
+
+    def numbers(self, hashes: NDArray[np.uint64], features: pa.Array) -> NDArray[np.int64]:
+        """The number of each row's stratum."""
+        places = np.searchsorted(self._known, hashes)
+        is_known = places < len(self._known)
+        is_known[is_known] = self._known[places[is_known]] == hashes[is_known]
+        if not is_known.all():
+            new, first = np.unique(hashes[~is_known], return_index=True)
+            rows = np.flatnonzero(~is_known)[first]
+            numbers = np.arange(len(new)) + len(self.features)
+            self.features += features.take(rows).to_pylist()
+            known, order = np.append(self._known, new), np.append(self._order, numbers)
+            by_hash = np.argsort(known)
+            self._known, self._order = known[by_hash], order[by_hash]
+            places = np.searchsorted(self._known, hashes)
+        return self._order[places]
 
 
 def draw_calls(units: Sequence[Unit], rule: DrawRule) -> dict[str, Place]:

@@ -19,7 +19,7 @@ from evalkit.call.failures import FAILURES
 from evalkit.frozen import by_field
 from evalkit.records import CallRecord, Case, Pair
 from evalkit.score.golden import GoldenSet
-from evalkit.score.log_draw import Draw, DrawRule, Place
+from evalkit.score.log_draw import Draw, DrawRule, Place, Strata
 from evalkit.score.metric_specs import Missing, canonical
 from evalkit.score.rescore import stored_result
 from evalkit.score.runner import (
@@ -138,32 +138,25 @@ class _Work:
 
 
 def draw_window(engine: Engine, plan: SamplePlan) -> DrawnWindow:
-    """Count the window's calls and draw from them; few of them are ever in memory.
+    """Count the window's calls and draw from them, in one pass that holds few of them.
 
     Strata are known by the engine's own hash of their names: that of one connection is enough.
     """
-    import numpy as np
-
     columns = _strata_columns(plan)
-    texts = [f"coalesce({name}::VARCHAR, '')" for name in columns]
-    stratum = f"hash({', '.join(texts)}) AS stratum"
+    texts = ", ".join(f"coalesce({name}::VARCHAR, '')" for name in columns)
     wants_doubt = plan.rule.active_share > 0
     doubt = f", coalesce(({_INTEREST})::DOUBLE, 0) AS doubt" if wants_doubt else ""
-    counted = engine.rows(
-        f"SELECT {stratum}, feature, count(*) AS n FROM {plan.calls} WHERE {_WINDOW} GROUP BY 1, 2",
-        _window(plan),
-    )
-    strata = np.array(sorted(row["stratum"] for row in counted), dtype=np.uint64)
-    draw = Draw(plan.rule)
+    draw, strata = Draw(plan.rule), Strata()
     for batch in engine.batches(
-        f"SELECT trace_id, {stratum}{doubt} FROM {plan.calls} WHERE {_WINDOW}", _window(plan)
+        f"SELECT trace_id, feature, hash({texts}) AS stratum{doubt} FROM {plan.calls}"
+        f" WHERE {_WINDOW}",
+        _window(plan),
     ):
-        numbers = np.searchsorted(strata, batch["stratum"].to_numpy())
-        doubts = batch["doubt"].to_numpy() if wants_doubt else None
-        draw.add(batch["trace_id"], numbers, doubts)
+        numbers = strata.numbers(batch["stratum"].to_numpy(), batch["feature"])
+        draw.add(batch["trace_id"], numbers, batch["doubt"].to_numpy() if wants_doubt else None)
     calls: dict[str, int] = {}
-    for row in counted:
-        calls[row["feature"]] = calls.get(row["feature"], 0) + row["n"]
+    for feature, n in zip(strata.features, draw.sizes, strict=True):
+        calls[feature] = calls.get(feature, 0) + n
     return DrawnWindow(calls=calls, drawn=draw.places())
 
 
