@@ -7,7 +7,7 @@ where these are enough, else the figure that a calibration left with its version
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,12 @@ NO_FLOOR = -1.0
 def is_judged(plan: Planned) -> bool:
     """Whether a judge of ours scored it: what a results file holds is its runner's affair."""
     return plan.tier == JUDGE and plan.candidate.source.is_run
+
+
+def agrees(figure: Mapping[str, Any] | None, *, floor: float) -> bool:
+    """Whether a calibration's figure alone lets a judge fail a build."""
+    value, n = _kappa_of(figure)
+    return floor <= NO_FLOOR or (value is not None and n >= LABELS_AT_LEAST and value >= floor)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,9 +78,7 @@ class Trust:
         here = self.labels.agreement(plan)
         value, n = (None, 0) if here is None else (here.value, here.n)
         if value is None:
-            figure = self._figure(judge, version)
-            kappa = figure.get("kappa") or {}
-            value, n = kappa.get("value"), int(figure.get("n") or 0)
+            value, n = self._calibrated(judge, version)
         if value is None:
             return f"its judge was never calibrated on people's labels. Do so: {fix}"
         if n < LABELS_AT_LEAST:
@@ -95,10 +99,16 @@ class Trust:
         )
         return str(rows[0]["judge"] or "")
 
-    def _figure(self, judge: str, version: str) -> dict[str, Any]:
+    def _calibrated(self, judge: str, version: str) -> tuple[float | None, int]:
         from evalkit.store.judges import judge_figure
 
         assert self.store is not None
-        figure = judge_figure(self.store, judge, version) or {}
-        overall = figure.get("overall")
-        return overall if isinstance(overall, dict) else {}
+        return _kappa_of(judge_figure(self.store, judge, version))
+
+
+def _kappa_of(figure: Mapping[str, Any] | None) -> tuple[float | None, int]:
+    """A figure's kappa, and over how many labelled answers."""
+    overall = (figure or {}).get("overall")
+    if not isinstance(overall, Mapping):
+        return None, 0
+    return (overall.get("kappa") or {}).get("value"), int(overall.get("n") or 0)
