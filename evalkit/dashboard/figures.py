@@ -191,8 +191,9 @@ def gather(store: Store, settings: Settings, window: Window, *, now: int) -> Fig
     )
 
 
-def _by_name(one: PairQuality) -> tuple[str, str, str]:
-    return (one.feature, one.metric, one.pair)
+def _by_name(one: PairQuality) -> tuple[str, bool, str, str]:
+    """What was sampled comes first: it says more than that an answer fits its schema."""
+    return (one.feature, one.metric == FITS_SCHEMA, one.metric, one.pair)
 
 
 def _costs(engine: Engine, settings: Settings, window: Window) -> Spend:
