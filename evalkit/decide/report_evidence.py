@@ -57,6 +57,7 @@ class Evidence:
     spent: list[dict[str, Any]] = field(default_factory=list)
     """A row for each run: all its calls, and what they were allowed to cost."""
     history: list[History] = field(default_factory=list)
+    n_more_history: int = 0
     runs: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -111,7 +112,9 @@ def gather(
     evidence.fair = fairness(_compared(meetings, entries, scorers, evidence))
     evidence.judges = judges_of(store, scorers, [m.golden_set for m in meetings], entries)
     alpha = (verdict or {}).get("alpha") or 0.05
-    evidence.history = history_of(store, meetings, alpha=alpha, project=project)
+    evidence.history, evidence.n_more_history = history_of(
+        store, meetings, alpha=alpha, project=project
+    )
     return evidence
 
 

@@ -27,6 +27,8 @@ Row: TypeAlias = Mapping[str, Any]
 RUNS_READ = 24
 """Newest complete runs that are looked at, beside those that are compared."""
 SHOWN_SERIES = 12
+MIN_SHARED = 0.95
+"""Runs of fewer cases than this share of the other's, as with --limit, are not joined."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +43,10 @@ class Moment:
     n: int
     mean: float
     ci: tuple[float, float] | None
+    before: int | None
+    """Place of the moment before of the same model and prompt."""
     joined: bool
+    """Whether that one measured the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +63,8 @@ class History:
 
 def history_of(
     store: Store, meetings: Sequence[Meeting], *, alpha: float, project: Path
-) -> list[History]:
-    """Every gating metric that an earlier run has measured, too."""
+) -> tuple[list[History], int]:
+    """Every gating metric that an earlier run has measured, too; and how many are not shown."""
     from evalkit.store.engine import Engine
 
     named = {meeting.golden_set for meeting in meetings}
@@ -73,12 +78,13 @@ def history_of(
             store.problems.append(str(error))
             del runs[run_id]
     if not files:
-        return []
+        return [], 0
     with Engine() as engine:
         engine.add_files("past_scores", files)
         _write_series(engine, meetings)
         rows = engine.rows(find_sql("report_history", project=project))
-    return _histories(rows, runs, meetings, alpha)
+    found = _histories(rows, runs, meetings, alpha)
+    return found[:SHOWN_SERIES], max(0, len(found) - SHOWN_SERIES)
 
 
 def _sides(meeting: Meeting) -> list[Row]:
@@ -135,16 +141,17 @@ def _histories(
         )
         if any(_kind(row, meetings) == "earlier" for row in of_key):
             found.append(_history(of_key, runs, meetings, alpha))
-    return found[:SHOWN_SERIES]
+    return found
 
 
 def _history(
     rows: Sequence[Row], runs: Mapping[str, Row], meetings: Sequence[Meeting], alpha: float
 ) -> History:
-    moments = []
-    measured: Any = None
-    for row in rows:
-        now = (row["golden_set_hash"], row["scorer_version"])
+    moments: list[Moment] = []
+    last: dict[tuple[str, str], int] = {}
+    for number, row in enumerate(rows):
+        before = last.get((row["model"], row["prompt_name"]))
+        last[row["model"], row["prompt_name"]] = number
         moments.append(
             Moment(
                 run_id=row["run_id"],
@@ -154,10 +161,10 @@ def _history(
                 n=int(row["n"]),
                 mean=row["mean"],
                 ci=mean_interval(row["mean"], row["se"], int(row["n_clusters"]), alpha),
-                joined=measured == now,
+                before=before,
+                joined=before is not None and _measured_the_same(rows[before], row),
             )
         )
-        measured = now
     golden_set, metric = rows[0]["golden_set"], rows[0]["metric"]
     drawn = trend(
         [
@@ -165,7 +172,7 @@ def _history(
                 "mean": m.mean,
                 "ci": m.ci,
                 "kind": m.kind,
-                "joined": m.joined,
+                "joined": m.before if m.joined else None,
                 "tag": m.pair.rpartition("@")[2],
                 "label": _label(m),
             }
@@ -179,8 +186,15 @@ def _history(
         metric=metric,
         moments=tuple(moments),
         trend=drawn,
-        breaks=sum(not m.joined for m in moments[1:]),
+        breaks=sum(m.before is not None and not m.joined for m in moments),
     )
+
+
+def _measured_the_same(before: Row, after: Row) -> bool:
+    """Whether two means are of the same cases, but for a few, by the same scorer."""
+    alike = all(before[key] == after[key] for key in ("golden_set_hash", "scorer_version"))
+    fewer, more = sorted((int(before["n"]), int(after["n"])))
+    return alike and fewer >= MIN_SHARED * more
 
 
 def _kind(row: Row, meetings: Sequence[Meeting]) -> str:

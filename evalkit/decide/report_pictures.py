@@ -104,8 +104,8 @@ class Point:
     high: float
     kind: str
     """candidate, baseline or earlier."""
-    joined: bool
-    """Whether the same cases and scorer as in the point before were measured."""
+    joined: int | None
+    """Which point before it measured the same, to be joined by a line."""
     tag: str
     """Written under it; empty where there is no room."""
     label: str
@@ -121,10 +121,8 @@ class Trend:
 
     @property
     def segments(self) -> list[tuple[Point, Point]]:
-        """Neighbours that may be joined by a line."""
-        return [
-            (one, two) for one, two in zip(self.points, self.points[1:], strict=False) if two.joined
-        ]
+        """Points that are joined by a line."""
+        return [(self.points[p.joined], p) for p in self.points if p.joined is not None]
 
 
 def trend(moments: Sequence[Entry], *, label: str) -> Trend:
@@ -148,7 +146,7 @@ def trend(moments: Sequence[Entry], *, label: str) -> Trend:
             low=height((one["ci"] or (one["mean"],) * 2)[0]),
             high=height((one["ci"] or (one["mean"],) * 2)[1]),
             kind=one["kind"],
-            joined=bool(n and one["joined"]),
+            joined=one["joined"],
             tag=one["tag"] if len(one["tag"]) * len(moments) <= MAX_TAG_CHARS else "",
             label=one["label"],
         )

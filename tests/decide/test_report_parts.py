@@ -236,6 +236,24 @@ def test_the_history_has_the_means_of_earlier_runs_oldest_first(tmp_path: Path) 
     assert "4 0.375 " in table[table.index("2026-01-01") :]
 
 
+def test_runs_of_two_models_are_two_lines(tmp_path: Path) -> None:
+    for n, model in enumerate(("small", "large", "small", "large"), 1):
+        lines = [
+            line(f"run-{n}", f"t-{case}", model=model, served_model=model) for case in range(4)
+        ]
+        started(seal(tmp_path, f"run-{n}", lines), f"run-{n}", f"2026-01-0{n}T10:00:00+00:00")
+    models = [line(CANDIDATE, f"t-{case}", model="large", served_model="large") for case in (0, 1)]
+    seal(tmp_path, BASELINE, [line(BASELINE, f"t-{case}") for case in range(4)])
+    store = seal(tmp_path, CANDIDATE, models)
+    of = verdict(comparison(candidate=side(CANDIDATE, "v3", model="large")))
+
+    shown = page(of, store)
+
+    lines_drawn = [one for one in shown.all("line") if one.get("class") == "path"]
+    assert len(lines_drawn) == 3  # small three times; large twice, then of half the cases
+    assert "6 measurements, cases or scorer changed 1 time" in shown.text
+
+
 def test_runs_after_the_candidate_are_no_part_of_its_history(tmp_path: Path) -> None:
     store = little_store(tmp_path)
     line_of = [line("later", "t-001")]
@@ -271,8 +289,8 @@ def test_an_interval_of_equal_scores_is_exact_and_of_one_unit_unknown() -> None:
 def test_points_of_a_trend_stay_inside_it_in_order(means: list[tuple[float, float]]) -> None:
     moments = [
         {"mean": mean, "ci": (max(0.0, mean - r), min(1.0, mean + r)), "kind": "earlier",
-         "joined": True, "tag": "v1", "label": "run"}
-        for mean, r in means
+         "joined": n - 1 if n else None, "tag": "v1", "label": "run"}
+        for n, (mean, r) in enumerate(means)
     ]  # fmt: skip
 
     drawn = trend(moments, label="label")
