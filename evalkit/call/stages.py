@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from evalkit.call.cache import Cached
     from evalkit.call.ledger import Hold
 
+NO_CAPS = BudgetSettings()
 CANARY_LINE = "\n\n[{canary}] This mark is private: never write it."
 
 NOTHING_FOUND = frozenset({"no_documents", "retriever"})
@@ -264,7 +265,7 @@ async def _reserve(
     A run's own budget needs a price; caps of users and features count tokens and calls of
     a model without one.
     """
-    capped = not call.pinned and parts.settings.budgets != BudgetSettings()
+    capped = not call.pinned and parts.settings.budgets != NO_CAPS
     if budget is None and not capped:
         return lambda cost_usd: None
     feature = call.feature

@@ -14,6 +14,7 @@ import json
 import string
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from heapq import nlargest
 from typing import Any
 
@@ -43,6 +44,8 @@ CORRECTIONS = (0.75, 3.0)
 LEARN_FROM_TOKENS = 32
 """Shorter prompts say more about their framing than about their text."""
 MAX_REMEMBERED = 256
+SHORT_CHARS = 4096
+"""A text no longer is counted once: a call asks three times, and its system prompt comes again."""
 
 _WORDS = (string.ascii_letters + " ").encode()
 _WIDE = bytes(range(128, 256))
@@ -51,6 +54,10 @@ _ASCII = bytes(range(128))
 
 def rough_tokens(text: str) -> float:
     """Tokens of a text in any vocabulary, by the kinds of its characters."""
+    return _counted_before(text) if len(text) <= SHORT_CHARS else _rough_tokens(text)
+
+
+def _rough_tokens(text: str) -> float:
     data = text.encode("utf-8", "replace")
     size = len(data)
     single = len(data.translate(None, _WORDS))
@@ -68,6 +75,9 @@ def rough_tokens(text: str) -> float:
         if wide
         else tokens
     )
+
+
+_counted_before = lru_cache(maxsize=512)(_rough_tokens)
 
 
 class TokenEstimator:
