@@ -12,7 +12,7 @@ from tests.faults.forks import Forks
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.table import Outcome, carry_out, lines_of
 
-SHORT = 12
+SHORT = 8
 """Places tried for each kind of fault, without --full."""
 
 

@@ -13,7 +13,7 @@ from evalkit.store.views import Store, open_store
 from tests.faults.table import Bench, Found, Scenario
 from tests.faults.world import RUN, make_baseline, make_project
 
-FLIPS = 40
+FLIPS = 30
 """So many times as many flips as other faults: they are quick."""
 
 

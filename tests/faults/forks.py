@@ -108,7 +108,10 @@ class Forks:
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
-        return [Ended(**one) for one in json.loads(self._process.stdout.readline())]
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError("the server of command lines has ended; see its stderr")
+        return [Ended(**one) for one in json.loads(answer)]
 
 
 # --- the server ------------------------------------------------------------------------

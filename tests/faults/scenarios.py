@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from tests.faults import crashes, damage, stores_of, together, unmeasured
+from tests.faults import crashes, damage, stores_of, straced, together, unmeasured
 from tests.faults.table import Scenario
 
 SCENARIOS: dict[str, Scenario] = {
     **crashes.SCENARIOS,
+    **straced.SCENARIOS,
     **stores_of.SCENARIOS,
     **together.SCENARIOS,
     **damage.SCENARIOS,

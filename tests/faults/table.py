@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -120,6 +121,9 @@ def carry_out(scenario: Scenario, name: str, *, forks: Forks, places: int | None
             scenario(Bench(forks=forks, root=Path(root), places=places, outcome=outcome))
         except Skipped as why:
             outcome.skipped = str(why)
+        except Exception as error:
+            traceback.print_exc()
+            outcome.add(Found("the scenario itself", wrongs=[f"broke off: {error!r}"]))
     return outcome
 
 
