@@ -145,6 +145,20 @@ def test_the_page_says_whether_the_judge_may_gate(
     assert "agrees too little to gate: kappa 0.00" in differs
 
 
+def test_few_labels_let_no_judge_gate_however_well_they_agree(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = write_labels(project, labelled(18, wrong=0))
+    main(["judge", "calibrate", "same", "--labels", labels, "--json"])
+    found = json.loads(capsys.readouterr().out)
+    main(["judge", "calibrate", "same", "--labels", labels])
+    page = capsys.readouterr().out
+
+    assert found["overall"]["kappa"]["value"] == pytest.approx(1.0)
+    assert found["gates"] is False
+    assert "too few labels to gate: 18, 20 are asked" in page
+
+
 def test_labels_that_are_all_the_same_measure_nothing(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
