@@ -217,6 +217,8 @@
     for (const name of ["show", "metric", "set", "slice"]) at(name).value = state[name];
     at("find").value = state.q;
     find();
+    const place = found.findIndex(({ n }) => String(n) === state.open);
+    if (place >= 0 && !kept.has("page")) state.page = String(1 + Math.floor(place / PAGE));
     draw();
     return true;
   };

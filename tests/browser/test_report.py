@@ -166,6 +166,13 @@ def test_what_is_seen_stands_in_the_address_and_comes_back_from_it(show: Show, m
     assert "question number 38" in again.locator(".detail").inner_text()
 
 
+def test_a_link_to_a_case_leads_to_the_page_it_is_on(show: Show, many: Path) -> None:
+    page = show(many, part="#open=60&sort=id").page
+
+    assert page.locator("#rows [aria-expanded=true]").count() == 1
+    assert page.inner_text("#told") == "51 to 75 of 120"
+
+
 @pytest.mark.parametrize("part", ["#page=-3&show=no&metric=99&slice=x&sort=no", "#open=1e9", "#q"])
 def test_an_address_that_makes_no_sense_does_no_harm(show: Show, many: Path, part: str) -> None:
     shown = show(many, part=part)
