@@ -22,19 +22,19 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType, ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 ROOT = Path(__file__).resolve().parent.parent
 AT_LEAST = 0.85
 TIMES_SLOWER = 5.0
 """A mutant that takes so many times its tests' time, and ten seconds more, hangs: killed."""
 
-MAX_TESTS = 60
-"""For one mutant, the quickest first."""
+MAX_TESTS_S = 20.0
+"""Of tests for one mutant, the quickest first."""
 
 TESTS: dict[str, tuple[str, ...]] = {
     "gate": ("test_gate", "test_trials", "test_people", "test_stopped"),
@@ -244,6 +244,10 @@ def forked(work: Any, *, timeout_s: float) -> int | None:
     return None
 
 
+Reached: TypeAlias = tuple[float, str, set[int]]
+"""Seconds that a test takes, its id, the lines that it runs."""
+
+
 @dataclass(slots=True)
 class Module:
     """One module under test: its tests, and what they reach."""
@@ -254,8 +258,8 @@ class Module:
     def path(self) -> Path:
         return ROOT / "evalkit" / "decide" / f"{self.name}.py"
 
-    def reached(self) -> list[tuple[float, str, set[int]]]:
-        """(seconds, test, lines) with the quickest first; SystemExit where a test fails as is."""
+    def reached(self) -> list[Reached]:
+        """What the tests reach, the quickest first; SystemExit where a test fails as is."""
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "reach"
             files = [f"tests/decide/{name}.py" for name in TESTS[self.name]]
@@ -283,14 +287,27 @@ def mutate(module: Module, *, sample: int | None, only: int | None) -> tuple[int
     at_import = set(_at_import(module.path))
     survivors = []
     for mutant in mutants:
-        everywhere = mutant.line in at_import
-        chosen = [one for one in reached if everywhere or mutant.line in one[2]][:MAX_TESTS]
+        if mutant.line in at_import:
+            chosen = within(sorted(reached, key=lambda one: -len(one[2])))
+        else:
+            chosen = within(one for one in reached if mutant.line in one[2])
         tests, seconds = [one[1] for one in chosen], sum(one[0] for one in chosen)
         if not tests or module.survives(mutant, tests, seconds):
             told = f"evalkit/decide/{module.name}.py:{mutant.line}: {mutant.told}"
             survivors.append(told + ("" if tests else " (no test comes here)"))
             print(f"  {survivors[-1]}", flush=True)
     return len(mutants), survivors
+
+
+def within(tests: Iterable[Reached]) -> list[Reached]:
+    """The first of them, as many as there is time for; one at least."""
+    chosen, seconds = [], 0.0
+    for one in tests:
+        if chosen and seconds + one[0] > MAX_TESTS_S:
+            break
+        chosen.append(one)
+        seconds += one[0]
+    return chosen
 
 
 def _at_import(path: Path) -> Iterator[int]:

@@ -39,6 +39,13 @@ def test_from_200_cases_that_differ_the_paired_t_decides(n: int, method: str) ->
     assert SIGN_FLIP_BELOW == 200
 
 
+@pytest.mark.parametrize(("n", "method"), [(14, "sign-flip-exact"), (15, "sign-flip")])
+def test_up_to_14_cases_that_differ_every_pattern_is_written_out(n: int, method: str) -> None:
+    d = np.random.default_rng(3).uniform(-0.9, 0.8, n)
+
+    assert compare(d).method == method
+
+
 def test_both_tails_and_the_degrees_of_freedom_of_the_paired_t() -> None:
     d = np.random.default_rng(2).normal(-0.01, 0.2, 230).clip(-1, 1)
 
