@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING
 from evalkit.errors import EvalkitError, StoreError
 from evalkit.store.engine import Engine
 from evalkit.store.files import explain_os_errors, locked, write_whole
+from evalkit.store.remote import attached, remote_calls
 from evalkit.store.views import Store, days_between
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.dataset as ds
 
 log = logging.getLogger(__name__)
 
@@ -141,8 +143,14 @@ def tallied(store: Store, *, since: int, until: int) -> Engine:
 
     Times are microseconds since 1970; `hour` counts hours since then.
     """
-    days, unsealed = store.production_parts()
-    first, last = days_between(since, until)
+    here, unsealed = store.production_parts()
+    first, last = between = days_between(since, until)
+    there = _elsewhere(store, between)
+    days = {
+        date: Day(local=here.get(date, ()), far=there.get(date, {}))
+        for date in sorted({*here, *there})
+        if first <= date <= last
+    }
     engine = Engine()
     with keeper(store.path / FOLDER) as keep:
         for view, tally in TALLIES.items():
@@ -150,13 +158,12 @@ def tallied(store: Store, *, since: int, until: int) -> Engine:
             loose: list[pa.Table] = []
             if unsealed is not None:
                 loose.append(_of_calls(tally, [], unsealed))
-            for date, paths in days.items():
-                if first <= date <= last:
-                    found = _of_day(tally, store, paths, f"date={date}.{view}.parquet", keep)
-                    if isinstance(found, Path):
-                        kept.append(found)
-                    else:
-                        loose.append(found)
+            for date, day in days.items():
+                found = _of_day(tally, store, day, f"date={date}.{view}.parquet", keep)
+                if isinstance(found, Path):
+                    kept.append(found)
+                else:
+                    loose.append(found)
             if not kept and not loose:
                 loose.append(_of_calls(tally, []))  # empty, with its columns
             add_parts(engine, view, kept, loose)
@@ -173,9 +180,33 @@ def add_parts(engine: Engine, view: str, kept: Sequence[Path], loose: Sequence[p
         engine.add_table(view, pa.concat_tables(loose))
 
 
-def _of_calls(tally: _Tally, files: Sequence[Path], unsealed: pa.Table | None = None) -> pa.Table:
+def _elsewhere(store: Store, days: tuple[str, str]) -> dict[str, dict[str, ds.Dataset]]:
+    """Date -> name of a file at an attached address -> its calls."""
+    import pyarrow.dataset as ds
+
+    found: dict[str, dict[str, ds.Dataset]] = {}
+    if attached(store.path):
+        local = (store.path / "calls").glob("date=*/*.parquet")
+        for dataset in remote_calls(store.path, local, days):
+            for name in dataset.files:
+                folder, _, file = name.rpartition("/")
+                date = folder.rpartition("date=")[2]
+                found.setdefault(date, {})[file] = ds.dataset(
+                    [name], schema=dataset.schema, filesystem=dataset.filesystem, format="parquet"
+                )
+    return found
+
+
+def _of_calls(
+    tally: _Tally,
+    files: Sequence[Path],
+    unsealed: pa.Table | None = None,
+    *,
+    far: Sequence[ds.Dataset] = (),
+) -> pa.Table:
     with Engine() as engine:
         engine.add_files("calls", files)
+        engine.add_datasets("calls", far)
         if unsealed is not None:
             engine.add_table("calls", unsealed)
         return engine.arrow(tally.of_calls)
@@ -187,26 +218,35 @@ Keep = Callable[[str, "pa.Table", Mapping[str, object]], Path | None]
 """Writes a table under a name, with what it was made of; None where it cannot be kept."""
 
 
-def _of_day(
-    tally: _Tally, store: Store, paths: Sequence[Path], name: str, keep: Keep
-) -> Path | pa.Table:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Day:
+    """Files of one day's calls: of this disk, and by name those that are elsewhere."""
+
+    local: Sequence[Path]
+    far: Mapping[str, ds.Dataset]
+
+
+def _of_day(tally: _Tally, store: Store, day: Day, name: str, keep: Keep) -> Path | pa.Table:
     """The kept file of a day, brought up to date; a table where it cannot be kept."""
     path = store.path / FOLDER / name
-    now = {p.name: _stamp(p) for p in paths}
-    known = made_of(path)
-    if known is None or any(now.get(name) != stamp for name, stamp in known.items()):
+    known = made_of(path) or {}
+    # What was pushed elsewhere is what it was here, and never overwritten there.
+    now = {file: known.get(file, "elsewhere") for file in day.far}
+    now |= {p.name: _stamp(p) for p in day.local}
+    if any(now.get(file) != stamp for file, stamp in known.items()):
         known = {}
-    new = store.readable([p for p in paths if p.name not in known])
-    if not new:
+    new = store.readable([p for p in day.local if p.name not in known])
+    far = [dataset for file, dataset in day.far.items() if file not in known]
+    if not new and not far:
         return path if known else _of_calls(tally, [])
-    table = _of_calls(tally, new)
+    table = _of_calls(tally, new, far=far)
     if known:
         with Engine() as engine:
             engine.add_files("kept", [path])
             engine.add_table("kept", table)
             table = engine.arrow(tally.merged("kept"))
-    sources = known | {p.name: now[p.name] for p in new}
-    return keep(name, table, sources) or table
+    names = [p.name for p in new] + [file for file in day.far if file not in known]
+    return keep(name, table, known | {file: now[file] for file in names}) or table
 
 
 def _stamp(path: Path) -> list[int]:

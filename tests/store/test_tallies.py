@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.traffic import START_US, write_calls
 from evalkit.store.call_log import CallLog
+from evalkit.store.remote import attach, push
 from evalkit.store.retention import PurgeRule, purge
 from evalkit.store.tallies import FOLDER, tallied
 from evalkit.store.views import Store, open_store
@@ -127,3 +128,24 @@ def test_a_window_reads_its_own_days(tmp_path: Path) -> None:
 
     assert counted(store, since=AT + DAY, until=AT + DAY)["calls"] == 1
     assert len(written(store)) == 2
+
+
+def test_calls_elsewhere_are_counted_once_and_not_again_when_they_moved(tmp_path: Path) -> None:
+    store, far = open_store(tmp_path / "here"), tmp_path / "far"
+    for name in ("one", "two"):
+        store.add_calls(name, [plain(call(trace_id=name, ts=AT))])
+    far.mkdir()
+    counted(store)
+    before = written(store)
+
+    for _ in range(2):  # the second finds them there, and lets go of them here
+        push(store, far.as_uri(), move=True, keep_s=0)
+    assert not store.production_files()
+    moved = counted(store)
+    after = written(store)
+    other = open_store(tmp_path / "other")
+    other.path.mkdir()
+    attach(other.path, far.as_uri())
+
+    assert moved["calls"] == counted(other)["calls"] == counted(other)["calls"] == 2
+    assert after == before
