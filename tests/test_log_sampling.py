@@ -91,7 +91,13 @@ def test_a_judge_sees_the_sample_alone_with_its_chances(
 
         asked = server.stats.requests
     assert asked == 10
-    assert said(capsys)["drawn"] == {"random": 10, "active": 0}
+    printed = said(capsys)
+    assert printed["drawn"] == {"random": 10, "active": 0}
+    shape = [one for one in printed["estimates"] if one["metric"] == "shape"]
+    assert [(one["pair"], one["estimate"]["mean"]) for one in shape] == [
+        ("other/classify-ticket@v2", 0.0),
+        ("small/classify-ticket@v2", 1.0),
+    ]
     found = rows(
         project,
         "SELECT model, inclusion_prob p, count(*) n FROM scores WHERE tier = 2 GROUP BY ALL"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from evalkit.cli.periods import iso, moment, now
 from evalkit.errors import EXIT_PASS
 
 if TYPE_CHECKING:
+    from evalkit.decide.quality import Estimate
+    from evalkit.decide.sampled import SampledMetric
     from evalkit.log_sampling import FinishedSample
 
 DEFAULT_RATE = 0.05
@@ -91,10 +94,11 @@ def command(
             print_json(None)
         say("nothing new since the last job")
         return EXIT_PASS
+    metrics = _metrics(done)
     if as_json:
-        print_json(_as_json(done))
+        print_json(_as_json(done) | {"estimates": [one.as_json() for one in metrics]})
     else:
-        _print(done)
+        _print(done, metrics)
     return EXIT_PASS if done.run.summary.complete else exit_status(done.run.summary)
 
 
@@ -109,24 +113,22 @@ def _as_json(done: FinishedSample) -> dict[str, Any]:
     }
 
 
-def _print(done: FinishedSample) -> None:
-    from rich.table import Table
-    from rich.text import Text
+def _metrics(done: FinishedSample) -> list[SampledMetric]:
+    """What the job says of its window; nothing while it is not complete."""
+    from evalkit.decide.sampled import sampled_metrics
+    from evalkit.store.views import open_store
 
+    if not done.run.summary.complete:
+        return []
+    return sampled_metrics(open_store(done.run.store), done.run.run_id)
+
+
+def _print(done: FinishedSample, metrics: Sequence[SampledMetric]) -> None:
     from evalkit.cli.progress import describe
-    from evalkit.cli.query import shown
 
     run, summary = done.run, done.run.summary
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("golden set", "pair", "metric"):
-        table.add_column(name, overflow="fold")
-    for name in ("mean", "scored", "missing"):
-        table.add_column(name, justify="right")
-    for names, totals in summary.metrics.items():
-        mean = "-" if totals.mean is None else f"{totals.mean:.3f}"
-        cells = (Text(shown(name)) for name in names)
-        table.add_row(*cells, mean, str(totals.n), str(totals.missing or ""))
-    print_table(table)
+    if metrics:
+        _print_table(metrics)
     click.echo(
         f"\nrun {run.run_id}: {summary.done} of {summary.planned} scored, {describe(summary)}\n"
         f"{done.calls} calls from {iso(done.since)} to {iso(done.until)}; for judges: "
@@ -136,3 +138,32 @@ def _print(done: FinishedSample) -> None:
         click.echo("this window was done already; nothing was asked again")
     if summary.stopped:
         click.echo("stopped before its end; the same command goes on with it")
+
+
+def _print_table(metrics: Sequence[SampledMetric]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from evalkit.cli.query import shown
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("feature", "pair", "metric"):
+        table.add_column(name, overflow="fold")
+    for name in ("mean", "95 %", "scored", "missing", "as people score", "95 %", "labels"):
+        table.add_column(name, justify="right")
+    for one in metrics:
+        names = (one.feature, f"{one.model}/{one.prompt_name}@{one.prompt_version}", one.metric)
+        n = 0 if one.estimate is None else one.estimate.n
+        table.add_row(
+            *(Text(shown(name)) for name in names),
+            *_cells(one.estimate),
+            str(n),
+            str(one.missing or ""),
+            *_cells(one.powered),
+            str(one.n_labelled or ""),
+        )
+    print_table(table)
+
+
+def _cells(one: Estimate | None) -> tuple[str, str]:
+    return ("-", "") if one is None else (f"{one.mean:.3f}", f"{one.low:.3f} to {one.high:.3f}")
