@@ -80,42 +80,61 @@ def gather(
     evidence = Evidence()
     entries = [one for one in (verdict or {}).get("comparisons", ()) if one.get("slice") is None]
     meetings = meetings_of(verdict or {})
-    if store is None:
-        evidence.fair = fairness(_compared(meetings, entries, [], evidence))
-        return evidence
-    wanted = list(dict.fromkeys([*runs, *_runs_of(verdict)]))
-    with Engine() as engine:
-        there = _open_runs(store, wanted, engine, evidence)
-        if not there:
-            evidence.fair = fairness(_compared(meetings, entries, [], evidence))
-            return evidence
-        meetings = meetings or _alone(engine, there[0], evidence)
-        meetings = [m for m in meetings if _is_there(m, there)]
-        _write_tables(engine, meetings, _limits(evidence.runs, budgets))
-        engine.rows(find_sql("report_rows", project=project))
-        evidence.outcomes = _outcomes(engine.rows(find_sql("report_outcomes", project=project)))
-        evidence.calls = _calls(engine.rows(find_sql("report_calls", project=project)), meetings)
-        evidence.judge_costs = _costs(
-            engine, there, by="feature", where="starts_with(feature, 'judge:')"
+    scorers: Sequence[Row] = ()
+    if store is not None:
+        wanted = list(dict.fromkeys([*runs, *_runs_of(verdict)]))
+        with Engine() as engine:
+            if there := _open_runs(store, wanted, engine, evidence):
+                meetings = _alone(engine, there[0], evidence) if verdict is None else meetings
+                meetings = [meeting for meeting in meetings if _is_there(meeting, there)]
+                _write_tables(engine, meetings, _limits(evidence.runs, budgets))
+                engine.rows(find_sql("report_rows", project=project))
+                scorers = engine.rows(find_sql("report_scorers", project=project))
+                _read_tables(engine, evidence, meetings, there, project=project)
+                _read_cases(engine, evidence, meetings, project=project, expected=expected)
+        alpha = (verdict or {}).get("alpha") or 0.05
+        evidence.history, evidence.n_more_history = history_of(
+            store, meetings, alpha=alpha, project=project
         )
-        evidence.spent = _spent(_costs(engine, there), evidence.runs)
-        scorers = engine.rows(find_sql("report_scorers", project=project))
-        if verdict is None:
-            evidence.metrics = engine.rows(find_sql("report_metrics", project=project))
-        evidence.cases, evidence.n_worse = changed_cases(
-            engine, meetings, project=project, expected=expected
-        )
-        evidence.improved, evidence.n_better = changed_cases(
-            engine, meetings, project=project, expected=expected, improved=True
-        )
-        evidence.table = case_table(engine, meetings, project=project)
     evidence.fair = fairness(_compared(meetings, entries, scorers, evidence))
     evidence.judges = judges_of(store, scorers, [m.golden_set for m in meetings], entries)
-    alpha = (verdict or {}).get("alpha") or 0.05
-    evidence.history, evidence.n_more_history = history_of(
-        store, meetings, alpha=alpha, project=project
-    )
     return evidence
+
+
+def _read_tables(
+    engine: Engine,
+    evidence: Evidence,
+    meetings: Sequence[Meeting],
+    there: Sequence[str],
+    *,
+    project: Path,
+) -> None:
+    """Failures, calls, costs; metrics where nothing is compared."""
+    evidence.outcomes = _outcomes(engine.rows(find_sql("report_outcomes", project=project)))
+    evidence.calls = _calls(engine.rows(find_sql("report_calls", project=project)), meetings)
+    of_judges = "starts_with(feature, 'judge:')"
+    evidence.judge_costs = _costs(engine, there, by="feature", where=of_judges)
+    evidence.spent = _spent(_costs(engine, there), evidence.runs)
+    if all(meeting.baseline is None for meeting in meetings):
+        evidence.metrics = engine.rows(find_sql("report_metrics", project=project))
+
+
+def _read_cases(
+    engine: Engine,
+    evidence: Evidence,
+    meetings: Sequence[Meeting],
+    *,
+    project: Path,
+    expected: Expected,
+) -> None:
+    """The cases that changed most, and the table of all."""
+    evidence.cases, evidence.n_worse = changed_cases(
+        engine, meetings, project=project, expected=expected
+    )
+    evidence.improved, evidence.n_better = changed_cases(
+        engine, meetings, project=project, expected=expected, improved=True
+    )
+    evidence.table = case_table(engine, meetings, project=project)
 
 
 def _compared(
