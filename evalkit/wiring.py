@@ -86,6 +86,7 @@ def prepare_run(
         sets,
         budget=None if limit is None else Budget(limit_usd=limit),
         batch_scope=run_id if request.batch else None,
+        fresh=request.record is not None,  # a kept judgement would be missing on the tape
         tape=_tape(request),
         secret=run_id,
     )

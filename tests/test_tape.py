@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ def test_inputs_and_keys_are_not_on_the_tape(
     assert "a question on" not in Path("tape.jsonl").read_text("ascii")
 
 
-def test_drawn_words_of_a_process_are_those_of_the_process_that_replays(
+def test_a_judge_is_on_the_tape_whatever_it_said_before_and_whoever_draws_its_tag(
     project: Path, server: Loopback, capsys: pytest.CaptureFixture[str]
 ) -> None:
     judge = project / "judges"
@@ -138,8 +139,10 @@ def test_drawn_words_of_a_process_are_those_of_the_process_that_replays(
         text.replace("cases:", "  - {name: fine, judge: fine}\ncases:", 1), encoding="utf-8"
     )
     server.script(answer=label_or_grade)
+    run(capsys)
     recorded = run(capsys, "--record", "tape.jsonl")
     asked = server.stats.requests
+    shutil.rmtree(".evalkit")
 
     replayed = run(capsys, "--replay", "tape.jsonl")
 
