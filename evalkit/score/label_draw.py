@@ -217,7 +217,7 @@ def draw_batch(
     return Batch(
         items=items,
         strata={name: (sizes[name], taken[name]) for name in sorted(sizes)},
-        n=len(units),
+        n=len(units) * (2 if population.apart else 1),
         left_out=population.left_out,
     )
 

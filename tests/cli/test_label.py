@@ -105,7 +105,7 @@ def test_both_runs_of_a_gate_are_asked_about_case_by_case_one_at_a_time(
         [fact] = queue.item(one["id"]).facts
         chances.setdefault(fact["case_id"], {})[fact["run_id"]] = one["inclusion_prob"]
     queue.close()
-    assert (about["metric"], about["items"], about["population"]) == ("grounded", 24, 40)
+    assert (about["metric"], about["items"], about["population"]) == ("grounded", 24, 80)
     assert all(len(item.shown["outputs"]) == 1 for item in items)
     assert len(chances) == 12
     assert all(set(of) == {BASELINE, CANDIDATE} for of in chances.values())
