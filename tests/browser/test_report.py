@@ -239,6 +239,32 @@ def test_printed_it_is_dark_on_white_and_shows_what_is_folded(show: Show, many: 
     assert page.locator("#all").is_hidden()
 
 
+@pytest.mark.slow
+def test_ten_thousand_cases_are_paged_and_searched(show: Show, tmp_path: Path) -> None:
+    texts = [f"question number {n}, " + "asked at length " * 40 for n in range(10_000)]
+    lines = [
+        line(BASELINE, f"t-{n:05d}", score=float(n % 9 > 0), of_call={"input": {"text": text}})
+        for n, text in enumerate(texts)
+    ]
+    store = seal(tmp_path / "store", BASELINE, lines)
+    write_report(None, store, tmp_path / "r.html", runs=[BASELINE])
+
+    shown = show(tmp_path / "r.html")
+    page = shown.page
+    first = page.inner_text("#told")
+    page.fill("#find", "number 9999,")
+    found = page.inner_text("#told")
+    page.select_option("#show", "worse")
+    page.fill("#find", "")
+
+    assert shown.said == shown.asked == []
+    assert first == "1 to 25 of 10,000"
+    assert found == "1 to 1 of 1 found among 10,000"
+    assert page.inner_text("#told") == "1 to 25 of 1,112 found among 10,000"
+    assert page.evaluate("document.querySelectorAll('*').length") < 5_000
+    assert (tmp_path / "r.html").stat().st_size < 8e6
+
+
 def test_a_report_without_a_case_that_changed_has_no_script_error(
     show: Show, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from evalkit.decide.report import write_report
+from evalkit.decide.report_index import write_index
 from evalkit.decide.report_text import visible
 from tests.browser.conftest import Shown
 from tests.decide.report_world import BASELINE, CANDIDATE, comparison, line, seal, side, verdict
@@ -144,6 +145,30 @@ def test_payloads_of_our_own_stay_text(show: Show, tmp_path: Path, scripts: bool
 
     assert shown.said == shown.asked == []
     assert own_elements(shown) == NOTHING_ADDED
+
+
+def test_payloads_stay_text_in_the_index_of_runs(show: Show, tmp_path: Path) -> None:
+    runs: list[dict[str, Any]] = [
+        {
+            "run_id": f"run-{n}",
+            "created_at": text,
+            "status": text,
+            "golden_sets": {text: {"n_cases": 1}},
+            "pairs": [text],
+            "git": {"commit": text, "branch": text},
+        }
+        for n, text in enumerate([*HOSTILE, *MORE, HIDDEN])
+    ]
+    verdicts = {
+        run["run_id"]: verdict(comparison(**_names(run["status"])))
+        for run in runs[: len(runs) // 2]
+    }
+
+    path = write_index(runs, verdicts, tmp_path, project=Path.cwd(), problems=[*HOSTILE, *MORE])
+    shown = show(path)
+
+    assert shown.said == shown.asked == []
+    assert own_elements(shown) == {**NOTHING_ADDED, "scripts": 0}
 
 
 def test_payloads_are_shown_as_they_are(show: Show, tmp_path: Path) -> None:
