@@ -3,8 +3,8 @@
 A sink for `Orchestrator`. Records go into memory, twice a second into a segment (JSON
 lines, one file per process), every hour into Parquet, by a thread of its own. A process
 killed loses half a second of records; what it left is sealed by whoever opens a log next.
-A disk that refuses is tried again; what does not fit into memory meanwhile is counted, not
-waited for.
+A disk that refuses is tried again: records wait in a spool on another disk, else in memory,
+and what does not fit there is counted, not waited for.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 
@@ -35,6 +35,8 @@ FLUSH_S = 0.5
 ROLL_S = 3600.0
 ROLL_BYTES = 64 << 20
 """A segment as long as this is sealed before its hour is over."""
+SPOOL_S = 60.0
+"""How often what waits in the spool is tried again."""
 BATCH = 1000
 """Records encoded and written at a time."""
 MAX_HELD = 100_000
@@ -49,7 +51,8 @@ class CallLog:
             orchestrator = Orchestrator.from_config(sink=log)
 
     Any number of processes may log into one store; after a fork, the child's records go
-    into a segment of its own.
+    into a segment of its own. `spool` is a folder on another disk, of this store alone:
+    while the store refuses, records are written there, and brought home afterwards.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class CallLog:
         roll_s: float = ROLL_S,
         roll_bytes: int = ROLL_BYTES,
         max_held: int = MAX_HELD,
+        spool: str | Path | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.lost = 0
@@ -67,6 +71,7 @@ class CallLog:
         self.failures = 0
         """Writes that the disk refused; the records were kept and tried again."""
         self._store = Path(store)
+        self._spool = None if spool is None else Path(spool)
         self._flush_s, self._max_held = flush_s, max_held
         self._roll_s, self._roll_bytes = roll_s, roll_bytes
         self._now = now
@@ -140,7 +145,8 @@ class CallLog:
 
     def _is_full(self, segment: _Segment) -> bool:
         age = self._now() - segment.opened_at
-        return age >= self._roll_s or segment.size >= self._roll_bytes or segment.is_torn
+        longest = self._roll_s if segment.is_at_home else min(SPOOL_S, self._roll_s)
+        return age >= longest or segment.size >= self._roll_bytes or segment.is_torn
 
     def _write(self) -> None:
         while self._held and self._write_some():
@@ -149,28 +155,33 @@ class CallLog:
             self._idle.notify_all()
 
     def _write_some(self) -> bool:
-        """Whether the disk took them; else they stay held."""
-        written = False
+        """Whether a disk took them; else they stay held."""
         records = list(islice(self._held, BATCH))
-        with self._carefully("call records"):
-            if self._segment is None:
-                self._segment = _Segment(self._store, opened_at=self._now())
-            self._segment.write(self._encoded(records))
+        rows, bad = _encoded(records)
+        written = self._write_to(self._store, rows)
+        if not written and self._spool is not None:
+            written = self._write_to(self._spool, rows)
+        if written:
+            self.lost += len(bad)
+            for trace_id, why in bad:
+                log.error("call %s cannot be logged: %s", trace_id, why)
             for _ in records:
                 self._held.popleft()
-            written = True
         return written
 
-    def _encoded(self, records: Sequence[CallRecord]) -> list[bytes]:
-        """A record that no JSON can hold is dropped and counted: the others are not to wait."""
-        rows = []
-        for record in records:
-            try:
-                rows.append(encode_row(by_field(record), "calls"))
-            except (ValueError, TypeError, AttributeError, RecursionError) as error:
-                self.lost += 1
-                log.error("call %s cannot be logged: %s", record.trace_id, error)
-        return rows
+    def _write_to(self, home: Path, rows: Sequence[bytes]) -> bool:
+        """Whether this disk took them. A segment in the spool goes on until it is rolled."""
+        written = False
+        with self._carefully("call records"):
+            segment = self._segment
+            if segment is None or (home == self._spool and segment.is_at_home):
+                opened = _Segment(home, opened_at=self._now(), is_at_home=home == self._store)
+                if segment is not None:
+                    self._seal_beside(segment)
+                self._segment = segment = opened
+            segment.write(rows)
+            written = True
+        return written
 
     # --- sealing -------------------------------------------------------------------
 
@@ -183,7 +194,7 @@ class CallLog:
                 before.join()
             self._seal(segment)
             with self._carefully("segments of ended processes"):
-                seal_left_segments(self._store)
+                seal_left_segments(self._store, spool=self._spool)
 
         self._sealer = threading.Thread(target=work, name="evalkit-call-log-seal", daemon=True)
         self._sealer.start()
@@ -215,6 +226,17 @@ class CallLog:
                 )  # fmt: skip
 
 
+def _encoded(records: Sequence[CallRecord]) -> tuple[list[bytes], list[tuple[str, str]]]:
+    """Rows; and which records no JSON can hold, and why: the others are not to wait for them."""
+    rows, bad = [], []
+    for record in records:
+        try:
+            rows.append(encode_row(by_field(record), "calls"))
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            bad.append((record.trace_id, str(error)))
+    return rows, bad
+
+
 def _close_at_exit(call_log: CallLog) -> None:
     """A program that ends without closing its log loses nothing either."""
     found = weakref.ref(call_log)
@@ -231,8 +253,10 @@ def _close_at_exit(call_log: CallLog) -> None:
 class _Segment:
     """One process's open file of records, locked until it is sealed or the process dies."""
 
-    def __init__(self, store: Path, *, opened_at: float) -> None:
+    def __init__(self, store: Path, *, opened_at: float, is_at_home: bool = True) -> None:
         self.opened_at = opened_at
+        self.is_at_home = is_at_home
+        """Not in the spool."""
         folder = segments_folder(store)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path = folder / f"{new_id()}.jsonl"
@@ -278,10 +302,11 @@ def read_segment(path: Path) -> Iterator[bytes]:
                 yield line[:-1]
 
 
-def seal_left_segments(store: Path) -> int:
+def seal_left_segments(store: Path, *, spool: Path | None = None) -> int:
     """Seal the segments of processes that have ended; returns how many there were."""
     sealed = 0
-    for path in sorted(segments_folder(store).glob("*.jsonl")):
+    left = [segments_folder(one).glob("*.jsonl") for one in (store, spool) if one is not None]
+    for path in sorted(chain.from_iterable(left)):
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except FileNotFoundError:

@@ -288,15 +288,20 @@ class Store:
         import pyarrow as pa
 
         from evalkit.store.call_log import read_segment, segments_folder
-        from evalkit.store.sealing import Rows
+        from evalkit.store.sealing import GROUP_BYTES, Rows
 
         rows, open_ids = Rows("calls"), set()
+        batches: list[pa.RecordBatch] = []
         for path in sorted(segments_folder(self.path).glob("*.jsonl")):
             with suppress(FileNotFoundError):  # sealed meanwhile: then its files are there
                 for row in read_segment(path):
                     rows.add(row)
+                    if rows.n_bytes > GROUP_BYTES:
+                        batches.append(rows.take())
                 open_ids.add(path.stem)
-        return (pa.Table.from_batches([rows.take()]) if len(rows) else None), open_ids
+        if len(rows):
+            batches.append(rows.take())
+        return (pa.Table.from_batches(batches) if batches else None), open_ids
 
     def _table(
         self,

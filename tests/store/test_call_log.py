@@ -271,6 +271,40 @@ def test_a_disk_that_refuses_is_tried_again_and_nothing_is_lost(
     assert "not written" in caplog.text
 
 
+def test_what_a_disk_refuses_waits_in_the_spool_and_comes_home(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, spool = tmp_path / "store", tmp_path / "spool"
+    store.mkdir()
+    blocked = store / "calls"
+    blocked.write_text("a file where the folder should be")
+    clock = [0.0]
+    with CallLog(store, spool=spool, flush_s=0.01, now=lambda: clock[0]) as log:
+        log(call(trace_id="t-1"))
+        assert log.flush()
+        blocked.unlink()
+        clock[0] += 61
+        wait_until(lambda: not list(segments_folder(spool).glob("*.jsonl")))
+        log(call(trace_id="t-2"))
+
+    assert traces(store) == ["t-1", "t-2"]
+    assert log.lost == 0
+    assert "not written" in caplog.text
+
+
+def test_the_spool_of_a_process_that_died_is_brought_home_by_the_next(tmp_path: Path) -> None:
+    store, spool = tmp_path / "store", tmp_path / "spool"
+    leave_a_segment(spool)
+    killed = len(list(open_store(spool).sql("SELECT trace_id FROM calls")))
+
+    with CallLog(store, spool=spool) as log:
+        log(call(trace_id="z"))
+
+    assert traces(store)[-1] == "z"
+    assert len(traces(store)) == killed + 1
+    assert not list(segments_folder(spool).glob("*.jsonl"))
+
+
 def test_what_finds_no_room_is_counted_and_nobody_waits(tmp_path: Path) -> None:
     (tmp_path / "calls").write_text("a file where the folder should be")
     log = CallLog(tmp_path, flush_s=0.01, max_held=10)
