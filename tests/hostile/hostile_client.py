@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from evalkit.call.orchestrator import Orchestrator
 from evalkit.config import load_settings
 from evalkit.records import CallResult
 from tests.hostile.hostile_server import ATTACKS
+from tests.hostile.memory import peak_mb
 
 CONFIG = """
 [providers.{name}]
@@ -43,11 +43,6 @@ def write(folder: Path, port: int, deadline_ms: int) -> Path:
     config = folder / "evalkit.toml"
     config.write_text(text, encoding="utf-8")
     return config
-
-
-def peak_mb() -> float:
-    """The largest this process ever was, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
 
 async def attack(app: Orchestrator, name: str, *, streamed: bool) -> CallResult:
