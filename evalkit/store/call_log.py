@@ -171,8 +171,7 @@ class CallLog:
 
     def _write_to(self, home: Path, rows: Sequence[bytes]) -> bool:
         """Whether this disk took them. A segment in the spool goes on until it is rolled."""
-        written = False
-        with self._carefully("call records"):
+        try:
             segment = self._segment
             if segment is None or (home == self._spool and segment.is_at_home):
                 opened = _Segment(home, opened_at=self._now(), is_at_home=home == self._store)
@@ -180,8 +179,10 @@ class CallLog:
                     self._seal_beside(segment)
                 self._segment = segment = opened
             segment.write(rows)
-            written = True
-        return written
+        except OSError as error:
+            self._say("call records", error)
+            return False
+        return True
 
     # --- sealing -------------------------------------------------------------------
 
@@ -217,13 +218,16 @@ class CallLog:
         try:
             yield
         except (OSError, StoreError) as error:
-            self.failures += 1
-            if time.monotonic() - self._said_at >= SAY_EVERY_S:
-                self._said_at = time.monotonic()
-                log.error(
-                    "%s: not written to %s: %s (%d records held, %d lost)",
-                    what, self._store, error, len(self._held), self.lost,
-                )  # fmt: skip
+            self._say(what, error)
+
+    def _say(self, what: str, error: Exception) -> None:
+        self.failures += 1
+        if time.monotonic() - self._said_at >= SAY_EVERY_S:
+            self._said_at = time.monotonic()
+            log.error(
+                "%s: not written to %s: %s (%d records held, %d lost)",
+                what, self._store, error, len(self._held), self.lost,
+            )  # fmt: skip
 
 
 def _encoded(records: Sequence[CallRecord]) -> tuple[list[bytes], list[tuple[str, str]]]:
