@@ -40,11 +40,12 @@
     return best;
   };
   const SHOW = {
-    all: [compared ? "All cases" : "All cases", () => true],
+    all: ["All cases", () => true],
     worse: [compared ? "Got worse" : "Below full score", (one, change) => change < -SAME],
     better: ["Got better", (one, change) => change > SAME],
     same: [compared ? "Unchanged" : "Full score", (one, change) => change !== null && Math.abs(change) <= SAME],
-    none: ["Without a score", (one, change) => change === null || one[OUTCOME] !== ""],
+    none: [compared ? "Could not be compared" : "Without a score", (one, change) => change === null],
+    failed: ["Call or scorer failed", (one) => one[OUTCOME] !== ""],
     flaky: ["Flaky over trials", (one) => one[FLAKY] === 1],
   };
   if (!compared) delete SHOW.better;

@@ -148,6 +148,24 @@ def test_cases_are_narrowed_by_what_became_of_them_and_by_slice(show: Show, many
     assert page.locator("#rows th").all_inner_texts() == ["t-011"]
 
 
+def test_cases_without_a_counterpart_and_failed_ones_are_found(show: Show, tmp_path: Path) -> None:
+    lost: dict[str, Any] = {
+        "score": None, "passed": None, "outcome": "infra_error", "error_kind": "timeout"
+    }  # fmt: skip
+    seal(tmp_path, BASELINE, [line(BASELINE, one) for one in ("both", "lost", "old")])
+    new = [line(CANDIDATE, "both"), line(CANDIDATE, "lost", **lost), line(CANDIDATE, "new")]
+    store = seal(tmp_path, CANDIDATE, new)
+    write_report(verdict(comparison()), store, tmp_path / "r.html")
+
+    page = show(tmp_path / "r.html").page
+    page.select_option("#show", "none")
+    not_compared = page.locator("#rows th").all_inner_texts()
+    page.select_option("#show", "failed")
+
+    assert not_compared == ["lost", "new", "old"]
+    assert page.locator("#rows th").all_inner_texts() == ["lost"]
+
+
 def test_what_is_seen_stands_in_the_address_and_comes_back_from_it(show: Show, many: Path) -> None:
     page = show(many).page
     page.select_option("#show", "same")
