@@ -37,7 +37,7 @@ MAX_TESTS_S = 20.0
 """Of tests for one mutant, the quickest first."""
 
 TESTS: dict[str, tuple[str, ...]] = {
-    "gate": ("test_gate", "test_trials", "test_people", "test_stopped"),
+    "gate": ("test_gate_details", "test_gate", "test_trials", "test_people", "test_stopped"),
     "verdict": ("test_gate", "test_trials", "test_render", "test_costs", "test_people"),
     "comparison": ("test_gate", "test_trials", "test_gating_slices"),
     "comparing": ("test_gate", "test_gating_slices", "test_people", "test_stopped"),

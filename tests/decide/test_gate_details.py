@@ -1,0 +1,98 @@
+"""The gate's rule at its very limits, which only a changed sign would move."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalkit.config import GateSettings
+from evalkit.decide.gate import exit_code
+from tests.decide.results import gate_scores
+
+WORSE = ([1] * 60, [0] * 9 + [1] * 51)
+
+
+def only(verdict: dict[str, Any]) -> dict[str, Any]:
+    [comparison] = [one for one in verdict["comparisons"] if one["gate"]]
+    return comparison
+
+
+def test_that_no_baseline_is_allowed_excuses_nothing_where_there_is_one(tmp_path: Path) -> None:
+    verdict = gate_scores(tmp_path, *WORSE, allow_no_baseline=True)
+
+    assert verdict["verdict"] == "regression"
+    assert only(verdict)["n"] == 60
+
+
+def test_a_p_as_large_as_alpha_is_no_regression(tmp_path: Path) -> None:
+    p = only(gate_scores(tmp_path, *WORSE))["p_adjusted"]
+
+    at = gate_scores(tmp_path, *WORSE, settings=GateSettings(alpha=p))
+    above = gate_scores(tmp_path, *WORSE, settings=GateSettings(alpha=math.nextafter(p, 1)))
+
+    assert at["verdict"] != "regression"
+    assert above["verdict"] == "regression"
+
+
+def test_a_drop_that_is_just_what_is_allowed_is_not_excluded(tmp_path: Path) -> None:
+    same = ([0, 1] * 50, [0, 1] * 50)
+    low = only(gate_scores(tmp_path, *same))["ci"][0]
+
+    at = gate_scores(tmp_path, *same, max_drop=-low)
+    above = gate_scores(tmp_path, *same, max_drop=math.nextafter(-low, 1))
+
+    assert at["verdict"] == "inconclusive"
+    assert above["verdict"] == "pass"
+
+
+def test_a_coverage_that_is_just_enough_is_enough(tmp_path: Path) -> None:
+    """All that is missing was lost before: at worst nothing changes there."""
+    enough = gate_scores(tmp_path, [0] * 400, [""] * 20 + [1] * 380)
+    short = gate_scores(tmp_path, [0] * 400, [""] * 21 + [1] * 379)
+
+    assert enough["verdict"] == "pass"
+    assert short["verdict"] == "unmeasurable"
+
+
+@pytest.mark.parametrize(
+    ("word", "strict", "status"),
+    [
+        ("pass", False, 0),
+        ("pass", True, 0),
+        ("inconclusive", False, 0),
+        ("inconclusive", True, 3),
+        ("regression", False, 1),
+        ("regression", True, 1),
+        ("unmeasurable", False, 3),
+        ("unmeasurable", True, 3),
+    ],
+)
+def test_every_verdict_has_its_exit_status(word: str, strict: bool, status: int) -> None:
+    assert exit_code({"verdict": word}, strict=strict) == status
+
+
+def test_missing_scores_that_could_hide_a_regression_leave_it_open(tmp_path: Path) -> None:
+    baseline, candidate = [1] * 200, [""] * 8 + [1] * 192
+
+    verdict = gate_scores(tmp_path, baseline, candidate)
+
+    assert verdict["verdict"] == "unmeasurable"
+
+
+def test_few_missing_scores_that_could_hide_nothing_change_nothing(tmp_path: Path) -> None:
+    baseline, candidate = [1] * 200, [""] * 2 + [1] * 198
+
+    assert gate_scores(tmp_path, baseline, candidate)["verdict"] == "pass"
+
+
+def test_must_be_worse_than_the_tolerance_not_as_bad(tmp_path: Path) -> None:
+    lost = ([1.0] * 300, [0.9] * 300)
+
+    as_bad = gate_scores(tmp_path, *lost, tolerance=0.1, max_drop=0.5)
+    worse = gate_scores(tmp_path, *lost, tolerance=0.09, max_drop=0.5)
+
+    assert as_bad["verdict"] == "pass"
+    assert worse["verdict"] == "regression"
