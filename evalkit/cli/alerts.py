@@ -51,15 +51,14 @@ def command(
     worse or over again goes to the webhook; what goes on is said once a day.
     """
     from evalkit.config import load_settings
-    from evalkit.decide.alerts import find_alerts, looks_since
+    from evalkit.decide.alerts import find_alerts
     from evalkit.decide.monitor import quality_alerts
     from evalkit.store.views import open_store
 
     settings = load_settings(config)
     opened = open_store(store or settings.store_path)
     looked_at = now() if at is None else at
-    with opened.production(since=looks_since(settings, now=looked_at, hours=hours)) as engine:
-        alerts = find_alerts(engine, settings, now=looked_at, hours=hours)
+    alerts = find_alerts(opened, settings, now=looked_at, hours=hours)
     least = settings.alerts.min_quality
     alerts += quality_alerts(opened, now=looked_at, min_quality=least)
     if (book := settings.alerts.runbook_url) is not None:

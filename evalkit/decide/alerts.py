@@ -12,10 +12,23 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
-from evalkit.decide.costs import cost_report
-from evalkit.decide.limits import LimitUse, limits_in_use, reads_since, spent_by_calls
+from evalkit.decide.costs import cost_sums
+from evalkit.decide.limits import (
+    COUNTED,
+    PERIODS,
+    LimitUse,
+    Spent,
+    limits_in_use,
+    limits_of,
+    named_caps,
+    reads_since,
+    spent_by_calls,
+    spent_by_counts,
+)
 from evalkit.settings import AlertSettings, BudgetSettings, FeatureSettings, Settings
 from evalkit.store.engine import Engine
+from evalkit.store.tallies import tallied
+from evalkit.store.views import Store
 
 Severity = Literal["warning", "critical"]
 
@@ -61,24 +74,34 @@ class Alert:
         }
 
 
-def find_alerts(engine: Engine, settings: Settings, *, now: int, hours: float = 1.0) -> list[Alert]:
+def find_alerts(store: Store, settings: Settings, *, now: int, hours: float = 1.0) -> list[Alert]:
     """All that fires at `now` (microseconds since 1970), worst first.
 
     Spend is that of the 24 hours before `now` against the 24 before them; shares and
-    latency are those of the last `hours`.
+    latency are those of the last `hours`. Limits of users and tenants take the calls of
+    their whole period, others only counts of them.
     """
-    found = [
-        *_spend(engine, settings, now),
-        *_budgets(engine, settings.budgets, now),
-        *_traffic(engine, settings, now - int(hours * _HOUR), now),
-        *_providers(engine, now - int(hours * _HOUR), now),
-    ]
+    budgets = settings.budgets
+    since = now - max(48 * _HOUR, int(hours * _HOUR))
+    if any(limits_of(cap, period) for cap in named_caps(budgets) for period in PERIODS):
+        since = min(since, reads_since(budgets, now))
+    with (
+        store.production(since=since) as calls,
+        tallied(store, since=reads_since(budgets, now), until=now) as counts,
+    ):
+        by_calls, by_counts = spent_by_calls(calls), spent_by_counts(counts)
+
+        def spent(scope: str, since: int, until: int) -> Sequence[Mapping[str, Any]]:
+            return (by_counts if scope in COUNTED else by_calls)(scope, since, until)
+
+        window = now - int(hours * _HOUR)
+        found = [
+            *_spend(calls, settings, now),
+            *_budgets(spent, budgets, now),
+            *_traffic(calls, settings, window, now),
+            *_providers(calls, window, now),
+        ]
     return sorted(found, key=lambda alert: (alert.severity, alert.key))
-
-
-def looks_since(settings: Settings, *, now: int, hours: float = 1.0) -> int:
-    """From when on `find_alerts` needs calls."""
-    return min(now - max(48 * _HOUR, int(hours * _HOUR)), reads_since(settings.budgets, now))
 
 
 # --- spend -------------------------------------------------------------------------
@@ -86,8 +109,8 @@ def looks_since(settings: Settings, *, now: int, hours: float = 1.0) -> int:
 
 def _spend(engine: Engine, settings: Settings, now: int) -> Iterator[Alert]:
     day = 24 * _HOUR
-    after = cost_report(engine, settings, by=("feature",), since=now - day, until=now)
-    before = cost_report(engine, settings, by=("feature",), since=now - 2 * day, until=now - day)
+    after = cost_sums(engine, settings, by=("feature",), since=now - day, until=now)
+    before = cost_sums(engine, settings, by=("feature",), since=now - 2 * day, until=now - day)
     sides = {"all calls": (before.total, after.total)}
     for names, spend in after.groups.items():
         if names in before.groups:
@@ -116,9 +139,9 @@ def _spend(engine: Engine, settings: Settings, now: int) -> Iterator[Alert]:
 # --- budgets -----------------------------------------------------------------------
 
 
-def _budgets(engine: Engine, budgets: BudgetSettings, now: int) -> Iterator[Alert]:
+def _budgets(spent: Spent, budgets: BudgetSettings, now: int) -> Iterator[Alert]:
     over: dict[tuple[str, str], list[LimitUse]] = {}
-    for use in limits_in_use(spent_by_calls(engine), budgets, now=now):
+    for use in limits_in_use(spent, budgets, now=now):
         if use.share >= BUDGET_WARNING:
             over.setdefault((use.scope, use.key), []).append(use)
     for named in over.values():

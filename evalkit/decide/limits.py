@@ -27,6 +27,8 @@ AMOUNTS = {
     "calls": "count(*)",
 }
 PERIODS = ("day", "month")
+COUNTED = ("total", "feature")
+"""Scopes whose use can be told from counts by the hour."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +123,7 @@ def spent_by_counts(engine: Engine) -> Spent:
     """The same over the views of `store.tallies`: whole hours, no users and no tenants."""
 
     def spent(scope: str, since: int, until: int) -> Sequence[Mapping[str, Any]]:
-        if scope not in ("total", "feature"):
+        if scope not in COUNTED:
             return ()
         return engine.rows(
             f"""
@@ -145,6 +147,16 @@ def reads_since(budgets: BudgetSettings, now: int) -> int:
     )
     started = period_start(now, "month" if is_monthly else "day")
     return min(started, now - RATE_DAYS * DAY_US)
+
+
+def named_caps(budgets: BudgetSettings) -> list[SpendCap]:
+    """Caps of users and tenants, which no counts know."""
+    return [
+        cap
+        for scope in SCOPES
+        if scope not in COUNTED
+        for cap in (getattr(budgets, scope), *_own(budgets, scope).values())
+    ]
 
 
 def _own(budgets: BudgetSettings, scope: str) -> Mapping[str, SpendCap]:
