@@ -18,6 +18,7 @@ import importlib.machinery
 import importlib.util
 import os
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -51,6 +52,44 @@ TESTS: dict[str, tuple[str, ...]] = {
     "trust": ("test_people", "test_gate"),
 }
 """Module of evalkit/decide -> the tests of tests/decide that have to notice."""
+
+
+EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
+    "slack parts equal numbers from others; none lies just on it": (
+        ("seen + slack", r"comparison: draws <= seen \+ slack -> .*"),
+        ("seen - slack", r"comparison: draws >= seen - slack -> .*"),
+        ("SAME", r"comparison: .* [<>] SAME( \* q)? -> .* [<>]= SAME( \* q)?"),
+        ("SAME", r"arithmetic: SAME \* q -> .*"),
+        ("slack = SAME * max", r"arithmetic: SAME \* max.*"),
+        ("chance <= seen", r"comparison: chance <= seen .*"),
+        ("min_coverage - SAME", r"comparison: .*min_coverage - SAME -> .*min_coverage - SAME"),
+    ),
+    "a bound on work, not on what comes out": (
+        ("LATTICE_WORK", r"constant: 4000000 -> .*"),
+        ("LATTICE_WORK", r"comparison: work <= LATTICE_WORK -> .*"),
+        ("LATTICE_STEPS = ", r"constant: .*"),
+    ),
+    "room for a number that nothing reads": (
+        ("np.zeros(int(sizes.sum()) + 1)", r"constant: 1 -> 2"),
+        ("np.zeros((groups * 8", r"constant: 8 -> 9"),
+        ("np.arange(low, high + 1", r"constant: 1 -> 2"),
+    ),
+    "zeros add nothing, and a common factor is divided out": (
+        ("gained = ", r"comparison: steps > 0 -> steps >= 0"),
+        ("    q = 1", r"constant: 1 -> 2"),
+        ("low, high = max(0, missing - n_c)", r"function: .*"),
+    ),
+    "the same term for every table, so that it cancels": (
+        ("special.gammaln(n + 1.0)", r"arithmetic: n \+ 1.0 -> .*|constant: 1.0 -> 2.0"),
+    ),
+    "what it fills in is multiplied by 0": (("np.nan_to_num", r"constant: 0.0 -> 1.0"),),
+    "numpy takes any negative length for the rest": ((".reshape(-1)", r"constant: 1 -> 2"),),
+    "a sum of chances passes 1 by rounding alone": (
+        ("min(low, 1.0)", r"constant: 1.0 -> 2.0"),
+        (".sum() / chance.sum()), 1.0)", r"constant: 1.0 -> 2.0"),
+    ),
+}
+"""Why a change makes no difference -> (part of the line, pattern of what is told of it)."""
 
 
 # --- mutants ---------------------------------------------------------------------------
@@ -282,6 +321,8 @@ def mutate(module: Module, *, sample: int | None, only: int | None) -> tuple[int
     mutants = mutants_of(ast.parse(module.path.read_text(encoding="utf-8")))
     if only is not None:
         mutants = [one for one in mutants if one.line == only]
+    lines = module.path.read_text(encoding="utf-8").splitlines()
+    mutants = [one for one in mutants if not is_equal(one, lines[one.line - 1])]
     if sample is not None and sample < len(mutants):
         mutants = random.Random(0).sample(mutants, sample)
     at_import = set(_at_import(module.path))
@@ -297,6 +338,15 @@ def mutate(module: Module, *, sample: int | None, only: int | None) -> tuple[int
             survivors.append(told + ("" if tests else " (no test comes here)"))
             print(f"  {survivors[-1]}", flush=True)
     return len(mutants), survivors
+
+
+def is_equal(mutant: Mutant, line: str) -> bool:
+    """Whether the change is known to make no difference."""
+    return any(
+        part in line and re.fullmatch(told, mutant.told)
+        for ways in EQUAL.values()
+        for part, told in ways
+    )
 
 
 def within(tests: Iterable[Reached]) -> list[Reached]:

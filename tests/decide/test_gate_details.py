@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from evalkit.config import GateSettings
-from evalkit.decide.gate import exit_code
-from tests.decide.results import gate_scores
+from evalkit.decide.gate import exit_code, run_gate
+from tests.decide.results import file_rows, gate_scores, write_csv
 
 WORSE = ([1] * 60, [0] * 9 + [1] * 51)
 
@@ -55,6 +55,33 @@ def test_a_coverage_that_is_just_enough_is_enough(tmp_path: Path) -> None:
 
     assert enough["verdict"] == "pass"
     assert short["verdict"] == "unmeasurable"
+
+
+@pytest.mark.parametrize("correction", ["holm", "bh"])
+def test_several_metrics_are_corrected_as_the_settings_say(tmp_path: Path, correction: str) -> None:
+    """Raw p of 8, 6 and 5 lost cases, none won: 1/512, 1/128, 1/64 (mid-p)."""
+    lost = {"a": 8, "b": 6, "c": 5}
+    sides = []
+    for name, changed in (("base.csv", 0), ("cand.csv", 1)):
+        rows = [
+            (f"c{n:03d}", 0 if changed and n < lost[metric] else 1, metric)
+            for metric in lost
+            for n in range(100)
+        ]
+        sides.append(file_rows(write_csv(tmp_path / name, rows, "case_id,score,metric")))
+
+    verdict = run_gate(
+        None, candidate=sides[1], baseline=sides[0], settings=GateSettings(correction=correction)
+    )
+
+    p = [2.0 ** -(n + 1) for n in (8, 6, 5)]
+    expected = {
+        "holm": [3 * p[0], 2 * p[1], max(2 * p[1], p[2])],
+        "bh": [min(3 * p[0], 1.5 * p[1], p[2]), min(1.5 * p[1], p[2]), p[2]],
+    }[correction]
+    found = {one["metric"]: one["p_adjusted"] for one in verdict["comparisons"]}
+    assert verdict["correction"] == correction
+    assert [found[name] for name in "abc"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
