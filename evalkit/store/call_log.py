@@ -265,8 +265,12 @@ class _Segment:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path = folder / f"{new_id()}.jsonl"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
-        self._descriptor = os.open(self.path, flags, 0o600)
+        # Under its own name only once it is locked: else another process takes it for one
+        # that was left, and removes it.
+        unnamed = self.path.with_suffix(".new")
+        self._descriptor = os.open(unnamed, flags, 0o600)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.rename(unnamed, self.path)
         self.size = 0
         self.is_torn = False
         """It ends with half a line: nothing may follow."""
