@@ -72,7 +72,7 @@ faults: $(VENV)/.installed-dev ## Inject faults, print what became of them (abou
 	@$(BIN)/python -m tests.faults
 
 faults-full: $(VENV)/.installed-dev ## The same at every place there is (hours)
-	@$(BIN)/python -m tests.faults --full
+	@$(BIN)/python -m tests.faults --full --jobs 4 $(FAULTS)
 
 mutants: $(VENV)/.installed-dev ## Change the gate's code in one place at a time; a test has to notice (hours)
 	@$(BIN)/python -m scripts.mutants $(MODULES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults import crashes, damage, stores_of, straced, together, unmeasured
+from tests.faults import crashes, damage, machine, stores_of, straced, together, unmeasured
 from tests.faults.table import Scenario
 
 SCENARIOS: dict[str, Scenario] = {
@@ -12,4 +12,5 @@ SCENARIOS: dict[str, Scenario] = {
     **together.SCENARIOS,
     **damage.SCENARIOS,
     **unmeasured.SCENARIOS,
+    **machine.SCENARIOS,
 }

@@ -26,7 +26,7 @@ CALLS = {
     "open": "mkdir,mkdirat,flock,ftruncate",
 }
 ACTIONS = {"kill": "signal=KILL", "eio": "error=EIO", "enospc": "error=ENOSPC"}
-FEWER = 1 / 3
+FEWER = 1 / 4
 """Of the places of other faults: each takes a whole process."""
 
 

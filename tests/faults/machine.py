@@ -2,22 +2,19 @@
 
 Runs, kills, resumes, damage, restores, gates, purges and baselines, drawn by Hypothesis,
 against a model that only knows what was promised. A failure prints the steps, and the
-blob that repeats them. EVALKIT_FAULTS=full goes deeper.
+blob that repeats them.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -30,12 +27,14 @@ from hypothesis.stateful import (
 )
 
 from evalkit.store.views import open_store
-from tests.faults.forks import Ended, Forks
+from tests.faults.forks import Ended
 from tests.faults.layer import Fault
+from tests.faults.table import Bench, Scenario
 from tests.faults.world import CASES, IN_FLIGHT, calls_made, fingerprints, make_project
 from tests.store.journal_lines import call, plain
 
-FULL = os.environ.get("EVALKIT_FAULTS") == "full"
+DEEP = 100
+"""Sequences drawn in full."""
 METRICS = 2
 CALLS_OF_A_RUN = 420
 """A run makes about so many calls at which it can be killed."""
@@ -62,10 +61,10 @@ class Run:
 class StoreMachine(RuleBasedStateMachine):
     """One store, and what it has promised so far."""
 
-    def __init__(self, forks: Forks, root: Path) -> None:
+    def __init__(self, bench: Bench) -> None:
         super().__init__()
-        self.forks = forks
-        self.folder = Path(mkdtemp(dir=root)) / "project"
+        self.bench = bench
+        self.folder = Path(mkdtemp(dir=bench.root)) / "project"
         self.folder.mkdir()
         self.runs: dict[str, Run] = {}
         self.baseline: str | None = None
@@ -199,6 +198,8 @@ class StoreMachine(RuleBasedStateMachine):
     def nothing_finished_is_paid_twice(self) -> None:
         made = sum(calls_made(self.folder).values())
 
+        with self.bench.fault("a step"):
+            pass
         assert made <= CASES * len(self.runs) + IN_FLIGHT * self.crashes
         assert made >= CASES * sum(bool(run.sealed) for run in self.runs.values())
 
@@ -221,7 +222,7 @@ class StoreMachine(RuleBasedStateMachine):
         return sorted(one for one, run in self.runs.items() if run.damaged)
 
     def evalkit(self, *argv: str, fault: Fault | None = None) -> Ended:
-        ended = self.forks.run(self.folder, *argv, fault=fault)
+        ended = self.bench.forks.run(self.folder, *argv, fault=fault)
         assert not ended.crashed, ended
         return ended
 
@@ -243,21 +244,20 @@ def call_of(user: str, trace_id: str) -> dict[str, Any]:
     return plain(call(trace_id=trace_id, user_id=user))
 
 
-@pytest.fixture
-def forks() -> Iterator[Forks]:
-    with Forks() as server:
-        yield server
-
-
-def test_nothing_is_lost_whatever_is_done_in_whatever_order(forks: Forks, tmp_path: Path) -> None:
+def in_any_order(bench: Bench) -> None:
+    """Sequences of steps; each that went through is a fault survived."""
+    deep = bench.places is None
     run_state_machine_as_test(
-        partial(StoreMachine, forks, tmp_path),
+        partial(StoreMachine, bench),
         settings=settings(
-            max_examples=150 if FULL else 4,
-            stateful_step_count=40 if FULL else 15,
+            max_examples=DEEP if deep else max(2, (bench.places or 0) // 2),
+            stateful_step_count=40 if deep else 15,
             deadline=None,
             print_blob=True,
             suppress_health_check=list(HealthCheck),
             database=None,
         ),
     )
+
+
+SCENARIOS: dict[str, Scenario] = {"state machine": in_any_order}
