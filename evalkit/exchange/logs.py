@@ -8,7 +8,7 @@ file, is stored once.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -103,8 +103,9 @@ def import_log(
     except OSError as error:
         raise InputFileError(f"{path}: {error.strerror or error}.") from None
     file_id = f"import-{digest[:32]}"
-    known = known_traces(store)
-    fresh = list(_fresh_calls(_calls(path, done), known, done))
+    calls = list(_calls(path, done))
+    known = known_traces(store, [call.trace_id for call in calls])
+    fresh = list(_fresh_calls(calls, known, done))
     rows = [clean(_completed(call, feature, models or {})) for call in fresh]
     if not rows:
         return done
@@ -119,14 +120,15 @@ def import_log(
     return done
 
 
-def known_traces(store: Store) -> set[str]:
-    """Ids of the production calls that the store has."""
+def known_traces(store: Store, ids: Sequence[str]) -> set[str]:
+    """Those of `ids` that the store has as calls of production."""
     with store.production() as engine:
-        return {row["trace_id"] for row in engine.rows("SELECT DISTINCT trace_id FROM calls")}
+        query = "SELECT DISTINCT trace_id FROM calls WHERE trace_id IN (SELECT unnest($1))"
+        return {row["trace_id"] for row in engine.rows(query, [list(ids)])}
 
 
 def _fresh_calls(
-    calls: Iterator[CallRecord], known: set[str], done: Imported
+    calls: Iterable[CallRecord], known: set[str], done: Imported
 ) -> Iterator[CallRecord]:
     for call in calls:
         if call.trace_id in known:
