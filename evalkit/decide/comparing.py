@@ -15,8 +15,7 @@ from evalkit.decide import pairing
 from evalkit.decide.comparison import Comparison, Planned, Policy
 from evalkit.decide.measure import Slice, adjust, measure, slices_to_measure
 from evalkit.decide.pairing import Cases, Meeting
-from evalkit.decide.people import People
-from evalkit.decide.ppi import LABELS_AT_LEAST
+from evalkit.decide.people import People, why_alone
 from evalkit.decide.sides import Sides
 from evalkit.decide.stopped import decided, is_own, note_of, only_roughly, stopped
 from evalkit.decide.trust import Trust, is_judged
@@ -110,14 +109,8 @@ class Comparer:
             if not is_judged(plan):
                 continue
             people = self.trust.labels.of(plan, cases[plan.key])
-            why = None
-            if not people.are_enough:
-                more = LABELS_AT_LEAST - people.n_labelled
-                why = f"{people.n_labelled} cases have people's labels on both sides, "
-                why += f"{more} more would correct it"
-            elif cases[plan.key].clusters is not None:
-                why = "its cases share clusters"
-            elif is_own(plan):
+            why = why_alone(people.d, cases[plan.key].clusters)
+            if why is None and is_own(plan):
                 why = "it was decided early"
             found[plan.key] = people if why is None else replace(people, alone=why)
         return found
@@ -152,7 +145,8 @@ class Comparer:
 
     def _with_people(self, plan: Planned, part: Slice, people: People) -> Slice:
         """The slice, without its gate where too few labels fall into it and the judge may not."""
-        few = people.alone is None and not people.within(part.inside).are_enough
+        said = people.d.within(part.inside)
+        few = people.alone is None and why_alone(said, part.cases.clusters) is not None
         if part.gates and few and self.trust.objection(plan) is not None:
             return replace(part, gates=False)
         return part

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.decide.comparison import Planned, Policy
 from evalkit.decide.pairing import Cases
-from evalkit.decide.people import Floats, People, Said
+from evalkit.decide.people import Floats, People, Said, why_alone
 from evalkit.decide.power import CASES_LIMIT, Plan, reach
 from evalkit.decide.ppi import LABELS_AT_LEAST, Powered, powered_mean
 from evalkit.decide.stats import Paired
+
+Clusters: TypeAlias = NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +34,8 @@ class Estimates:
     """People's alone, on the cases they looked at."""
     both: Powered
     labels_needed: int | None
-    """Labelled cases that exclude max_drop with 80 % power; None where all would not do."""
+    """Labelled cases that exclude max_drop with 80 % power; None where all would not do, or
+    where it is clusters that count."""
     baseline: Powered | None
     """How good people would find the side; None with too few labels of it."""
     candidate: Powered | None
@@ -43,13 +47,15 @@ def side_by_side(
     """The estimates of a comparison that `both` was measured for. `people` is of all `cases`."""
     d = (cases.candidate - cases.baseline)[cases.on_both]
     said = people.d.within(cases.on_both)
+    clusters = None if cases.clusters is None else cases.clusters[cases.on_both]
+    needed = labels_needed(both, max_drop=planned.rule.max_drop, alpha=policy.alpha)
     return Estimates(
         judge=judge,
-        labels=_powered(d, said, policy, judge_weight=0.0),
+        labels=_powered(d, said, policy, clusters, judge_weight=0.0),
         both=both,
-        labels_needed=labels_needed(both, max_drop=planned.rule.max_drop, alpha=policy.alpha),
-        baseline=_quality(cases.baseline, people.baseline, policy),
-        candidate=_quality(cases.candidate, people.candidate, policy),
+        labels_needed=needed if clusters is None else None,
+        baseline=_quality(cases.baseline, people.baseline, policy, cases.clusters),
+        candidate=_quality(cases.candidate, people.candidate, policy, cases.clusters),
     )
 
 
@@ -84,22 +90,31 @@ def _settled(enough: Callable[[float], float]) -> int | None:
     return low
 
 
-def _quality(judge: Floats, said: Said, policy: Policy) -> Powered | None:
+def _quality(
+    judge: Floats, said: Said, policy: Policy, clusters: Clusters | None
+) -> Powered | None:
     """What people would say of one side; of the cases that the judge scored."""
     scored: NDArray[np.bool_] = np.isfinite(judge)
     there = said.within(scored)
-    if there.n < LABELS_AT_LEAST:
+    groups = None if clusters is None else clusters[scored]
+    if why_alone(there, groups) is not None:
         return None
-    return _powered(judge[scored], there, policy)
+    return _powered(judge[scored], there, policy, groups)
 
 
 def _powered(
-    judge: Floats, said: Said, policy: Policy, *, judge_weight: float | None = None
+    judge: Floats,
+    said: Said,
+    policy: Policy,
+    clusters: Clusters | None,
+    *,
+    judge_weight: float | None = None,
 ) -> Powered:
     return powered_mean(
         judge,
         said.scores,
         inclusion=said.inclusion,
+        clusters=clusters,
         alpha=policy.alpha,
         judge_weight=judge_weight,
     )

@@ -18,7 +18,7 @@ from evalkit.decide.comparison import Comparison, Planned, Policy
 from evalkit.decide.estimates import side_by_side
 from evalkit.decide.missing import worst_case
 from evalkit.decide.pairing import Cases, Ids, take
-from evalkit.decide.people import People, compare_with_people, worst_with_people
+from evalkit.decide.people import People, compare_with_people, why_alone, worst_with_people
 from evalkit.decide.trials import Split, split_variance
 
 Correction: TypeAlias = Callable[[list[float]], list[float]]
@@ -53,9 +53,15 @@ def measure(
     d = (cases.candidate - cases.baseline)[cases.on_both]
     split = _split(cases, d)
     estimates = None
-    if people is not None and len(d) and people.are_enough and people.alone is None:
+    if people is not None and _can_correct(people, cases):
+        clusters = None if cases.clusters is None else cases.clusters[cases.on_both]
         paired, powered = compare_with_people(
-            d, people.within(cases.on_both), planned, policy, family_size=family_size
+            d,
+            people.within(cases.on_both),
+            planned,
+            policy,
+            family_size=family_size,
+            clusters=clusters,
         )
         judge = _compare(planned, cases, d, cases.on_both, policy, family_size, split)
         estimates = side_by_side(judge, powered, cases, people, planned, policy)
@@ -80,6 +86,11 @@ def measure(
         split=split,
         estimates=estimates,
     )
+
+
+def _can_correct(people: People, cases: Cases) -> bool:
+    """Whether people's labels can stand beside the judge on these cases."""
+    return people.alone is None and why_alone(people.d, cases.clusters) is None
 
 
 def _worst_case(cases: Cases) -> stats.Floats:

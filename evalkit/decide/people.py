@@ -22,7 +22,13 @@ from evalkit.decide.comparison import Planned, Policy, Side
 from evalkit.decide.grades import grades_of
 from evalkit.decide.pairing import Cases, find_sql
 from evalkit.decide.power import Plan
-from evalkit.decide.ppi import LABELS_AT_LEAST, Powered, powered_mean
+from evalkit.decide.ppi import (
+    CLUSTERS_AT_LEAST,
+    LABELS_AT_LEAST,
+    Powered,
+    clusters_labelled,
+    powered_mean,
+)
 from evalkit.decide.stats import Paired
 
 if TYPE_CHECKING:
@@ -152,6 +158,18 @@ class Labels:
         return grades.kappa(judge, grades.people(means))
 
 
+def why_alone(said: Said, clusters: NDArray[np.uint64] | None) -> str | None:
+    """Why people's labels cannot stand beside the judge; None where they can."""
+    if said.n < LABELS_AT_LEAST:
+        more = LABELS_AT_LEAST - said.n
+        return f"{said.n} cases have people's labels on both sides, {more} more would correct it"
+    if clusters is not None:
+        there = clusters_labelled(said.scores, clusters, inclusion=said.inclusion)
+        if there < CLUSTERS_AT_LEAST:
+            return f"its labels fall into too few clusters ({there:.0f} of {CLUSTERS_AT_LEAST})"
+    return None
+
+
 def is_pairwise(planned: Planned) -> bool:
     """Whether its judge compared answers with those of another run."""
     group = planned.candidate_group
@@ -214,7 +232,13 @@ def _said(scores: Floats, chance: Floats) -> Said:
 
 
 def compare_with_people(
-    d: Floats, people: People, planned: Planned, policy: Policy, *, family_size: int
+    d: Floats,
+    people: People,
+    planned: Planned,
+    policy: Policy,
+    *,
+    family_size: int,
+    clusters: NDArray[np.uint64] | None = None,
 ) -> tuple[Paired, Powered]:
     """Test the drop that people see, with the judge's `d` on every case to make it surer.
 
@@ -224,6 +248,7 @@ def compare_with_people(
         d,
         people.d.scores,
         inclusion=people.d.inclusion,
+        clusters=clusters,
         alpha=policy.alpha,
         tolerance=planned.rule.tolerance,
     )
@@ -231,7 +256,7 @@ def compare_with_people(
     plan = Plan(se=found.se, df=df, n=found.n_labelled, n_units=found.n_labelled)
     paired = Paired(
         n=found.n,
-        n_clusters=None,
+        n_clusters=None if clusters is None else len(np.unique(clusters)),
         delta=found.estimate,
         ci=found.ci,
         p_value=found.p_value,

@@ -21,6 +21,8 @@ from scipy import special
 Floats: TypeAlias = NDArray[np.float64]
 
 LABELS_AT_LEAST = 20
+CLUSTERS_AT_LEAST = 10
+"""Effective number of clusters with labels below which their spread is not known."""
 CELL = 0.5
 """Cases added to each cell of the table of people and judge where both only pass or fail, as
 Agresti & Coull (1998) add to a share: without them the interval misses a judge's rare errors."""
@@ -62,6 +64,7 @@ def powered_mean(
     human: ArrayLike,
     *,
     inclusion: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
     alpha: float = 0.05,
     tolerance: float = 0.0,
     judge_weight: float | None = None,
@@ -70,20 +73,25 @@ def powered_mean(
 
     `judge` (n_cases,) has every case's score; `human` (n_cases,) NaN where no person looked;
     `inclusion` (n_cases,) the chance 0..1 each case had to be labelled (default: the same for
-    all). `judge_weight` fixes lambda instead of tuning it.
+    all). `clusters` (n_cases,) says which cases were drawn together; then the clusters are what
+    was drawn. `judge_weight` fixes lambda instead of tuning it.
     """
     f, y, chance = _checked(judge, human, inclusion)
     labelled = np.isfinite(y)
     n, n_labelled = len(f), int(labelled.sum())
     if n_labelled < LABELS_AT_LEAST:
         return _unmeasurable(n, n_labelled, f"{n_labelled} labels; at least {LABELS_AT_LEAST}")
-    if chance is None:
+    pull = np.ones(n_labelled) if chance is None else 1 / chance[labelled]
+    codes = None if clusters is None else _codes(clusters, n)
+    effective = _effective(pull, None if codes is None else codes[labelled])
+    if codes is not None and effective < CLUSTERS_AT_LEAST:
+        return _unmeasurable(n, n_labelled, f"labels of {effective:.0f} clusters; too few")
+    if chance is None and codes is None:
         found = _uniform(f, y, labelled, judge_weight)
     else:
-        found = _weighted(f, y, labelled, chance, judge_weight)
+        even = np.ones(n) if chance is None else chance
+        found = _weighted(f, y, labelled, even, judge_weight, codes, effective)
     estimate, variance = found.estimate, found.variance
-    pull = np.ones(n_labelled) if chance is None else 1 / chance[labelled]
-    effective = float(pull.sum() ** 2 / (pull**2).sum())
     if variance < SAME**2:
         tails = _no_spread(estimate, effective, alpha, tolerance)
     else:
@@ -154,6 +162,30 @@ def _no_spread(estimate: float, labels: float, alpha: float, tolerance: float) -
     )
 
 
+def clusters_labelled(
+    human: ArrayLike, clusters: ArrayLike, *, inclusion: ArrayLike | None = None
+) -> float:
+    """Effective number of clusters that labels fall into."""
+    labelled = np.isfinite(np.asarray(human, dtype=np.float64))
+    pull = 1 / (np.ones(len(labelled)) if inclusion is None else np.asarray(inclusion))
+    codes = _codes(clusters, len(labelled))
+    return _effective(pull[labelled], codes[labelled]) if labelled.any() else 0.0
+
+
+def _effective(pull: Floats, codes: NDArray[np.int64] | None) -> float:
+    """Units that weigh alike and say as much (Kish)."""
+    drawn = pull if codes is None else np.bincount(codes, pull)
+    return float(drawn.sum() ** 2 / (drawn**2).sum())
+
+
+def _codes(clusters: ArrayLike, n: int) -> NDArray[np.int64]:
+    """0, 1, … for each case's cluster."""
+    names = np.asarray(clusters)
+    if names.shape != (n,):
+        raise ValueError("clusters are one for each case")
+    return np.asarray(np.unique(names, return_inverse=True)[1], dtype=np.int64)
+
+
 def _checked(
     judge: ArrayLike, human: ArrayLike, inclusion: ArrayLike | None
 ) -> tuple[Floats, Floats, Floats | None]:
@@ -222,10 +254,17 @@ def _tuned(people: Floats, judged: Floats, rest: Floats) -> float:
 
 
 def _weighted(
-    f: Floats, y: Floats, labelled: NDArray[np.bool_], chance: Floats, fixed: float | None
+    f: Floats,
+    y: Floats,
+    labelled: NDArray[np.bool_],
+    chance: Floats,
+    fixed: float | None,
+    codes: NDArray[np.int64] | None,
+    effective: float,
 ) -> _Found:
     """The same by inverse probability: mean(lambda f) + weighted mean of (Y - lambda f).
 
+    Where cases share clusters, their terms are summed first: the clusters were drawn.
     Zrnic & Candès divide the last sum by N; dividing by the sum of weights (Hájek) takes out
     how many happened to be drawn, and with it what a judge's bias would add to the noise.
     """
@@ -235,6 +274,11 @@ def _weighted(
     mean_people, mean_judged = (float(pull @ x) / len(f) for x in (people, f))
     apart = pull * (people - mean_people)
     bend = pull * (f - mean_judged) - (f - f.mean())
+    if codes is not None:
+        apart, bend = (
+            np.asarray(np.bincount(codes, one), dtype=np.float64) for one in (apart, bend)
+        )
+    units = len(apart)
     spread = float(bend.var(ddof=1))
     if fixed is None:
         shared = float(np.cov(apart, bend)[0, 1])
@@ -242,10 +286,10 @@ def _weighted(
     else:
         weight = fixed
     estimate = mean_people - weight * (mean_judged - float(f.mean()))
-    effective = float(pull.sum() ** 2 / (pull**2).sum())
     fewer = effective / max(effective - (2 if fixed is None else 1), 1.0)
     variance, alone = (
-        float(terms.var(ddof=1)) / len(f) * fewer for terms in (apart - weight * bend, apart)
+        float(terms.var(ddof=1)) * units / len(f) ** 2 * fewer
+        for terms in (apart - weight * bend, apart)
     )
     return _Found(estimate, variance, weight, alone)
 

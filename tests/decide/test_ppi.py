@@ -113,6 +113,27 @@ def test_rare_errors_of_a_judge_are_allowed_for() -> None:
     assert covered / 400 > 0.95 - 0.033
 
 
+@pytest.mark.parametrize(("n_clusters", "size"), [(15, 10), (40, 5)])
+def test_the_interval_covers_where_cases_share_clusters(n_clusters: int, size: int) -> None:
+    generator = np.random.default_rng(13)
+    clusters = np.repeat(np.arange(n_clusters), size)
+    runs, covered, naive = 400, 0, 0
+    for _ in range(runs):
+        shared = generator.normal(0, 0.3, n_clusters)[clusters]
+        people = shared + generator.normal(0, 0.3, len(clusters))
+        judge = 0.7 * people - 0.1 + generator.normal(0, 0.15, len(clusters))
+        asked = generator.permutation(len(clusters)) < 60
+        human = np.where(asked, people, math.nan)
+        low, high = powered_mean(judge, human, clusters=clusters).ci or (1.0, 0.0)
+        covered += low <= 0 <= high
+        low, high = powered_mean(judge, human).ci or (1.0, 0.0)
+        naive += low <= 0 <= high
+
+    # Standard error of a share of 0.9 over 400 runs: 0.015; three of them.
+    assert covered / runs > 0.9 - 0.045
+    assert naive < covered
+
+
 def test_a_useless_judge_leaves_the_t_interval_of_the_labels() -> None:
     judge, human = labelled_prefix(4, 300, 40)
 
@@ -214,6 +235,15 @@ def test_few_labels_are_unmeasurable() -> None:
     assert seen.reason is not None
     assert "19 labels" in seen.reason
     assert (seen.estimate, seen.ci, seen.p_value) == (None, None, None)
+
+
+def test_labels_of_few_clusters_are_unmeasurable() -> None:
+    judge, human = labelled_prefix(14, 400, 60)
+
+    seen = powered_mean(judge, human, clusters=np.arange(400) // 10)
+
+    assert seen.reason == "labels of 6 clusters; too few"
+    assert seen.ci is None
 
 
 def test_a_judge_with_gaps_is_refused() -> None:
