@@ -22,6 +22,7 @@ from evalkit.errors import ConfigError, InputFileError
 from evalkit.exchange.archives import BROKEN
 from evalkit.store.files import is_safe_id, write_json, write_whole
 from evalkit.store.runs import run_folder
+from evalkit.store.schema import SCHEMA_VERSION
 from evalkit.store.views import Store
 from evalkit.strict import StrictError, loads_json
 
@@ -147,11 +148,19 @@ def _take_run(archive: zipfile.ZipFile, store: Store, run_id: str, path: Path) -
         or not all(_is_scores(name) and isinstance(f, dict) for name, f in files.items())
     ):
         raise _not_an_export(path, f"run {run_id} has no manifest of a complete run")
+    version = manifest.get("schema_version")
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise InputFileError(
+            f"{path}: run {run_id} was written by a newer evalkit (schema {version}; this one "
+            f"reads up to {SCHEMA_VERSION}). Upgrade evalkit."
+        )
     for name, facts in files.items():
         target = store.path / name
         if not target.exists():
             with archive.open(name) as file:
                 _copy(file, target, str(facts.get("sha256")), path)
+    # Its journal stayed where it was run.
+    manifest = {**manifest, "journal_bytes": None}
     write_json(run_folder(store.path, run_id) / "manifest.json", manifest)
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -256,6 +257,23 @@ def test_a_baseline_is_carried_to_another_store(
         c for c in json.loads(capsys.readouterr().out)["comparisons"] if c["slice"] is None
     ]
     assert comparison["baseline"]["run_id"] == "run-1"
+
+
+def test_a_baseline_of_a_newer_evalkit_is_refused_before_anything_is_taken(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(store, "run-1", cases([1.0] * 8))
+    main(["baseline", "set", "run-1"])
+    main(["baseline", "export", "baseline.zip"])
+    with zipfile.ZipFile("baseline.zip") as old, zipfile.ZipFile("newer.zip", "w") as newer:
+        for name in old.namelist():
+            text = old.read(name)
+            newer.writestr(name, text.replace(b'"schema_version": ', b'"schema_version": 9'))
+
+    assert main(["baseline", "import", "newer.zip", "--store", "other"]) == 2
+
+    assert "newer evalkit" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 def test_what_is_known_of_a_judge_is_carried_with_the_baseline(
