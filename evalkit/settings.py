@@ -160,7 +160,6 @@ class RunSettings:
     judge_model: str | None = None
     seed: int | None = None
     max_cost_usd: float | None = None
-    cache: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
