@@ -118,6 +118,8 @@ def carry_out(scenario: Scenario, name: str, *, forks: Forks, places: int | None
     outcome = Outcome(name)
     with tempfile.TemporaryDirectory(prefix="evalkit-faults-") as root:
         try:
+            if not Path("/proc/self/fd").is_dir():
+                raise Skipped("no /proc, by which the fault layer knows files")
             scenario(Bench(forks=forks, root=Path(root), places=places, outcome=outcome))
         except Skipped as why:
             outcome.skipped = str(why)
