@@ -136,6 +136,8 @@ class Comparer:
         objection = self.trust.objection(plan)
         if objection is not None:
             self.notes.append(f"{name} does not gate: {objection}")
+            if people is not None and people.n_labelled:
+                self.notes.append(f"{name}: {people.alone}")
             return replace(plan, rule=replace(plan.rule, gate=False), held_back=objection)
         if people is not None and people.n_labelled:
             self.notes.append(f"{name} is the judge's word alone: {people.alone}")

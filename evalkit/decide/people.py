@@ -166,7 +166,7 @@ def why_alone(said: Said, clusters: NDArray[np.uint64] | None) -> str | None:
     if clusters is not None:
         there = clusters_labelled(said.scores, clusters, inclusion=said.inclusion)
         if there < CLUSTERS_AT_LEAST:
-            return f"its labels fall into too few clusters ({there:.0f} of {CLUSTERS_AT_LEAST})"
+            return f"its labels fall into too few clusters ({int(there)} of {CLUSTERS_AT_LEAST})"
     return None
 
 

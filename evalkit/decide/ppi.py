@@ -85,7 +85,7 @@ def powered_mean(
     codes = None if clusters is None else _codes(clusters, n)
     effective = _effective(pull, None if codes is None else codes[labelled])
     if codes is not None and effective < CLUSTERS_AT_LEAST:
-        return _unmeasurable(n, n_labelled, f"labels of {effective:.0f} clusters; too few")
+        return _unmeasurable(n, n_labelled, f"labels of {int(effective)} clusters; too few")
     if chance is None and codes is None:
         found = _uniform(f, y, labelled, judge_weight)
     else:
