@@ -80,8 +80,7 @@ def _forget_kept(settings: Settings, rule: PurgeRule) -> int:
     if not isinstance(cache, SqliteCache) or not cache_path(settings).exists():
         return 0
     deleted = sum(
-        cache.clear(feature, stored_before=at / 1e6)
-        for feature, at in rule.texts_before_of.items()
+        cache.clear(feature, stored_before=at / 1e6) for feature, at in rule.texts_before_of.items()
     )
     if rule.texts_before is not None:
         deleted += cache.clear(stored_before=rule.texts_before / 1e6)
