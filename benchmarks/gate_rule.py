@@ -56,6 +56,7 @@ def _measured(baseline: Floats, candidate: Floats, family: int) -> Comparison:
         excluded=0,
         unpaired=0,
         uncovered=0,
+        apart={},
     )
     return measure(PLANNED, cases, reason=None, policy=POLICY, family_size=family)
 

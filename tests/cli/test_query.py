@@ -141,7 +141,7 @@ def test_bad_sql_is_a_usage_error_with_the_engines_words_and_the_views(
     assert status == 2
     assert printed.out == ""
     assert 'Referenced column "scroe" not found' in printed.err
-    assert "The views are: runs, calls, scores, labels, verdicts." in printed.err
+    assert "The views are: runs, calls, scores, labels, feedback, verdicts." in printed.err
 
 
 @pytest.mark.parametrize("sql", ["DROP VIEW scores", "SELECT 1; SELECT 2", "FROM '/etc/passwd'"])

@@ -414,5 +414,5 @@ def test_a_path_without_a_golden_set_is_an_error_with_the_nearest_name(tmp_path:
 
 
 def test_a_project_without_golden_sets_is_told_where_to_add_one(tmp_path: Path) -> None:
-    with pytest.raises(GoldenSetError, match=r"Add golden_sets/NAME/golden_set.yaml"):
+    with pytest.raises(GoldenSetError, match=r"add golden_sets/NAME/golden_set.yaml"):
         find_golden_sets([], settings=config(tmp_path))
