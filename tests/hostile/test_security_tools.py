@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+
+from scripts.security.__main__ import Missing, tool
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RULES = ROOT / "scripts/security/semgrep.yaml"
@@ -32,12 +32,12 @@ BROKEN = {
 """Rule -> a line that breaks it."""
 
 
-def has(name: str) -> bool:
-    return Path(sys.executable).with_name(name).exists() or shutil.which(name) is not None
-
-
 def needs(name: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(not has(name), reason=f"{name} is not installed (extra security)")
+    try:
+        missing = not tool(name)
+    except Missing:
+        missing = True
+    return pytest.mark.skipif(missing, reason=f"{name} is not installed: `make security` does that")
 
 
 def test_every_rule_has_a_line_that_breaks_it() -> None:
@@ -54,7 +54,8 @@ def test_a_line_that_breaks_a_rule_is_found(tmp_path: Path) -> None:
     for rule, line in BROKEN.items():
         (folder / f"{rule.replace('-', '_')}.py").write_text(f"{line}\n", encoding="utf-8")
 
-    command = ["semgrep", "scan", "--config", str(RULES), "--metrics", "off", "--json", "--quiet"]
+    options = ("--metrics", "off", "--disable-version-check", "--quiet", "--json")
+    command = [tool("semgrep"), "scan", "--config", str(RULES), *options]
     done = subprocess.run([*command, "."], cwd=tmp_path, capture_output=True, text=True)
 
     found = {
@@ -69,9 +70,7 @@ def test_a_key_in_a_file_is_found(tmp_path: Path) -> None:
     key = "AKIA" + "Z7Q2M4X8P1L5N3B9"  # nothing real, and in two parts so that none is here
     (tmp_path / "settings.py").write_text(f'aws_key = "{key}"\n', encoding="utf-8")
 
-    command = ["detect-secrets", "scan", "--all-files", "settings.py"]
-    tool = Path(sys.executable).with_name(command[0])
-    command[0] = str(tool) if tool.exists() else command[0]
+    command = [tool("detect-secrets"), "scan", "--all-files", "settings.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
 
     assert json.loads(done.stdout)["results"]
