@@ -262,7 +262,8 @@ class Store:
         elif view == "feedback":
             engine.add_table("feedback", self.feedback())
         elif view == "labels":
-            engine.add_files(view, self.readable((self.path / "labels").glob("*.parquet")))
+            labels = (self.path / "labels").glob("*.parquet")
+            engine.add_files(view, self.readable(labels, whole=True))
         else:
             files = self._all_sealed_files(f"{view}/")
             if view == "calls":
@@ -345,15 +346,21 @@ class Store:
             and not (self.path / "runs" / path.stem.partition("~")[0]).is_dir()
         )
 
-    def readable(self, files: Iterable[Path]) -> list[Path]:
-        """Files that no manifest vouches for: at least the footer has to be whole."""
+    def readable(self, files: Iterable[Path], *, whole: bool = False) -> list[Path]:
+        """Files that no manifest vouches for: at least the footer has to be sound.
+
+        `whole` reads them, and holds every page to its own checksum.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         found = []
         for path in sorted(files):
             try:
-                pq.read_schema(path)
+                if whole:
+                    pq.read_table(path, page_checksum_verification=True)
+                else:
+                    pq.read_schema(path)
                 found.append(path)
             except (pa.ArrowException, OSError) as error:
                 self._problem(f"{path} is damaged: {error}. It is left out.")

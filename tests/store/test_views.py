@@ -393,6 +393,27 @@ def test_a_file_that_is_no_parquet_is_left_out_and_named(store: Store) -> None:
     assert len(store.problems) == 2
 
 
+def test_a_bit_flipped_in_the_values_of_a_file_of_labels_leaves_the_file_out(store: Store) -> None:
+    path = store.add_labels(
+        "labels-1", [{"label_id": "l-1", "comment": "wrong", "labelled_at": AT}]
+    )
+    whole = path.read_bytes()
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    expected = store.sql("FROM labels")
+    left_out = 0
+
+    for at in range(4, footer, 41):
+        path.write_bytes(whole)
+        flip_a_bit(path, at=at)
+        fresh = open_store(store.path)
+        shown = fresh.sql("FROM labels")
+        assert shown in ([], expected), at  # never another label
+        left_out += not shown
+        assert len(fresh.problems) == (0 if shown else 1)
+
+    assert left_out > 5
+
+
 def test_a_store_under_a_name_with_pattern_characters_and_quotes_is_read(tmp_path: Path) -> None:
     store = open_store(tmp_path / "we*ird [x] 'q' {a,b} ?é")
     seal_run(store)
