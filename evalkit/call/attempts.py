@@ -310,19 +310,22 @@ async def _attempt(
     cancelled: list[Attempt],
 ) -> _Outcome:
     """Make one request; a failure comes back as a value, cancellation passes through."""
-    gate, started, sent = target.gate, clock.monotonic(), False
+    gate, asked = target.gate, clock.monotonic()
+    started = asked
+    passed: int | None = None
+    """The breaker's pass; None as long as nothing has been sent."""
     reply: Reply | None = None
     error: CallError | None
-    if not gate.breaker.allow():
+    if gate.breaker.is_shut:
         error = CallError("breaker_open", f"{target.model.provider} is not asked for a while")
         return _Outcome((_recorded(request, target, wait_s, 0.0, None, error),), None, error)
-    left_s = max(0.0, patience.deadline - started)
+    left_s = max(0.0, patience.deadline - asked)
     try:
         async with asyncio.timeout(min(left_s, patience.attempt_s or left_s)):
             tokens, used_tokens = _most_tokens(request, target), None
-            await gate.enter(tokens, deadline=patience.deadline)
+            passed = await gate.enter(tokens, deadline=patience.deadline)
             try:
-                started, sent = clock.monotonic(), True
+                started = clock.monotonic()
                 reply = await read_reply(
                     request,
                     target.provider,
@@ -337,12 +340,13 @@ async def _attempt(
                 gate.leave(tokens, used_tokens)
         error = unusable(reply)
     except TimeoutError:
-        error = CallError("timeout", f"no complete answer from {target.model.provider} in time")
+        error = _late(target, sent=passed is not None)
     except CallError as failure:
         error = failure
-    except asyncio.CancelledError:
-        gate.breaker.release()
-        if sent:
+    except BaseException as unexpected:
+        if passed is not None:
+            gate.breaker.release(passed)
+        if passed is not None and isinstance(unexpected, asyncio.CancelledError):
             gone = CallError("cancelled", "nobody waited for the answer")
             spent_s = clock.monotonic() - started
             cancelled.append(_recorded(request, target, wait_s, spent_s, None, gone))
@@ -350,9 +354,21 @@ async def _attempt(
     if error is not None and shown is not None:
         await shown.complete()
     latency_s = clock.monotonic() - started
-    gate.learn(error.kind if error else None, latency_s)
+    kind = error.kind if error is not None else None
+    if passed is not None and kind == "timeout" and started - asked > latency_s:
+        gate.breaker.release(passed)  # most of its time it waited for its turn here
+    elif passed is not None:
+        gate.learn(passed, kind, latency_s)
     attempt = _recorded(request, target, wait_s, latency_s, reply, error)
     return _Outcome((attempt,), reply, error)
+
+
+def _late(target: Target, *, sent: bool) -> CallError:
+    """The time is up; what waited for its turn all along says nothing of the provider."""
+    provider = target.model.provider
+    if not sent:
+        return CallError("rate_limit", f"all places at {provider} were taken until the deadline")
+    return CallError("timeout", f"no complete answer from {provider} in time")
 
 
 def _recorded(

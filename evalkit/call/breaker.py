@@ -2,7 +2,8 @@
 
 State of one provider over many calls. After `threshold` failures within `window_s` it
 opens; after `cooldown_s` exactly one request goes through, however many wait. Its
-success closes the breaker, its failure opens it for another cool-down.
+success closes the breaker, its failure opens it for another cool-down. How a request ends
+that was let through before says nothing by then: it neither opens nor closes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ AT_ONCE = frozenset({"quota_exhausted"})
 
 
 class Breaker:
-    """Whether a provider may be asked. Every `allow()` that says yes ends in `record` or
+    """Whether a provider may be asked. Every pass that `enter()` gives ends in `record` or
     `release`."""
 
     def __init__(
@@ -39,6 +40,8 @@ class Breaker:
         self._failed_at: deque[float] = deque(maxlen=threshold)
         self._opened_at: float | None = None
         self._probing = False
+        self._period = 0
+        """Counted up whenever it opens or closes."""
 
     @property
     def state(self) -> Literal["closed", "open", "half-open"]:
@@ -46,17 +49,23 @@ class Breaker:
             return "closed"
         return "half-open" if self._cooled() else "open"
 
-    def allow(self) -> bool:
-        """True when closed, or when this caller is the one probe."""
-        if self._opened_at is None:
-            return True
-        if self._probing or not self._cooled():
-            return False
-        self._probing = True
-        return True
+    @property
+    def is_shut(self) -> bool:
+        """Whether `enter` would say no at this moment."""
+        return self._opened_at is not None and (self._probing or not self._cooled())
 
-    def record(self, kind: str | None) -> None:
+    def enter(self) -> int | None:
+        """A pass when closed, or when this caller is the one probe; else None."""
+        if self._opened_at is not None:
+            if self._probing or not self._cooled():
+                return None
+            self._probing = True
+        return self._period
+
+    def record(self, passed: int, kind: str | None) -> None:
         """How a request ended: None for an answer, else the kind of its failure."""
+        if passed != self._period:
+            return
         if kind is None or not FAILURES[kind].trips_breaker:
             if self._probing or kind is None:
                 self._close()
@@ -66,16 +75,20 @@ class Breaker:
         enough = (
             len(self._failed_at) == self._threshold and now - self._failed_at[0] <= self._window_s
         )
-        if self._probing or kind in AT_ONCE or (self._opened_at is None and enough):
+        if self._probing or enough or kind in AT_ONCE:
             self._opened_at, self._probing = now, False
+            self._period += 1
 
-    def release(self) -> None:
+    def release(self, passed: int) -> None:
         """The caller gave up before there was an outcome: another may probe."""
-        self._probing = False
+        if passed == self._period:
+            self._probing = False
 
     def _close(self) -> None:
         self._failed_at.clear()
-        self._opened_at, self._probing = None, False
+        if self._opened_at is not None:
+            self._opened_at, self._probing = None, False
+            self._period += 1
 
     def _cooled(self) -> bool:
         assert self._opened_at is not None

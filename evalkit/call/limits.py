@@ -142,20 +142,31 @@ class ProviderGate:
     def counts_tokens(self) -> bool:
         return self._tokens is not None
 
-    async def enter(self, tokens: int, *, deadline: float) -> None:
+    async def enter(self, tokens: int, *, deadline: float) -> int:
         """Take a place and a share of the rates for one request of about `tokens`.
 
-        Every `enter` that returns is followed by `leave`. Raises CallError rate_limit
-        when the wait would pass the deadline.
+        Returns the breaker's pass. Every `enter` that returns is followed by `leave`, and by
+        `learn` or the breaker's `release`. Raises CallError rate_limit when the wait would
+        pass the deadline, and breaker_open when the breaker opened meanwhile.
         """
         await self.bulkhead.acquire()
-        if self._requests is None and self._tokens is None:
-            return
         try:
-            await self._reserve(tokens, deadline)
+            if self.breaker.is_shut:
+                raise self._shut()
+            if self._requests is not None or self._tokens is not None:
+                await self._reserve(tokens, deadline)
+            passed = self.breaker.enter()
+            if passed is None:
+                self._give_back(tokens)
+                raise self._shut()
         except BaseException:
             self.bulkhead.release()
             raise
+        return passed
+
+    @staticmethod
+    def _shut() -> CallError:
+        return CallError("breaker_open", "it failed too often and is not asked for a while")
 
     def leave(self, tokens: int, used_tokens: int | None) -> None:
         """Give the place back, and what was reserved and not used."""
@@ -184,9 +195,9 @@ class ProviderGate:
         if self._tokens is not None:
             self._tokens.give_back(tokens)
 
-    def learn(self, kind: str | None, latency_s: float) -> None:
+    def learn(self, passed: int, kind: str | None, latency_s: float) -> None:
         """Take in how a request ended."""
-        self.breaker.record(kind)
+        self.breaker.record(passed, kind)
         self.bulkhead.learn(kind)
         if kind is None:
             self._latencies_s.append(latency_s)

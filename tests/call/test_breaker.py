@@ -12,10 +12,15 @@ def breaker(clock: ManualClock) -> Breaker:
     return Breaker(lambda: clock.now, threshold=3, window_s=30.0, cooldown_s=10.0)
 
 
+def entered(one: Breaker) -> int:
+    passed = one.enter()
+    assert passed is not None
+    return passed
+
+
 def fail(one: Breaker, times: int, kind: str = "server") -> None:
     for _ in range(times):
-        assert one.allow()
-        one.record(kind)
+        one.record(entered(one), kind)
 
 
 def test_it_opens_after_the_threshold_and_not_before() -> None:
@@ -26,14 +31,15 @@ def test_it_opens_after_the_threshold_and_not_before() -> None:
     fail(one, 1)
 
     assert one.state == "open"
-    assert not one.allow()
+    assert one.is_shut
+    assert one.enter() is None
 
 
 def test_an_answer_starts_the_count_again() -> None:
     one = breaker(ManualClock())
 
     fail(one, 2)
-    one.record(None)
+    one.record(entered(one), None)
     fail(one, 2)
 
     assert one.state == "closed"
@@ -73,9 +79,9 @@ def test_exactly_one_of_a_thousand_waiting_callers_probes() -> None:
     fail(one, 3)
     clock.now += 10
 
-    allowed = [one.allow() for _ in range(1000)]
+    passes = [one.enter() for _ in range(1000)]
 
-    assert allowed.count(True) == 1
+    assert passes.count(None) == 999
 
 
 def test_a_probe_that_succeeds_closes_it() -> None:
@@ -84,11 +90,10 @@ def test_a_probe_that_succeeds_closes_it() -> None:
     fail(one, 3)
     clock.now += 10
 
-    assert one.allow()
-    one.record(None)
+    one.record(entered(one), None)
 
     assert one.state == "closed"
-    assert one.allow()
+    assert one.enter() is not None
 
 
 def test_a_probe_that_fails_starts_another_cool_down() -> None:
@@ -97,12 +102,11 @@ def test_a_probe_that_fails_starts_another_cool_down() -> None:
     fail(one, 3)
     clock.now += 10
 
-    assert one.allow()
-    one.record("server")
+    one.record(entered(one), "server")
 
-    assert not one.allow()
+    assert one.enter() is None
     clock.now += 10
-    assert one.allow()
+    assert one.enter() is not None
 
 
 def test_a_probe_that_is_cancelled_leaves_its_turn_to_another() -> None:
@@ -111,7 +115,24 @@ def test_a_probe_that_is_cancelled_leaves_its_turn_to_another() -> None:
     fail(one, 3)
     clock.now += 10
 
-    assert one.allow()
-    one.release()
+    one.release(entered(one))
 
-    assert one.allow()
+    assert one.enter() is not None
+
+
+@pytest.mark.parametrize("kind", [None, "rate_limit", "server"])
+def test_what_began_before_it_opened_decides_nothing_while_the_probe_is_out(
+    kind: str | None,
+) -> None:
+    clock = ManualClock()
+    one = breaker(clock)
+    earlier = entered(one)
+    fail(one, 3)
+    clock.now += 10
+    entered(one)
+
+    one.record(earlier, kind)
+    one.release(earlier)
+
+    assert one.is_shut
+    assert one.enter() is None

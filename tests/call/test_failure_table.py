@@ -4,12 +4,15 @@ what the record says. Streams are in `test_failure_table_streams.py`.
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from evalkit.call.attempts import Clock
 from evalkit.call.failures import FAILURES
 from tests.call.failing import GOOD, SYSTEM, World, kinds
 from tests.call.providers.test_transport import tls_server
@@ -120,6 +123,34 @@ async def test_server_failures_open_the_breaker_and_one_probe_closes_it(tmp_path
         assert kinds(shut_out) == ["breaker_open", None]
         assert probe.record.served_model == "small"
         assert world.requests == (6, 6)
+
+
+async def test_callers_in_the_queue_of_a_provider_that_goes_down_do_not_reach_it(
+    tmp_path: Path,
+) -> None:
+    async with World(tmp_path, failing(500, delay_ms=50), retries=0, fallbacks=()) as world:
+        world.set_provider("one", max_in_flight=10)
+
+        results = await asyncio.gather(*(world.call(f"Order {n}") for n in range(300)))
+
+        assert world.requests == (10, 0)
+        assert Counter(r.error_kind for r in results) == {"server": 10, "breaker_open": 290}
+
+
+async def test_callers_late_through_our_own_queue_do_not_open_the_breaker(tmp_path: Path) -> None:
+    async with World(
+        tmp_path, Behaviour(delay_ms=300, text=GOOD), retries=0, fallbacks=(), max_latency_ms=1000
+    ) as world:
+        world.set_provider("one", max_in_flight=5)
+        world.build(clock=Clock())
+
+        results = await asyncio.gather(*(world.call(f"Order {n}") for n in range(60)))
+        after = await world.call("One more")
+
+        late = [r for r in results if r.error_kind == "rate_limit"]
+        assert len(late) >= 30
+        assert {r.record.cost_usd for r in late} == {0.0}
+        assert after.ok
 
 
 async def test_connect_is_tried_once_more_and_then_fails_over(tmp_path: Path) -> None:

@@ -130,8 +130,8 @@ async def test_the_95th_percentile_needs_enough_answers() -> None:
     one = gate(ManualClock())
 
     for n in range(19):
-        one.learn(None, float(n))
+        one.learn(0, None, float(n))
     assert one.p95_s() is None
-    one.learn(None, 19.0)
+    one.learn(0, None, 19.0)
 
     assert one.p95_s() == 18.0
