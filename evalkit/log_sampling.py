@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from evalkit import __version__
 from evalkit.call.budget import Budget
+from evalkit.call.sharing import Sharing
 from evalkit.config import Settings
 from evalkit.errors import ConfigError, GoldenSetError
 from evalkit.score.golden import GoldenSet, find_golden_sets, load_golden_set
@@ -23,6 +25,7 @@ from evalkit.score.log_draw import DrawRule
 from evalkit.score.metric_specs import MetricSpec, canonical, needs_of
 from evalkit.score.online import (
     STRATA,
+    Do,
     DrawnWindow,
     OnlineSet,
     SamplePlan,
@@ -77,14 +80,68 @@ class FinishedSample:
     already_done: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedSample:
+    """All of a job but its window."""
+
+    bench: Bench
+    sets: tuple[OnlineSet, ...]
+    config: str
+    """Hash of all that decides the job's scores, but for its window and its calls."""
+
+    def plan(
+        self, settings: Settings, request: SampleRequest, *, since: int, until: int
+    ) -> SamplePlan:
+        return SamplePlan(
+            run_id=f"sample-{window_name(since, until)}-{self.config}",
+            since=since,
+            until=until,
+            rule=request.rule,
+            by=request.by,
+            sets=self.sets,
+            limits_ms={name: one.max_latency_ms for name, one in settings.features.items()},
+            concurrency=request.concurrency or settings.run.concurrency,
+            budget=self.bench.budget,
+        )
+
+
+CrewOf = Callable[
+    [Settings, SampleRequest, PreparedSample, SamplePlan], AbstractAsyncContextManager[Do]
+]
+"""Makes the crew that asks the judges in place of this process."""
+
+
+def prepare_sample(
+    settings: Settings, request: SampleRequest, *, sharing: Sharing | None = None
+) -> PreparedSample:
+    """Load golden sets and judges; `sharing` is what other processes of the same job have part in.
+
+    Raises ConfigError, ContentError or GoldenSetError before any judge is asked.
+    """
+    goldens = _golden_sets(settings, request.golden_sets)
+    limit = request.max_cost_usd
+    own = None if limit is None else Budget(limit_usd=limit)
+    bench = make_bench(
+        settings,
+        goldens,
+        budget=own if sharing is None else sharing.budget,
+        gates=None if sharing is None else sharing.gates,
+    )
+    sets = tuple(_online_set(golden, bench, settings) for golden in goldens)
+    return PreparedSample(bench=bench, sets=sets, config=_config_hash(sets, request))
+
+
 def sample_log(
     settings: Settings,
     request: SampleRequest,
     *,
     store: str | None = None,
     progress: Progress | None = None,
+    crew_of: CrewOf | None = None,
 ) -> FinishedSample | None:
     """Do the job, or the rest of it; None when its window is empty.
+
+    `crew_of` makes the workers that ask the judges (`evalkit.cluster`).
 
     Raises ConfigError, ContentError or GoldenSetError before any judge is asked.
     """
@@ -94,42 +151,34 @@ def sample_log(
         if name not in STRATA:
             raise ConfigError(f"--by {name}: not a column to sample by: {', '.join(STRATA)}.")
     opened = open_store(settings.store_path)
-    goldens = _golden_sets(settings, request.golden_sets)
-    budget = None if request.max_cost_usd is None else Budget(limit_usd=request.max_cost_usd)
-    bench = make_bench(settings, goldens, budget=budget)
-    sets = tuple(_online_set(golden, bench, settings) for golden in goldens)
-    config = _config_hash(sets, request)
+    prepared = prepare_sample(settings, request)
     # Whole seconds, as the run's id says them.
-    since, until = (at // SECOND * SECOND for at in _window(opened, request, config))
+    since, until = (at // SECOND * SECOND for at in _window(opened, request, prepared.config))
     if until <= since:
         return None
-    plan = SamplePlan(
-        run_id=f"sample-{window_name(since, until)}-{config}",
-        since=since,
-        until=until,
-        rule=request.rule,
-        by=request.by,
-        sets=sets,
-        limits_ms={name: one.max_latency_ms for name, one in settings.features.items()},
-        concurrency=request.concurrency or settings.run.concurrency,
-        budget=budget,
-    )
-    return _carry_out(plan, bench, opened, settings, config, progress or silent)
+    plan = prepared.plan(settings, request, since=since, until=until)
+    crew = None if crew_of is None else crew_of(settings, request, prepared, plan)
+    return _carry_out(plan, prepared, opened, settings, progress or silent, crew)
 
 
 def _carry_out(
-    plan: SamplePlan, bench: Bench, store: Store, settings: Settings, config: str, show: Progress
+    plan: SamplePlan,
+    prepared: PreparedSample,
+    store: Store,
+    settings: Settings,
+    show: Progress,
+    crew: AbstractAsyncContextManager[Do] | None,
 ) -> FinishedSample:
     said = store.feedback()
     plan = replace(plan, with_feedback=len(said) > 0)
-    with store.production() as engine, _writer(plan, store, settings, config) as writer:
+    with store.production() as engine, _writer(plan, store, settings, prepared.config) as writer:
         engine.add_table("feedback", said)
         window = draw_window(engine, plan)
         already = writer.is_complete
         with show(window.size) as on_progress:
 
             async def work() -> RunSummary:
-                async with bench.orchestrator:
+                async with prepared.bench.orchestrator:
                     return await until_interrupted(
                         lambda stop: run_sample(
                             plan,
@@ -138,6 +187,7 @@ def _carry_out(
                             journal=writer,
                             on_progress=on_progress,
                             stop=stop,
+                            crew=None if already else crew,
                         )
                     )
 

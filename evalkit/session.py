@@ -12,7 +12,7 @@ import platform
 import signal
 import subprocess
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -23,7 +23,7 @@ from evalkit.errors import ConfigError, StoreError
 from evalkit.ids import new_id
 from evalkit.score.golden import GoldenSet
 from evalkit.score.notes import run_notes
-from evalkit.score.runner import RunSummary, run_plan
+from evalkit.score.runner import Do, RunSummary, run_plan
 from evalkit.store.views import Store, open_store
 from evalkit.wiring import PreparedRun, RunRequest, prepare_run
 
@@ -32,6 +32,10 @@ GC_EVERY = 5_000
 """Objects made between two looks of the garbage collector, while a run is on."""
 
 Progress = Callable[[int], AbstractContextManager[Callable[[RunSummary], None]]]
+
+
+CrewOf = Callable[[Settings, RunRequest, PreparedRun], AbstractAsyncContextManager[Do]]
+"""Makes the crew that runs a plan's cases in place of this process."""
 
 
 class EarlyRule(Protocol):
@@ -100,10 +104,12 @@ def run_golden_sets(
     progress: Progress | None = None,
     on_start: Callable[[str], None] = lambda line: None,
     stop_rule: Callable[[PreparedRun], EarlyRule] | None = None,
+    crew_of: CrewOf | None = None,
 ) -> FinishedRun:
     """Run what `request` asks, or finish the run `resume`; returns how it ended.
 
-    `stop_rule` makes the rule by which a run with `stop_early` may end before its last case.
+    `stop_rule` makes the rule by which a run with `stop_early` may end before its last case;
+    `crew_of` the workers that run the cases (`evalkit.cluster`).
 
     Raises ConfigError, ContentError or GoldenSetError before any call, StoreError when
     the store cannot be written, NotComparable when a resumed run's golden set changed.
@@ -125,8 +131,9 @@ def run_golden_sets(
         rule = _early_rule(prepared, request, stop_rule)
     on_start(f"run {writer.run_id}: {describe_plan(prepared)}")
     show = progress or silent
+    crew = None if crew_of is None else crew_of(settings, request, prepared)
     with writer, show(prepared.plan.size) as on_progress:
-        summary = run_async(_run(prepared, writer, on_progress, rule))
+        summary = run_async(_run(prepared, writer, on_progress, rule, crew))
         notes = notes_of(prepared, summary)
         facts = {**early_facts(rule, summary), "notes": notes}
         if summary.complete:
@@ -197,6 +204,7 @@ async def _run(
     journal: Any,
     on_progress: Callable[[RunSummary], None],
     rule: EarlyRule | None,
+    crew: AbstractAsyncContextManager[Do] | None,
 ) -> RunSummary:
     async with prepared.orchestrator as orchestrator:
         return await until_interrupted(
@@ -207,6 +215,7 @@ async def _run(
                 on_progress=on_progress,
                 stop=stop,
                 stop_rule=rule,
+                crew=crew,
             )
         )
 

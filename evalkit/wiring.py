@@ -15,6 +15,7 @@ from typing import TypeAlias
 from evalkit.call.budget import Budget
 from evalkit.call.orchestrator import Orchestrator
 from evalkit.call.prompts import PromptRegistry
+from evalkit.call.sharing import Gates, Sharing
 from evalkit.config import Settings
 from evalkit.errors import ConfigError
 from evalkit.records import Answer, CallRecord, Case, Mark, Pair
@@ -71,8 +72,11 @@ def prepare_run(
     *,
     run_id: str,
     sets: Sequence[GoldenSet] | None = None,
+    sharing: Sharing | None = None,
 ) -> PreparedRun:
     """Load golden sets (unless `sets` are there already), prompts and judges; decide what runs.
+
+    `sharing` is what this process has together with others that run parts of the same.
 
     Raises ConfigError, ContentError or GoldenSetError with every problem found, before
     any call.
@@ -81,14 +85,16 @@ def prepare_run(
         paths = find_golden_sets(request.golden_sets, settings=settings)
         sets = [load_golden_set(path, settings=settings) for path in paths]
     limit = request.max_cost_usd
+    own = None if limit is None else Budget(limit_usd=limit)
     bench = make_bench(
         settings,
         sets,
-        budget=None if limit is None else Budget(limit_usd=limit),
+        budget=own if sharing is None else sharing.budget,
         batch_scope=run_id if request.batch else None,
         fresh=request.record is not None,  # a kept judgement would be missing on the tape
         tape=_tape(request),
         secret=run_id,
+        gates=None if sharing is None else sharing.gates,
     )
     orchestrator = bench.orchestrator
     planned = tuple(_plan_set(golden, request, bench, run_id=run_id) for golden in sets)
@@ -151,6 +157,7 @@ def make_bench(
     fresh: bool = False,
     tape: Tape | None = None,
     secret: str | None = None,
+    gates: Gates | None = None,
 ) -> Bench:
     """Load the judges that these golden sets name, each as a feature of its own.
 
@@ -166,7 +173,7 @@ def make_bench(
 
         all_features = batch_settings(all_features, scope=batch_scope)
     orchestrator = (
-        Orchestrator.from_config(all_features, secret=secret)
+        Orchestrator.from_config(all_features, secret=secret, gates=gates)
         if tape is None
         else tape(all_features)
     )

@@ -27,6 +27,7 @@ from evalkit.call.functions import make_importable
 from evalkit.call.parts import Parts
 from evalkit.call.prompts import PromptRegistry
 from evalkit.call.providers.base import Provider
+from evalkit.call.sharing import Gates
 from evalkit.call.trace import Call, Rendered, Stages
 from evalkit.config import FeatureSettings, Settings, load_settings
 from evalkit.errors import CallError, ConfigError
@@ -58,14 +59,18 @@ class Orchestrator:
         cache: ResponseCache | None = None,
         flags: FlagSource | None = None,
         secret: str | None = None,
+        gates: Gates | None = None,
     ) -> None:
-        """`secret` is what the canary of prompts is drawn from; without, it is random."""
+        """`secret` is what the canary of prompts is drawn from; without, it is random. `gates`
+        are those of providers that other processes ask, too.
+        """
         self.settings = settings
         self.log_failures = 0
         """Records that the sink did not take."""
         self._parts = Parts(
-            settings, providers=providers, clock=clock, cache=cache, flags=flags, secret=secret
-        )
+            settings, providers=providers, clock=clock, cache=cache, flags=flags, secret=secret,
+            gates=gates,
+        )  # fmt: skip
         self._sink = sink
         self._changed: dict[tuple[Any, ...], FeatureSettings] = {}
 
@@ -77,6 +82,7 @@ class Orchestrator:
         sink: Sink | None = None,
         clock: Clock | None = None,
         secret: str | None = None,
+        gates: Gates | None = None,
     ) -> Orchestrator:
         """Build from `evalkit.toml` (searched upwards from here), a path to one, or settings.
 
@@ -86,7 +92,7 @@ class Orchestrator:
             config = load_settings(Path(config) if config is not None else None)
         if config.path is not None:
             make_importable(config.root)
-        return cls(config, sink=sink, clock=clock, secret=secret)
+        return cls(config, sink=sink, clock=clock, secret=secret, gates=gates)
 
     @property
     def prompts(self) -> PromptRegistry:

@@ -20,7 +20,7 @@ from evalkit.call.prompts import PromptRegistry
 from evalkit.call.providers import LazyProviders
 from evalkit.call.providers.base import Provider
 from evalkit.call.tokens import TokenEstimator
-from evalkit.config import FeatureSettings, ModelSettings, Settings
+from evalkit.config import FeatureSettings, ModelSettings, ProviderSettings, Settings
 from evalkit.errors import ConfigError
 from evalkit.json_schema import Validate, compile_schema
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from evalkit.call.retrieval import Retrievers
     from evalkit.call.review import ReviewQueue
     from evalkit.call.routing import Tagger
+    from evalkit.call.sharing import Gates
 
 
 class Parts:
@@ -48,6 +49,7 @@ class Parts:
         cache: ResponseCache | None = None,
         flags: FlagSource | None = None,
         secret: str | None = None,
+        gates: Gates | None = None,
     ) -> None:
         self.settings = settings
         self._secret = secret
@@ -57,6 +59,7 @@ class Parts:
         self.flags = flags or Flags(settings, self.clock)
         self._providers = LazyProviders(settings.providers) if providers is None else providers
         self._cache = cache
+        self._make_gate = gates or self._own_gate
         self._gates: dict[str, ProviderGate] = {}
         self._taggers: dict[str, Tagger | None] = {}
         self._schemas: dict[Path, tuple[Mapping[str, Any], Validate]] = {}
@@ -119,13 +122,13 @@ class Parts:
     def _target(self, model: ModelSettings) -> Target:
         gate = self._gates.get(model.provider)
         if gate is None:
-            gate = self._gates[model.provider] = ProviderGate.of(
-                self.settings.providers[model.provider],
-                monotonic=self.clock.monotonic,
-                sleep=self.clock.sleep,
-            )
+            settings = self.settings.providers[model.provider]
+            gate = self._gates[model.provider] = self._make_gate(settings)
         provider = self._providers[model.provider]
         return Target(model=model, provider=provider, gate=gate, tokens=self.tokens)
+
+    def _own_gate(self, settings: ProviderSettings) -> ProviderGate:
+        return ProviderGate.of(settings, monotonic=self.clock.monotonic, sleep=self.clock.sleep)
 
     def output_schema(
         self, feature: FeatureSettings

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -130,11 +131,17 @@ class DrawnWindow:
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
+class Work:
+    """One call of the window, to be scored by one golden set's metrics."""
+
     online: OnlineSet
     stratum: Mapping[str, str]
     place: Place | None
     record: CallRecord
+
+
+Do = Callable[[Work], Awaitable[dict[str, Any] | None]]
+"""Scores a call; its journal line, or None when the budget does not allow its judges."""
 
 
 def draw_window(engine: Engine, plan: SamplePlan) -> DrawnWindow:
@@ -184,8 +191,12 @@ async def run_sample(
     journal: Journal,
     on_progress: Callable[[RunSummary], None] = lambda summary: None,
     stop: asyncio.Event | None = None,
+    crew: AbstractAsyncContextManager[Do] | None = None,
 ) -> RunSummary:
-    """Score what is not in the journal yet; ends as a run does."""
+    """Score what is not in the journal yet; ends as a run does.
+
+    `crew` asks the judges elsewhere; what checks alone score is scored here in either case.
+    """
     sets: dict[str, list[OnlineSet]] = {}
     for one in plan.sets:
         sets.setdefault(one.golden.feature, []).append(one)
@@ -193,16 +204,17 @@ async def run_sample(
     finished = read_back(journal, summary, count_rescored_line)
     if plan.budget is not None:
         plan.budget.spent_usd = summary.judge_cost_usd
-    await work_off(
-        _works(engine, plan, window, sets, finished, summary),
-        lambda work: _score(work, plan),
-        summary=summary,
-        journal=journal,
-        count=count_rescored_line,
-        concurrency=plan.concurrency,
-        on_progress=on_progress,
-        stop=stop or asyncio.Event(),
-    )
+    async with crew or nullcontext(lambda work: score_call(work, plan)) as ask_judges:
+        await work_off(
+            _works(engine, plan, window, sets, finished, summary),
+            lambda work: score_call(work, plan) if work.place is None else ask_judges(work),
+            summary=summary,
+            journal=journal,
+            count=count_rescored_line,
+            concurrency=plan.concurrency,
+            on_progress=on_progress,
+            stop=stop or asyncio.Event(),
+        )
     return summary
 
 
@@ -213,7 +225,7 @@ def _works(
     sets: Mapping[str, Sequence[OnlineSet]],
     finished: set[Key],
     summary: RunSummary,
-) -> Iterator[_Work]:
+) -> Iterator[Work]:
     """What is left to do, a page of the window after another."""
     if summary.done >= summary.planned:
         return
@@ -240,7 +252,7 @@ def _works(
             stratum = {name: _as_text(row[name]) for name in columns}
             record, place = call_record(row), window.drawn.get(row["trace_id"])
             for online in wanted:
-                yield _Work(online, stratum, place, record)
+                yield Work(online, stratum, place, record)
 
 
 def _as_text(value: Any) -> str:
@@ -269,7 +281,7 @@ def _pages(engine: Engine, plan: SamplePlan) -> Iterator[tuple[int, int]]:
         yield start, plan.until
 
 
-async def _score(work: _Work, plan: SamplePlan) -> dict[str, Any] | None:
+async def score_call(work: Work, plan: SamplePlan) -> dict[str, Any] | None:
     """A journal line for one call; None when the budget does not allow its judges."""
     golden = work.online.golden
     record = _known_failure(work.record)
@@ -313,7 +325,7 @@ async def _score(work: _Work, plan: SamplePlan) -> dict[str, Any] | None:
     }
 
 
-def _drawn_row(row: dict[str, Any], work: _Work, plan: SamplePlan) -> dict[str, Any]:
+def _drawn_row(row: dict[str, Any], work: Work, plan: SamplePlan) -> dict[str, Any]:
     """A score with how its call came to be scored: every call by checks, the sample by judges.
 
     It is of the window's end, not of this moment: the same job gives the same rows.

@@ -19,6 +19,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -110,6 +111,10 @@ class Unit:
     trial: int
 
 
+Do = Callable[[Unit], Awaitable[dict[str, Any] | None]]
+"""Runs a unit; its journal line, or None when the budget does not allow it."""
+
+
 async def run_plan(
     plan: RunPlan,
     *,
@@ -118,11 +123,12 @@ async def run_plan(
     on_progress: Callable[[RunSummary], None] = lambda summary: None,
     stop: asyncio.Event | None = None,
     stop_rule: StopRule | None = None,
+    crew: AbstractAsyncContextManager[Do] | None = None,
 ) -> RunSummary:
     """Run what is not in the journal yet; returns when all is done or `stop` is set.
 
     Of golden sets that `stop_rule` has settled, only must-pass cases still run: a case
-    that has to pass is no matter of statistics.
+    that has to pass is no matter of statistics. `crew` runs the units elsewhere.
     """
     settled: set[str] = set()
 
@@ -136,16 +142,19 @@ async def run_plan(
     if plan.budget is not None:
         plan.budget.spent_usd = summary.cost_usd + summary.judge_cost_usd
     stop = stop or asyncio.Event()
-    await work_off(
-        _units(plan, finished, settled),
-        lambda unit: run_unit(unit, plan, orchestrator, plan.budget),
-        summary=summary,
-        journal=journal,
-        count=count,
-        concurrency=plan.concurrency,
-        on_progress=on_progress,
-        stop=stop,
-    )
+    async with crew or nullcontext(
+        lambda unit: run_unit(unit, plan, orchestrator, plan.budget)
+    ) as do:
+        await work_off(
+            _units(plan, finished, settled),
+            do,
+            summary=summary,
+            journal=journal,
+            count=count,
+            concurrency=plan.concurrency,
+            on_progress=on_progress,
+            stop=stop,
+        )
     if settled and not stop.is_set():
         summary.saved = summary.planned - summary.done
     return summary
