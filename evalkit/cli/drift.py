@@ -38,13 +38,14 @@ def command(
     something has moved for the worse.
     """
     from evalkit.config import load_settings
-    from evalkit.decide.monitor import series_of, watch
+    from evalkit.decide.monitor import series_of, watch_all
     from evalkit.store.views import open_store
 
     opened = open_store(store or load_settings(config).store_path)
     watched = [
-        watch(series, alpha=alpha)
-        for series in series_of(opened, feature=feature, since=since or 0)
+        one
+        for one in watch_all(series_of(opened, since=since or 0), alpha=alpha)
+        if feature in (None, one.series.names[0])
     ]
     for problem in opened.problems:
         say(f"warning: {problem}")

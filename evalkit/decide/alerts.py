@@ -87,7 +87,7 @@ def find_alerts(store: Store, settings: Settings, *, now: int, hours: float = 1.
         since = min(since, reads_since(budgets, now))
     with (
         store.production(since=since) as calls,
-        tallied(store, since=reads_since(budgets, now), until=now) as counts,
+        tallied(store, since=reads_since(budgets, now), until=now, views=("counts",)) as counts,
     ):
         by_calls, by_counts = spent_by_calls(calls), spent_by_counts(counts)
 

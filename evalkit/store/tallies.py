@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FOLDER = "tallies"
-VERSION = 1
+VERSION = 2
 """Of the columns and their SQL; files of another version are made anew."""
 HOUR_US = 3_600_000_000
 BINS = 64
@@ -81,6 +81,7 @@ MEASURES = {
     "retried": "count(*) FILTER (retries > 0)",
     "escalated": "count(*) FILTER (escalated)",
     "repaired": "count(*) FILTER (repaired)",
+    "repair_known": "count(repaired)",
     "schema_known": "count(schema_ok)",
     "schema_ok": "count(*) FILTER (schema_ok)",
 }
@@ -88,6 +89,7 @@ MEASURES = {
 
 _PAIR = ("hour", "feature", "model", "prompt_name", "prompt_version")
 _TIMES = ("latency_ms", "ttft_ms")
+_SIZES = ("cost_usd", "prompt_tokens", "completion_tokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,15 +116,19 @@ def _named(columns: Mapping[str, str]) -> str:
     return ", ".join(f"{sql} AS {name}" for name, sql in columns.items())
 
 
-def _times_query() -> str:
-    """Calls by logarithm of their latency; quantiles of any window come out of it."""
-    keys = _named({name: KEYS[name] for name in (*_PAIR, "cache_hit")})
+def _binned(keys: Mapping[str, str], columns: Sequence[str], least: float, where: str) -> str:
+    """Calls by logarithm of a number; quantiles of any window come out of it."""
     parts = [
-        f"SELECT {keys}, '{name}' AS what, floor(ln(greatest({name}, 0.01)) * {BINS})::INT AS bin,"
-        f" count(*) AS n FROM calls WHERE isfinite({name}) GROUP BY ALL"
-        for name in _TIMES
+        f"SELECT {_named(keys)}, '{name}' AS what,"
+        f" floor(ln(greatest({name}::DOUBLE, {least})) * {BINS})::INT AS bin, count(*) AS n"
+        f" FROM calls WHERE {where} AND isfinite({name}::DOUBLE) GROUP BY ALL"
+        for name in columns
     ]
     return " UNION ALL ".join(parts) + " ORDER BY ALL"
+
+
+_TIMED = {name: KEYS[name] for name in (*_PAIR, "cache_hit")}
+_SIZED = {"day": f"epoch_us(ts) // {24 * HOUR_US}"} | {name: KEYS[name] for name in _PAIR[1:]}
 
 
 TALLIES = {
@@ -132,14 +138,24 @@ TALLIES = {
         of_calls=f"SELECT {_named(KEYS)}, {_named(MEASURES)} FROM calls GROUP BY ALL ORDER BY ALL",
     ),
     "times": _Tally(
-        keys=(*_PAIR, "cache_hit", "what", "bin"), sums=("n",), of_calls=_times_query()
+        keys=(*_TIMED, "what", "bin"),
+        sums=("n",),
+        of_calls=_binned(_TIMED, _TIMES, 0.01, "true"),
+    ),
+    "sizes": _Tally(
+        keys=(*_SIZED, "what", "bin"),
+        sums=("n",),
+        of_calls=_binned(_SIZED, _SIZES, 1e-12, f"NOT {KEYS['cache_hit']}"),
     ),
 }
-"""View -> its columns. `counts`: calls, costs, tokens. `times`: how many took how long."""
+"""View -> its columns. `counts`: calls, costs, tokens. `times`: how many took how long.
+`sizes`: how many answers of models cost how much and had how many tokens, by the day."""
 
 
-def tallied(store: Store, *, since: int, until: int) -> Engine:
-    """An engine whose views `counts` and `times` have at least the hours of a window.
+def tallied(
+    store: Store, *, since: int, until: int, views: Sequence[str] = ("counts", "times")
+) -> Engine:
+    """An engine whose `views` (of `TALLIES`) have at least the hours of a window.
 
     Times are microseconds since 1970; `hour` counts hours since then.
     """
@@ -153,7 +169,8 @@ def tallied(store: Store, *, since: int, until: int) -> Engine:
     }
     engine = Engine()
     with keeper(store.path / FOLDER) as keep:
-        for view, tally in TALLIES.items():
+        for view in views:
+            tally = TALLIES[view]
             kept: list[Path] = []
             loose: list[pa.Table] = []
             if unsealed is not None:

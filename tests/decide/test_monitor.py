@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,16 @@ import numpy as np
 import pytest
 
 from evalkit.cli.main import main
-from evalkit.decide.monitor import Block, Series, Worse, quality_alerts, series_of, watch
+from evalkit.decide.monitor import (
+    Block,
+    Series,
+    Worse,
+    quality_alerts,
+    series_of,
+    watch,
+    watch_all,
+)
+from evalkit.decide.series import alpha_shares
 from evalkit.store.views import Store, open_store
 from tests.store.journal_lines import AT, call, line, plain
 
@@ -74,6 +84,45 @@ def test_daily_looks_at_a_steady_series_seldom_alarm() -> None:
     assert alarms <= 8
 
 
+def begun(day: int, name: str, *, family: str = "", version: str = "") -> Series:
+    blocks = [block(day, [0.0, 1.0], counts=[20, 80])]
+    names = ("f", "m", "v1", name)
+    return Series(names=names, blocks=blocks, worse="below", family=family, version=version)
+
+
+def test_series_share_one_alpha_however_many_come() -> None:
+    now = [begun(day, f"m{n}") for day in range(60) for n in range(day % 7 + 1)]
+
+    shares = alpha_shares(now)
+    later = alpha_shares([*now, begun(60, "one more")])
+
+    assert sum(later) < 1
+    # What comes later takes nothing from those that are there.
+    assert later[:-1] == shares
+    assert shares[0] == pytest.approx(0.493, abs=0.001)
+
+
+def test_the_kinds_of_one_mix_are_one_question() -> None:
+    kinds = [begun(0, f"language {code}", family="language mix") for code in ("de", "en", "fr")]
+
+    shares = alpha_shares([*kinds, begun(0, "fits")])
+
+    assert shares[3] == pytest.approx(sum(shares[:3]))
+
+
+def test_a_scorer_that_was_replaced_keeps_its_share_and_is_not_watched() -> None:
+    old, new = begun(0, "fits", version="1"), begun(3, "fits", version="2")
+    ended = Series(
+        names=old.names, blocks=old.blocks, worse="below", version="1", is_current=False
+    )  # fmt: skip
+
+    (found,) = watch_all([ended, new])
+
+    assert found.series is new
+    assert found.alpha == pytest.approx(0.05 * alpha_shares([ended, new])[1])
+    assert found.alpha < watch_all([new])[0].alpha
+
+
 def test_few_observations_are_no_news() -> None:
     found = watch(series([1.0] * 9, n=10))
 
@@ -127,7 +176,6 @@ def test_jobs_follow_one_another_and_calls_have_rates(store: Store) -> None:
     assert seen(found["fits"]) == [[(1.0, 3)], [(0.0, 2)]]
     assert seen(found["repaired share"]) == [[(0.0, 6), (1.0, 2)]]
     assert seen(found["refused share"]) == [[(0.0, 8)]]
-    assert series_of(store, feature="another") == []
 
 
 def seen(series: Series) -> list[list[tuple[float, int]]]:
@@ -151,6 +199,21 @@ def test_what_is_unusual_is_learnt_in_the_first_week(store: Store) -> None:
     # The 90th percentile is 910 ms; from the eighth day on half of the calls are slower.
     assert seen(found["slow share"]) == [[(0.0, 9), (1.0, 1)], *[[(0.0, 4), (1.0, 6)]] * 2]
     assert seen(found["long input share"]) == [[(0.0, 10)]] * 3
+
+
+def test_a_second_look_reads_no_call(store: Store) -> None:
+    rows = [call(trace_id=f"t-{n}", ts=AT + n * DAY, repaired=n > 5) for n in range(9)]
+    paths = store.add_calls("log", [plain(row) for row in rows])
+    first = series_of(store)
+    for path in paths:
+        # Of the same size and age: only who reads it would see.
+        stat = path.stat()
+        path.write_bytes(b"x" * stat.st_size)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+    second = series_of(open_store(store.path))
+
+    assert [(one.names, seen(one)) for one in second] == [(one.names, seen(one)) for one in first]
 
 
 def test_a_call_in_two_jobs_counts_once(store: Store) -> None:

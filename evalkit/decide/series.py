@@ -1,0 +1,268 @@
+"""What is watched in production: observations by feature, model, prompt version and metric.
+
+Scores of sampling jobs; what all calls say of themselves (repairs, refusals, unusual
+latency, cost and length), out of their counts; what drawn inputs are (language, route,
+topic), out of their profiles; and how judges grade their anchors. A day after another, no
+call is read. `monitor` holds each day against those before it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from evalkit.decide.sequential import Floats, fall_prior
+from evalkit.errors import StoreError
+from evalkit.store.engine import Engine
+from evalkit.store.tallies import tallied
+
+if TYPE_CHECKING:
+    from evalkit.store.views import Store
+
+Worse = Literal["below", "above"]
+
+USUAL_DAYS = 7
+"""What is unusual for a call's latency, cost or length is learnt in its first days."""
+DAY = 86_400_000_000
+EVER = 253_402_300_799_000_000
+"""The end of the year 9999."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A day's observations: each value and weight so many times."""
+
+    at: int
+    """The day's beginning, microseconds since 1970."""
+    values: Floats
+    weights: Floats
+    """Inverse chances over the largest of the series, 0..1."""
+    counts: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """Observations by day, in the days' order."""
+
+    names: tuple[str, str, str, str]
+    """Feature, model, prompt version, metric; empty where it is of all of them."""
+    blocks: Sequence[Block]
+    worse: Worse
+    family: str = ""
+    """What series of one question have in common, such as `language mix`; else the metric."""
+    version: str = ""
+    """Of the scorer."""
+    is_current: bool = True
+    """Whether it goes on: a scorer's new version begins another."""
+
+    @property
+    def key(self) -> str:
+        feature, model, prompt_version, metric = self.names
+        if not model:
+            return f"{feature}/{metric}"
+        return f"{feature}/{model}@{prompt_version or '?'}/{metric}"
+
+    @property
+    def question(self) -> tuple[str, ...]:
+        """What it shares its part of alpha with: the other kinds of one mix."""
+        return (*self.names[:3], self.family or self.names[3], self.version)
+
+
+def series_of(store: Store, *, since: int = 0) -> list[Series]:
+    """All series of calls from the day of `since` on (microseconds since 1970), by name.
+
+    Those that a scorer's new version has ended are among them: they had their part of alpha.
+    """
+    since = since // DAY * DAY
+    found = [*_scored(store, since), *_counted(store, since)]
+    return sorted(found, key=lambda one: (one.names, one.version))
+
+
+def alpha_shares(series: Sequence[Series]) -> list[float]:
+    """What of alpha each may spend, in their order: at most 1 in all, however many will come.
+
+    The n-th day on which any begins has 1 / ((n + 1) log² (n + 1)) of it, over the sum of all
+    these (`fall_prior`); the questions that begin on one day share alike, and so do the
+    kinds of one mix. What is known when a series begins decides, and never changes.
+    """
+    begun: dict[int, dict[tuple[str, ...], int]] = {}
+    for one in series:
+        questions = begun.setdefault(one.blocks[0].at, {})
+        questions[one.question] = questions.get(one.question, 0) + 1
+    of_day = {day: math.exp(fall_prior(n)) for n, day in enumerate(sorted(begun), 1)}
+    shares = []
+    for one in series:
+        day = one.blocks[0].at
+        shares.append(of_day[day] / len(begun[day]) / begun[day][one.question])
+    return shares
+
+
+# --- scores of sampling jobs -----------------------------------------------------------
+
+_SCORED = """
+    WITH drawn AS (
+        SELECT *, slices['feature'] AS feature FROM scores
+        WHERE score IS NOT NULL AND inclusion_prob > 0
+    ), newest AS (
+        SELECT feature, model, prompt_version, metric,
+            arg_max(scorer_version, created_at) AS current
+        FROM drawn GROUP BY 1, 2, 3, 4
+    ), once AS (
+        SELECT feature, model, prompt_version, metric, scorer_version, trace_id,
+            unnest(max_by({'score': score, 'p': inclusion_prob, 'made_at': created_at},
+                (created_at, run_id))),
+        FROM drawn GROUP BY 1, 2, 3, 4, 5, 6
+    )
+    SELECT feature, model, prompt_version, metric, scorer_version AS version,
+        scorer_version = current AS is_current, epoch_us(made_at) // $day * $day AS day,
+        round(score, 2) AS value, p, count(*) AS n
+    FROM once JOIN newest USING (feature, model, prompt_version, metric)
+    GROUP BY ALL ORDER BY ALL
+"""
+
+
+def _scored(store: Store, since: int) -> Iterator[Series]:
+    """Scores of complete sampling jobs: each call once, by each version of its scorer."""
+    files = []
+    for run in store.runs():
+        sample = run.get("sample") or {}
+        if (run.get("kind"), run["status"]) == ("sample", "complete") and sample["until"] > since:
+            try:
+                files += store.score_files(run["run_id"])
+            except StoreError as error:
+                store.problems.append(str(error))
+    if not files:
+        return
+    with Engine() as engine:
+        engine.add_files("scores", files)
+        rows = engine.rows(_SCORED, {"day": DAY})
+    yield from made_series(rows, worse="below")
+
+
+# --- what calls say of themselves ------------------------------------------------------
+
+_RATES = {
+    "repaired share": ("sum(repaired)", "sum(repair_known)"),
+    "refused share": (
+        "sum(calls) FILTER (error_kind IN ('refusal', 'content_filter'))",
+        "sum(calls)",
+    ),
+    "invalid share": ("sum(schema_known - schema_ok)", "sum(schema_known)"),
+}
+"""Rate of all calls that a model answered -> how many, and of how many; more is worse."""
+
+_UNUSUAL = {
+    "slow share": ("latency_ms", "high"),
+    "dear share": ("cost_usd", "high"),
+    "long input share": ("prompt_tokens", "high"),
+    "short input share": ("prompt_tokens", "low"),
+    "long answer share": ("completion_tokens", "high"),
+    "short answer share": ("completion_tokens", "low"),
+}
+"""Share of calls above the 90th or below the 10th percentile of the first days, by column."""
+
+_PAIR = ("feature", "model", "prompt_version")
+_KEYS = ", ".join(f"coalesce({name}, '') AS {name}" for name in _PAIR)
+_ANSWERED = f"""
+    answered AS (
+        SELECT {_KEYS}, hour // 24 AS day, * EXCLUDE ({", ".join(_PAIR)}) FROM counts
+        WHERE NOT cache_hit AND hour >= $since_hour
+    )
+"""
+_RATED = f"""
+    WITH {_ANSWERED}
+    SELECT {", ".join(_PAIR)}, day, {{columns}} FROM answered
+    GROUP BY ALL ORDER BY ALL
+"""
+_BEYOND = f"""
+    WITH {_ANSWERED}, begun AS (
+        SELECT {", ".join(_PAIR)}, min(day) AS first FROM answered GROUP BY ALL
+    ), seen AS (
+        SELECT {_KEYS}, day, what, bin, n FROM sizes WHERE day * 24 >= $since_hour
+        UNION ALL
+        SELECT {_KEYS}, hour // 24 AS day, what, bin, n FROM times
+        WHERE NOT cache_hit AND what = 'latency_ms' AND hour >= $since_hour
+    ), ranked AS (
+        SELECT {", ".join(_PAIR)}, what, bin, sum(sum(n)) OVER (named ORDER BY bin) AS upto,
+            sum(sum(n)) OVER (named) AS total
+        FROM seen JOIN begun USING ({", ".join(_PAIR)}) WHERE day < first + $usual
+        GROUP BY {", ".join(_PAIR)}, what, bin
+        WINDOW named AS (PARTITION BY {", ".join(_PAIR)}, what)
+    ), usual AS (
+        SELECT {", ".join(_PAIR)}, what, min(bin) FILTER (upto >= 0.9 * total) AS highest,
+            min(bin) FILTER (upto >= 0.1 * total) AS lowest
+        FROM ranked GROUP BY ALL
+    )
+    SELECT {", ".join(_PAIR)}, what, day, sum(n)::BIGINT AS n,
+        coalesce(sum(n) FILTER (bin > highest), 0)::BIGINT AS high,
+        coalesce(sum(n) FILTER (bin < lowest), 0)::BIGINT AS low
+    FROM seen JOIN begun USING ({", ".join(_PAIR)}) JOIN usual USING ({", ".join(_PAIR)}, what)
+    WHERE day >= first + $usual  -- what is usual does not depend on these
+    GROUP BY ALL ORDER BY ALL
+"""
+
+
+def _counted(store: Store, since: int) -> Iterator[Series]:
+    """What all calls of production say of themselves, out of their counts."""
+    columns = ", ".join(
+        f'coalesce({k}, 0)::BIGINT AS "{name} k", coalesce({n}, 0)::BIGINT AS "{name} n"'
+        for name, (k, n) in _RATES.items()
+    )
+    asked = {"since_hour": since // DAY * 24}
+    with tallied(store, since=since, until=EVER, views=("counts", "times", "sizes")) as engine:
+        rated = engine.rows(_RATED.format(columns=columns), asked)
+        beyond = engine.rows(_BEYOND, {**asked, "usual": USUAL_DAYS})
+    for name in _RATES:
+        yield from share_series(
+            {**row, "metric": name, "n": row[f"{name} n"], "k": row[f"{name} k"]} for row in rated
+        )
+    for name, (column, side) in _UNUSUAL.items():
+        yield from share_series(
+            {**row, "metric": name, "k": row[side]} for row in beyond if row["what"] == column
+        )
+
+
+# --- rows as series --------------------------------------------------------------------
+
+
+def share_series(
+    rows: Iterator[dict[str, Any]] | Sequence[dict[str, Any]], *, family: str = ""
+) -> Iterator[Series]:
+    """Rows (`k` of `n` calls, of a series and a day counted since 1970) as series of shares."""
+    counted = [
+        {**row, "day": row["day"] * DAY, "value": value, "p": 1.0, "n": count}
+        for row in rows
+        for value, count in ((0.0, row["n"] - row["k"]), (1.0, row["k"]))
+        if count
+    ]
+    yield from made_series(counted, worse="above", family=family)
+
+
+def made_series(
+    rows: Sequence[Mapping[str, Any]], *, worse: Worse, family: str = ""
+) -> Iterator[Series]:
+    """Rows (a value, its chance, how many, of a series and day) in their order as series."""
+    found: dict[tuple[Any, ...], dict[int, list[Mapping[str, Any]]]] = {}
+    for row in rows:
+        names = (*(row[name] or "" for name in _PAIR), row["metric"])
+        key = (names, row.get("version") or "", row.get("is_current", True))
+        found.setdefault(key, {}).setdefault(row["day"], []).append(row)
+    for (names, version, is_current), days in found.items():
+        least = min(row["p"] for of_day in days.values() for row in of_day)
+        blocks = [
+            Block(
+                at=day,
+                values=np.array([row["value"] for row in of_day], dtype=np.float64),
+                weights=np.array([least / row["p"] for row in of_day], dtype=np.float64),
+                counts=np.array([row["n"] for row in of_day], dtype=np.float64),
+            )
+            for day, of_day in sorted(days.items())
+        ]
+        yield Series(
+            names=names, blocks=blocks, worse=worse, family=family, version=version,
+            is_current=is_current,
+        )  # fmt: skip
