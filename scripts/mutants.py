@@ -38,11 +38,11 @@ MAX_TESTS_S = 60.0
 """Of tests for one mutant: those of the first file first, of a file the quickest."""
 
 TESTS: dict[str, tuple[str, ...]] = {
-    "gate": ("test_gate_details", "test_gate", "test_trials", "test_people", "test_stopped"),
-    "verdict": ("test_gate", "test_trials", "test_render", "test_costs", "test_people"),
-    "comparison": ("test_gate", "test_trials", "test_gating_slices"),
+    "gate": ("test_rule", "test_gate_details", "test_gate", "test_people", "test_stopped"),
+    "verdict": ("test_verdict", "test_gate", "test_people"),
+    "comparison": ("test_rule", "test_gate", "test_gating_slices"),
     "comparing": ("test_gate", "test_gating_slices", "test_people", "test_stopped"),
-    "measure": ("test_gate", "test_gating_slices", "test_trials", "test_people"),
+    "measure": ("test_measure", "test_gate", "test_gating_slices", "test_people"),
     "missing": ("test_missing", "test_stats_details"),
     "must_pass": ("test_gate", "test_people"),
     "pairing": ("test_pairing", "test_gate"),
@@ -158,11 +158,11 @@ def _is_text(node: ast.AST) -> bool:
 
 def walk(node: ast.AST) -> Iterator[ast.AST]:
     """Nodes that run when a function does: no annotations, decorators, texts or type checks."""
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return
     yield node
     skipped: set[str] = {"annotation", "returns", "decorator_list"}
     if isinstance(node, (ast.JoinedStr, ast.Import, ast.ImportFrom)):
-        return
-    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
         return
     for name, value in ast.iter_fields(node):
         if name in skipped or (name == "test" and isinstance(node, ast.Assert)):

@@ -44,7 +44,7 @@ def comparison_as_json(
         "candidate": _side(planned.candidate),
         "n": paired.n if paired else 0,
         "n_clusters": paired.n_clusters if paired else None,
-        "trials": _trials(cases, "candidate"),
+        "trials": _most_trials(cases, "candidate") if cases and len(cases.ids) else None,
         "baseline_mean": _mean(cases.baseline[on_both]) if cases and both else None,
         "candidate_mean": _mean(cases.candidate[on_both]) if cases and both else None,
         "delta": paired.delta if paired else None,
@@ -97,23 +97,21 @@ def _mean(scores: np.typing.NDArray[np.float64]) -> float:
     return math.fsum(scores) / len(scores)
 
 
-def _trials(cases: Cases | None, side: str) -> int | None:
+def _most_trials(cases: Cases, side: str) -> int:
     """Most trials that any case has a score of."""
-    if cases is None or not len(cases.ids):
-        return None
-    return int(getattr(cases, f"{side}_trials").max())
+    return int(getattr(cases, f"{side}_trials").max(initial=0))
 
 
 def _reason(comparison: Comparison, verdict: Verdict, policy: Policy) -> str | None:
     """Why nothing can be said; None when something is."""
     if verdict != "unmeasurable":
         return None
-    if comparison.reason is not None:
-        return comparison.reason
     cases = comparison.cases
-    if cases is not None and comparison.worst_p_adjusted is not None and cases.on_both.all():
-        return "trials without a score could hide a regression"
-    if cases is None or cases.on_both.all():
+    if comparison.reason is not None or cases is None:
+        return comparison.reason
+    if cases.on_both.all():
+        if comparison.worst_p_adjusted is not None:
+            return "trials without a score could hide a regression"
         return "cases that were edited are too many"
     gone = int((~cases.on_both).sum())
     hides = comparison.p_adjusted is not None and comparison.coverage >= policy.min_coverage - SAME
@@ -165,8 +163,10 @@ def _changed(cases: Cases | None) -> dict[str, list[str]]:
 def _noise(comparison: Comparison) -> dict[str, Any] | None:
     """What several trials of a case tell; None where every case was tried once."""
     cases, split = comparison.cases, comparison.split
-    k = min(_trials(cases, "baseline") or 0, _trials(cases, "candidate") or 0)
-    if cases is None or split is None or max(_trials(cases, "candidate") or 0, k) < 2:
+    if cases is None or split is None:
+        return None
+    before, after = _most_trials(cases, "baseline"), _most_trials(cases, "candidate")
+    if after < 2:
         return None
     flaky = flaky_cases(cases.ids.tolist(), np.zeros(len(cases.ids)), cases.candidate_var)
     return {
@@ -175,7 +175,7 @@ def _noise(comparison: Comparison) -> dict[str, Any] | None:
         "share_within": split.share_within,
         "flaky_cases": flaky[:LISTED_CASES],
         "n_flaky": len(flaky),
-        "pass_hat_k": _pass_hat_k(cases, k),
+        "pass_hat_k": _pass_hat_k(cases, min(before, after)),
     }
 
 
@@ -223,7 +223,7 @@ def _pass_hat_k(cases: Cases, k: int) -> dict[str, Any] | None:
         passes = np.nan_to_num(means) * trials
         spread = np.nan_to_num(getattr(cases, f"{side}_var"))
         as_binary = np.nan_to_num(means * (1 - means)) * trials / np.maximum(trials - 1, 1)
-        binary = np.abs(spread - np.where(trials > 1, as_binary, 0)).max(initial=0) < 1e-6
+        binary = np.abs(spread - as_binary).max(initial=0) < 1e-6
         if k < 1 or not binary:
             return None
         found[side] = pass_hat_k(np.rint(passes), trials, k)
