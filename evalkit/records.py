@@ -98,6 +98,7 @@ class TextDelta:
     """A piece of the answer, in order. A plain (unstreamed) reply is one piece."""
 
     text: str
+    """Empty for a piece of a stream that is not text: the model is at work on a tool call."""
 
 
 @frozen

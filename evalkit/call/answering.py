@@ -8,6 +8,7 @@ better model. Attempts are added to the call as they are made, failed ones too.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -125,22 +126,15 @@ class _Asking:
 
     def _show_as_it_comes(self, emit: Emit, *, resume: bool) -> None:
         call, guard = self._call, self._demands.guard
-        show = emit
         if guard is not None:
-            screen = self._screen = StreamGuard(
+            self._screen = StreamGuard(
                 guard, call.guarded, canary=call.canary, system_text=call.system_text
             )
-
-            async def show(text: str) -> None:
-                if safe := screen.feed(text):
-                    await emit(safe)
-
-        self._emit = emit
-        self._shown = Shown(show, resume=resume)
+        self._shown = Shown(emit, resume=resume, screen=self._screen)
 
     @property
     def has_shown(self) -> bool:
-        return self._shown is not None and bool(self._shown.text)
+        return self._shown is not None and self._shown.seen
 
     @property
     def is_late(self) -> bool:
@@ -181,7 +175,7 @@ class _Asking:
             call.resumed, text = self._shown.resumed, self._shown.text or None
         answer = Answer(target=tried.target, reply=tried.reply, text=text, error=tried.error)
         if tried.error is not None:
-            return replace(answer, error=self._incomplete(tried.error))
+            return replace(answer, text=self._screened(text), error=self._incomplete(tried.error))
         try:
             guarded = await self._guarded(answer)
             if guarded != answer.text:
@@ -199,19 +193,37 @@ class _Asking:
         seen = len(self._shown.text)
         return CallError("incomplete", f"cut after {seen} characters: {error}")
 
+    def _screened(self, text: str | None) -> str | None:
+        """What may be shown of the text of an answer that failed; None where nothing may."""
+        guard = self._demands.guard
+        if guard is None or not text:
+            return text
+        if self._screen is not None:
+            self._call.guard_events += self._screen.events
+            return self._screen.text or None
+        with suppress(CallError):
+            return self._checked_by(guard, text)
+        return None
+
     async def _guarded(self, answer: Answer) -> str:
         """The text as it may be shown and kept. Raises CallError guard_block."""
-        call, guard, text = self._call, self._demands.guard, answer.text or ""
+        guard, text = self._demands.guard, answer.text or ""
         if guard is None:
             return text
-        with call.stages("guard_out"):
-            if self._screen is not None:
-                if last := self._screen.flush():
-                    await self._emit(last)
-                return self._screen.text
-            text, events = guard.check_output(
-                text, call.guarded, canary=call.canary, system_text=call.system_text
-            )
+        with self._call.stages("guard_out"):
+            if self._screen is None or self._shown is None:
+                return self._checked_by(guard, text)
+            try:
+                await self._shown.flush()
+            finally:
+                self._call.guard_events += self._screen.events
+            return self._screen.text
+
+    def _checked_by(self, guard: Guard, text: str) -> str:
+        call = self._call
+        text, events = guard.check_output(
+            text, call.guarded, canary=call.canary, system_text=call.system_text
+        )
         call.guard_events += events
         return text
 

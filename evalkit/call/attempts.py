@@ -353,6 +353,7 @@ async def _attempt(
         raise
     if error is not None and shown is not None:
         await shown.complete()
+        shown.start_again()
     latency_s = clock.monotonic() - started
     kind = error.kind if error is not None else None
     if passed is not None and kind == "timeout" and started - asked > latency_s:

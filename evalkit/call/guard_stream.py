@@ -36,7 +36,11 @@ class StreamGuard:
         self._given = (guarded.input, list(guarded.placeholders.values()), system_text, context)
         settings = guard.settings
         self._off = settings.output_leak == "off" and settings.output_pii == "off"
-        self._restorer = Restorer(guarded)
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget an answer of which nothing has been shown."""
+        self._restorer = Restorer(self._guarded)
         self._waiting = ""
         self.text = ""
         self.events: tuple[str, ...] = ()

@@ -1,8 +1,8 @@
 """What a caller has seen of a streamed answer, and how it goes on after a cut.
 
-Until the first piece is shown, a cut stream is tried again silently. Afterwards only
-free text goes on, when the feature asks for it: the next request carries what was
-shown, and what its answer repeats of it is left out.
+Until the first piece is shown, a cut stream is tried again silently; what the guard still
+holds back has not been shown. Afterwards only free text goes on, when the feature asks for
+it: the next request carries what was shown, and what its answer repeats of it is left out.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+from evalkit.call.guard_stream import StreamGuard
 from evalkit.errors import CallError
 from evalkit.records import Message, ModelRequest
 
@@ -26,13 +27,23 @@ GO_ON = "Your answer was interrupted. Go on exactly where it stopped, without re
 class Shown:
     """The text shown so far; one for each streamed call."""
 
-    def __init__(self, emit: Callable[[str], Awaitable[None]], *, resume: bool) -> None:
+    def __init__(
+        self,
+        emit: Callable[[str], Awaitable[None]],
+        *,
+        resume: bool,
+        screen: StreamGuard | None = None,
+    ) -> None:
+        """`screen` looks at the text before it is shown, and may hold some of it back."""
         self._emit = emit
         self._resume = resume
+        self._screen = screen
         self._held: str | None = None
         self._asked: tuple[Message, ...] | None = None
         self.text = ""
         self.resumed = 0
+        self.seen = False
+        """Whether the caller has been given any of it."""
 
     async def add(self, piece: str) -> None:
         """Show a piece, or hold it back while it is not clear whether it repeats something."""
@@ -50,9 +61,21 @@ class Shown:
             held, self._held = self._held, None
             await self._show(held[_repeated(self.text, held) :])
 
+    async def flush(self) -> None:
+        """Show what the guard held back to the end."""
+        if self._screen is not None:
+            await self._give(self._screen.flush())
+
+    def start_again(self) -> None:
+        """After a failure: what nobody has seen is no part of the answer."""
+        if not self.seen:
+            self.text, self._held = "", None
+            if self._screen is not None:
+                self._screen.restart()
+
     def is_final(self, error: CallError) -> bool:
         """Whether a failure now ends the call: something was shown and may not go on."""
-        return bool(self.text) and not (self._resume and error.kind in RESUMABLE)
+        return self.seen and not (self._resume and error.kind in RESUMABLE)
 
     def continued(self, request: ModelRequest) -> ModelRequest:
         """The request for the rest of the answer."""
@@ -65,7 +88,12 @@ class Shown:
     async def _show(self, piece: str) -> None:
         if piece:
             self.text += piece
-            await self._emit(piece)
+            await self._give(piece if self._screen is None else self._screen.feed(piece))
+
+    async def _give(self, safe: str) -> None:
+        if safe:
+            self.seen = True
+            await self._emit(safe)
 
 
 def _repeated(shown: str, more: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from hypothesis import strategies as st
 from evalkit.call.shown import Shown
 from evalkit.errors import CallError
 from evalkit.records import CallResult, Event, ModelRequest, TextDelta
+from evalkit.settings import GuardSettings
+from tests.call.failing import World, kinds
 from tests.call.scripted import Scripted, answer, finish
 from tests.call.test_orchestrator import GOOD, Project
+from tests.loopback import Behaviour
 
 WHOLE = "Your parcel left our warehouse on Monday and will arrive on Thursday before noon."
 
@@ -131,6 +135,56 @@ async def test_a_stream_that_stalls_is_cut(tmp_path: Path, monkeypatch: pytest.M
 
     assert shown == ["Your parcel"]
     assert result.error_kind == "incomplete"
+
+
+async def test_what_the_guard_still_holds_back_has_not_been_shown(tmp_path: Path) -> None:
+    project = free_text(tmp_path, pieces(WHOLE)[:4], whole("Something else."))
+    project.settings = replace(project.settings, guard=GuardSettings(output_pii="replace"))
+
+    shown, result = await stream(project)
+
+    assert "".join(shown) == "Something else." == result.output
+    assert [a.error_kind for a in result.record.attempts] == ["stream_cut", None]
+
+
+async def test_an_incomplete_answer_has_nothing_that_the_guard_did_not_let_through(
+    tmp_path: Path,
+) -> None:
+    start = "All is well with it. " * 15
+    project = free_text(tmp_path, pieces(f"{start}Ask anna@mail.example"))
+    project.settings = replace(project.settings, guard=GuardSettings(output_pii="replace"))
+
+    shown, result = await stream(project)
+
+    assert result.error_kind == "incomplete"
+    assert "".join(shown) == result.output == result.record.output
+    assert start.startswith(result.output)
+
+
+async def test_what_was_seen_in_a_stream_stands_in_the_record(tmp_path: Path) -> None:
+    project = free_text(tmp_path, whole(f"{WHOLE} Ask anna@mail.example."))
+    project.settings = replace(project.settings, guard=GuardSettings(output_pii="flag"))
+
+    _, result = await stream(project)
+
+    assert result.record.guard_events == ("output_pii:email",)
+
+
+async def test_a_tool_call_that_is_being_written_is_no_silence(tmp_path: Path) -> None:
+    arguments = '{"text": "' + "a" * 70 + '"}'
+    call = {"id": "c1", "name": "note", "arguments": arguments}
+    slow = Behaviour(tool_calls=[call], finish_reason="tool_calls", tokens_per_s=40)
+    note = {"name": "note", "parameters": {"type": "object"}}
+    async with World(
+        tmp_path, slow, output_schema=None, tools=("note",), ttft_ms=200, idle_ms=200
+    ) as world:
+        result = [one async for one in world.orchestrator.stream("sort", "x", tools=[note])][-1]
+
+        assert isinstance(result, CallResult)
+        assert kinds(result) == [None]
+        assert result.record.tool_calls[0].arguments == arguments
+        assert result.record.ttft_ms is not None
+        assert result.record.ttft_ms < 200 < result.record.latency_ms
 
 
 async def test_a_late_first_token_asks_the_next_model(tmp_path: Path) -> None:

@@ -321,6 +321,8 @@ class _Reading:
             yield from self._text(delta.get("text"))
         elif delta.get("type") == "input_json_delta":
             yield from self._arguments(index, text(delta.get("partial_json"), "partial_json"))
+            if index in self._calls:
+                yield TextDelta("")
 
     def _text(self, piece: Any) -> Iterator[TextDelta]:
         if piece := text(piece, "text"):

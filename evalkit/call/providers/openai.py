@@ -170,7 +170,10 @@ class _Reading:
         self._about(chunk)
         for item in items(chunk.get("choices") or [], "choices")[:1]:
             choice = mapping(item, "choices[0]")
-            yield from self._choice(choice, mapping(choice.get("delta") or {}, "delta"))
+            delta = mapping(choice.get("delta") or {}, "delta")
+            yield from self._choice(choice, delta)
+            if delta.get("tool_calls"):
+                yield TextDelta("")
 
     def end(self) -> Iterator[Event]:
         """What is left to say when nothing more comes."""

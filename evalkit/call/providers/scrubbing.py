@@ -88,7 +88,7 @@ class ScrubbedProvider:
                 async for event in events:
                     if isinstance(event, TextDelta):
                         text = scrubber.feed(event.text)
-                        if text:
+                        if text or not event.text:
                             yield event if text is event.text else TextDelta(text)
                         continue
                     rest = scrubber.rest()
