@@ -18,7 +18,7 @@ from scipy import special
 from evalkit.decide.agreement import Agreement, ac1, krippendorff
 from evalkit.decide.alternative import EPSILON, alternative_annotator
 from evalkit.decide.correlation import Correlation, kendall, spearman
-from evalkit.decide.grades import Grades, grades_of
+from evalkit.decide.grades import PREFERENCES, Grades, grades_of
 from evalkit.decide.ppi import LABELS_AT_LEAST
 from evalkit.score.calibration import Judged
 
@@ -31,9 +31,9 @@ ALPHA = 0.05
 def figures(judged: Sequence[Judged], *, epsilon: float = EPSILON) -> dict[str, Any]:
     """All that labels say of a judge: overall, by slice, by pair, and its known biases."""
     usable = [one for one in judged if one.judge is not None]
-    grades = grades_of(label for one in judged for label in one.labelled.labels.values())
+    grades = _grades(judged)
     return {
-        "labels": "pass or fail" if grades.pass_or_fail else "graded",
+        "labels": _kind(grades),
         "overall": _figures(usable, grades),
         "slices": _by_slice(usable, grades),
         "pairs": _by_pair(usable),
@@ -45,6 +45,18 @@ def figures(judged: Sequence[Judged], *, epsilon: float = EPSILON) -> dict[str, 
         },
         "votes_agree": _mean([one.judgement.agreement for one in usable]),
     }
+
+
+def _grades(judged: Sequence[Judged]) -> Grades:
+    if any(one.labelled.against is not None for one in judged):
+        return PREFERENCES
+    return grades_of(label for one in judged for label in one.labelled.labels.values())
+
+
+def _kind(grades: Grades) -> str:
+    if grades is PREFERENCES:
+        return "preferences"
+    return "pass or fail" if grades.pass_or_fail else "graded"
 
 
 # --- agreement -----------------------------------------------------------------------

@@ -51,6 +51,10 @@ class Grades:
         return np.asarray(self.grid[np.abs(values[:, None] - self.grid[None, :]).argmin(axis=1)])
 
 
+PREFERENCES = Grades(False, np.array([0.0, 0.5, 1.0]))
+"""Which of two answers is better, also where people named no tie: a tie is a win of neither."""
+
+
 def grades_of(labels: Iterable[float]) -> Grades:
     """The scale that these labels, 0..1, are on."""
     seen = np.unique(np.array(list(labels), dtype=np.float64))

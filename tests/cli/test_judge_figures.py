@@ -19,6 +19,7 @@ from evalkit.score.calibration import Judged
 from evalkit.score.judge import Judgement
 from evalkit.score.labelled import Labelled, read_labels
 from evalkit.score.pairwise import settle
+from tests.score.answers import make_answer
 
 CLOSE = 1e-6
 
@@ -113,10 +114,35 @@ def test_a_real_pairwise_judge_is_held_to_the_true_preferences(
     assert seen["overall"]["spearman"]["value"] == pytest.approx(
         stats.spearmanr(expected, true).statistic, abs=CLOSE
     )
-    won = [float(score == 1) for score in expected]
+    three = [[round(2 * score) for score in of] for of in (true, expected)]
+    assert seen["labels"] == "preferences"
+    assert seen["overall"]["accuracy"] == pytest.approx(accuracy_score(*three), abs=CLOSE)
     assert seen["overall"]["kappa"]["value"] == pytest.approx(
-        cohen_kappa_score(true, won), abs=CLOSE
+        cohen_kappa_score(*three, weights="quadratic"), abs=CLOSE
     )
+    assert (
+        seen["overall"]["confusion"]["counts"]
+        == confusion_matrix(*three, labels=[0, 1, 2]).tolist()
+    )
+
+
+def test_a_tie_of_a_pairwise_judge_counts_for_neither_answer() -> None:
+    def figure(liked: float, tie_passes: bool) -> Mapping[str, Any]:
+        found = []
+        for n in range(40):
+            label, score = (liked, 1 - liked)[n % 2], (0.5 if n < 20 else (liked, 1 - liked)[n % 2])
+            one = Labelled(answer=make_answer("this"), labels={"ann": label}, against="that")
+            mark = Mark(score=score, passed=score >= 0.5 if tie_passes else score > 0.5)
+            found.append(Judged(labelled=one, judgement=Judgement(mark=mark, records=())))
+        return figures(found)["overall"]
+
+    first, turned, strict = figure(1.0, True), figure(0.0, True), figure(1.0, False)
+
+    assert first["accuracy"] == turned["accuracy"] == strict["accuracy"] == 0.5
+    assert first["kappa"]["value"] == turned["kappa"]["value"] == strict["kappa"]["value"]
+    assert first["confusion"] == {
+        "grades": [0.0, 0.5, 1.0], "counts": [[10, 10, 0], [0, 0, 0], [0, 10, 10]]
+    }  # fmt: skip
 
 
 def test_a_metric_that_ranks_summaries_is_held_to_graded_people(
