@@ -27,6 +27,7 @@ from evalkit.errors import StoreError
 from evalkit.frozen import by_field
 from evalkit.ids import new_id
 from evalkit.records import CallRecord
+from evalkit.store.files import sweep
 from evalkit.store.rows import encode_row
 
 log = logging.getLogger(__name__)
@@ -313,7 +314,10 @@ def read_segment(path: Path) -> Iterator[bytes]:
 def seal_left_segments(store: Path, *, spool: Path | None = None) -> int:
     """Seal the segments of processes that have ended; returns how many there were."""
     sealed = 0
-    left = [segments_folder(one).glob("*.jsonl") for one in (store, spool) if one is not None]
+    homes = [one for one in (store, spool) if one is not None]
+    for home in homes:
+        sweep(home)
+    left = [segments_folder(home).glob("*.jsonl") for home in homes]
     for path in sorted(chain.from_iterable(left)):
         try:
             descriptor = os.open(path, os.O_RDONLY)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import StoreError
 from evalkit.ids import new_id
-from evalkit.store.files import explain_os_errors, locked, write_whole
+from evalkit.store.files import explain_os_errors, locked, sweep, write_whole
 from evalkit.store.schema import arrow_schema
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def compact(store: Store, *, keep_s: float = KEEP_S) -> Compacted:
     if not (store.path / "calls").is_dir():
         return done
     with changing_calls(store.path):
+        sweep(store.path)
         days, _ = store.production_parts()
         for files in days.values():
             for group in _groups(store.readable(files)):

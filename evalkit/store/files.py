@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,8 @@ from typing import Any
 from evalkit.errors import DamagedStore, StoreError
 
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+OLD_S = 60.0
+"""From then on a temporary folder is left over."""
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 """What `link` answers on a file system that has no hard links."""
 
@@ -75,14 +80,14 @@ def write_whole(path: Path, *, replace: bool = False) -> Iterator[WholeFile]:
     """Write `path`; it appears, complete and on disk, when the block ends without an error.
 
     The caller is the only one who writes this name: its id is random, or it holds a lock.
+    What a killed writer left of the same name goes.
     Raises StoreError when `path` exists (unless `replace`) or cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     with explain_os_errors(path):
         _make_folder(path.parent)
-        # A leftover may be a second name of a finished file: unlink it, never truncate it.
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*tmp"):
+            _remove_if_left(left)
+        temporary, descriptor = _open_temporary(path)
         file = WholeFile(descriptor)
         try:
             yield file
@@ -103,10 +108,12 @@ def make_whole_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """Make `folder` with `files` in it, at one instant; nothing is done when it is there."""
     if folder.is_dir():
         return
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary = _temporary_name(folder)
     with explain_os_errors(folder):
+        _make_folder(folder.parent)
+        _remove_old_folders(folder)
         try:
-            _make_folder(temporary)
+            temporary.mkdir(mode=0o700)
             for name, data in files.items():
                 with (temporary / name).open("xb", buffering=0) as file:
                     file.write(data)
@@ -120,6 +127,65 @@ def make_whole_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         _sync_folder(folder.parent)
+
+
+# --- temporary names, and what the dead leave of them -------------------------------------
+# Whoever writes under a temporary name holds its lock; what is not locked is nobody's.
+
+
+def sweep(store: Path, *, runs: bool = True) -> None:
+    """Remove what writers that have died left half-written in a store.
+
+    A living writer's files are left alone, and so is what cannot be removed. Without `runs`
+    not in the folders of runs, which may be thousands.
+    """
+    for folder, folders, files in os.walk(store):
+        if not runs and Path(folder) == store:
+            folders[:] = [name for name in folders if name != "runs"]
+        for name in files:
+            is_hidden = name.startswith(".") and name.endswith(".tmp")
+            if is_hidden or name.endswith(".new"):
+                _remove_if_left(Path(folder, name))
+
+
+def _temporary_name(path: Path) -> Path:
+    """Another one each time: who removes what is left never takes it for what is written now."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def _open_temporary(path: Path) -> tuple[Path, int]:
+    while True:
+        temporary = _temporary_name(path)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        if _hold(descriptor):
+            return temporary, descriptor
+        os.close(descriptor)
+
+
+def _hold(descriptor: int) -> bool:
+    """Lock what was just made; False when it was swept away in the instant before."""
+    # A file system without locks: nobody can tell there whether a writer lives, so nobody sweeps.
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return os.fstat(descriptor).st_nlink > 0
+
+
+def _remove_old_folders(folder: Path) -> None:
+    """What is left of folders that never got the name of `folder`: made in milliseconds, or not."""
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > OLD_S:
+                shutil.rmtree(left)
+
+
+def _remove_if_left(path: Path) -> None:
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+        finally:
+            os.close(descriptor)
 
 
 def _make_folder(folder: Path) -> None:

@@ -19,7 +19,7 @@ from evalkit.store.compaction import changing_calls, drop_replaced
 from evalkit.store.emptying import has_texts, rewrite, without_column, without_texts
 from evalkit.store.engine import Engine
 from evalkit.store.feedback import forget_feedback
-from evalkit.store.files import lock, write_json
+from evalkit.store.files import lock, sweep, write_json
 from evalkit.store.runs import run_folder
 from evalkit.store.views import Store
 
@@ -78,6 +78,7 @@ def purge(store: Store, rule: PurgeRule, *, dry_run: bool = False) -> Purged:
         _purge(store, rule, done, dry_run=True)
         return done
     with changing_calls(store.path):
+        sweep(store.path)  # half-written files have texts as well
         # What has been joined into other files is to go at once, too.
         drop_replaced(store.path)
         seal_left_segments(store.path)

@@ -23,6 +23,7 @@ from evalkit.store.files import (
     locked,
     make_whole_folder,
     read_json,
+    sweep,
     verify_sha256,
     write_json,
 )
@@ -74,6 +75,7 @@ class Store:
     def create_run(self, manifest: Mapping[str, Any]) -> RunWriter:
         """Start the run `manifest["run_id"]`; StoreError when it cannot be written."""
         self._make()
+        sweep(self.path, runs=False)
         return RunWriter(self.path, manifest["run_id"], manifest)
 
     def open_run(self, run_id: str) -> RunWriter:
