@@ -41,8 +41,7 @@ def must_pass(plans: Sequence[Planned], engine: Engine, trust: Trust) -> MustPas
         if why is not None:
             advisory[(*_whose(plan), plan.metric)] = why
             if plan.must_pass:
-                on = f" on {plan.golden_set}" if plan.golden_set else ""
-                found.notes.append(f"{plan.metric}{on} need not be passed: {why}")
+                found.notes.append(f"{plan.metric} on {plan.golden_set} need not be passed: {why}")
     found.notes = list(dict.fromkeys(found.notes))
     for plan in {_whose(plan): plan for plan in plans if plan.candidate_group}.values():
         golden = plan.candidate.source.golden_sets.get(plan.golden_set or "", {})

@@ -76,8 +76,9 @@ class Trust:
     def _objection(self, plan: Planned, judge: str, version: str) -> str | None:
         fix = f"evalkit judge calibrate {judge or 'JUDGE'} --labels FILE"
         here = self.labels.agreement(plan)
-        value, n = (None, 0) if here is None else (here.value, here.n)
-        if value is None:
+        if here is not None and here.value is not None:
+            value, n = here.value, here.n
+        else:
             value, n = self._calibrated(judge, version)
         if value is None:
             return f"its judge was never calibrated on people's labels. Do so: {fix}"
