@@ -75,11 +75,7 @@ class Trust:
 
     def _objection(self, plan: Planned, judge: str, version: str) -> str | None:
         fix = f"evalkit judge calibrate {judge or 'JUDGE'} --labels FILE"
-        here = self.labels.agreement(plan)
-        if here is not None and here.value is not None:
-            value, n = here.value, here.n
-        else:
-            value, n = self._calibrated(judge, version)
+        value, n = self._kappa(plan, judge, version)
         if value is None:
             return f"its judge was never calibrated on people's labels. Do so: {fix}"
         if n < LABELS_AT_LEAST:
@@ -100,9 +96,13 @@ class Trust:
         )
         return str(rows[0]["judge"] or "")
 
-    def _calibrated(self, judge: str, version: str) -> tuple[float | None, int]:
+    def _kappa(self, plan: Planned, judge: str, version: str) -> tuple[float | None, int]:
+        """By the golden set's labels, else by the last calibration, and over how many."""
         from evalkit.store.judges import judge_figure
 
+        here = self.labels.agreement(plan)
+        if here is not None and here.value is not None:
+            return here.value, here.n
         assert self.store is not None
         return _kappa_of(judge_figure(self.store, judge, version))
 
