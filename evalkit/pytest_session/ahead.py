@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
 from concurrent.futures import Future
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from evalkit.session import new_event_loop
 
@@ -25,6 +25,10 @@ PULSE_S = 5.0
 CLOSE_S = 10.0
 REFILL = 16
 """A window is filled again when a so-manieth of it is empty: one wake-up of the loop for many."""
+HAND_OVER_S = 0.01
+"""For so long results are gathered and handed over together, where more than `FEW` are under way:
+two threads that want the interpreter's lock for every result take longer than the results do."""
+FEW = 16
 
 
 class LoopThread:
@@ -83,6 +87,16 @@ def wait_for(future: Future[T], thread: LoopThread) -> T:
                 raise RuntimeError("the event loop's thread has ended") from None
 
 
+class _Outcome(NamedTuple):
+    """What a piece of work came to."""
+
+    result: Any
+    error: BaseException | None
+
+
+_FORGOTTEN = _Outcome(None, LookupError("asked for more often than was said before"))
+
+
 class RunAhead(Generic[K, V]):
     """Results by key, each worked out once, up to `window` of them ahead of who asks.
 
@@ -106,8 +120,11 @@ class RunAhead(Generic[K, V]):
         self._uses = uses
         self._started: set[K] = set()
         self._asked: set[K] = set()
-        self._futures: dict[K, Future[V]] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # the loop holds them only weakly
+        self._finished: dict[K, _Outcome] = {}
+        """Of the loop's thread: what it has not handed over."""
+        self._outcomes: dict[K, _Outcome] = {}
+        self._handed_over = threading.Condition()
 
     @property
     def ahead(self) -> int:
@@ -130,33 +147,54 @@ class RunAhead(Generic[K, V]):
         return [self._take(key) for key in keys]
 
     def _take(self, key: K) -> V:
+        if key not in self._outcomes:
+            self._wait_for(key)
         self._uses[key] -= 1
         last = self._uses[key] <= 0
-        future = self._futures.pop(key) if last else self._futures[key]
-        return wait_for(future, self._thread)
+        result, error = self._outcomes[key]
+        if last:
+            self._outcomes[key] = _FORGOTTEN
+        if error is not None:
+            raise error
+        return cast(V, result)
+
+    def _wait_for(self, key: K) -> None:
+        with self._handed_over:
+            while not self._handed_over.wait_for(lambda: key in self._outcomes, PULSE_S):
+                if not self._thread.alive:
+                    raise RuntimeError("the event loop's thread has ended")
 
     def _start(self, keys: Iterable[K]) -> None:
         fresh = [key for key in dict.fromkeys(keys) if key not in self._started]
-        if not fresh:
-            return
-        started = [(key, Future[V]()) for key in fresh]
-        self._started.update(fresh)
-        self._futures.update(started)
-        self._thread.loop.call_soon_threadsafe(self._begin, started)
+        if fresh:
+            self._started.update(fresh)
+            self._thread.loop.call_soon_threadsafe(self._begin, fresh)
 
-    def _begin(self, started: list[tuple[K, Future[V]]]) -> None:
-        for key, future in started:
-            task = self._thread.loop.create_task(self._work(key, future))
+    # --- in the loop's thread ----------------------------------------------------
+
+    def _begin(self, keys: Iterable[K]) -> None:
+        for key in keys:
+            task = self._thread.loop.create_task(self._work(key))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _work(self, key: K, future: Future[V]) -> None:
+    async def _work(self, key: K) -> None:
         try:
             async with self._slots:
-                result = await self._do(key)
+                self._finish(key, _Outcome(await self._do(key), None))
         except BaseException as error:
-            future.set_exception(error)
+            self._finish(key, _Outcome(None, error))
             if not isinstance(error, Exception):
                 raise
-        else:
-            future.set_result(result)
+
+    def _finish(self, key: K, outcome: _Outcome) -> None:
+        if not self._finished:
+            wait_s = HAND_OVER_S if len(self._tasks) > FEW else 0.0
+            self._thread.loop.call_later(wait_s, self._hand_over)
+        self._finished[key] = outcome
+
+    def _hand_over(self) -> None:
+        with self._handed_over:
+            self._outcomes.update(self._finished)
+            self._finished.clear()
+            self._handed_over.notify_all()

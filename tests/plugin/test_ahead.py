@@ -91,6 +91,29 @@ def test_what_is_asked_for_by_surprise_is_done_too(thread: LoopThread) -> None:
     assert ahead.take([7]) == [70]
 
 
+def test_who_asks_more_often_than_was_said_is_told_at_once(thread: LoopThread) -> None:
+    ahead = ahead_of(thread, Work(), Counter([7]))
+    ahead.take([7])
+
+    with pytest.raises(LookupError, match="more often"):
+        ahead.take([7])
+
+
+def test_many_results_at_once_all_arrive(thread: LoopThread) -> None:
+    work, keys = Work(), list(range(500))
+    ahead: RunAhead[int, int] = RunAhead(
+        work.do, thread=thread, concurrency=100, window=200, uses=Counter(keys)
+    )
+
+    found = []
+    for position, key in enumerate(keys):
+        ahead.fill(keys[position:])
+        found += ahead.take([key])
+
+    assert found == [key * 10 for key in keys]
+    assert work.most <= 100
+
+
 def test_a_failure_is_of_the_one_who_asked(thread: LoopThread) -> None:
     ahead = ahead_of(thread, Work(), Counter([-1, 1]))
     ahead.fill([-1, 1])
