@@ -80,6 +80,8 @@ NEAR_WORDS = 5
 """Answers of so many words are the same when they differ in numbers alone."""
 SAMPLE = 500
 """Texts looked at before all are: an answer to half of the cases shows among fewer."""
+SAMPLE_ERROR = 0.05
+"""A share halved, of `SAMPLE` drawn, is nearer to the true one in all but one of 100,000 draws."""
 _WORDS = re.compile(r"[^\W_]+")
 
 
@@ -127,23 +129,30 @@ def same_answer(text: str) -> bytes:
 
 
 def duplicate_output(
-    repeats: Repeats, expected: Callable[[], Sequence[Json]]
+    repeats: Repeats, expected: Callable[[int | None], Sequence[Json]]
 ) -> tuple[int, int, str] | None:
     """(cases with the commonest answer, cases, that answer) where it is suspiciously common.
 
     As common as half of the cases, and well beyond how often one answer is expected: right
-    answers repeat too, where there are few labels. `expected` is asked only when it matters.
+    answers repeat too, where there are few labels. `expected` is asked only when it matters:
+    for so many drawn cases, and for all (None) where those leave it open.
     """
     if repeats.texts.total() < MIN_CASES:
         return None
     most, n, text = repeats.commonest()
     if 2 * most < n:
         return None
-    right = Counter(same_answer(_text(value)) for value in expected())
+    beyond = most / n - _suspicious(expected(SAMPLE))
+    if abs(beyond) < SAMPLE_ERROR:
+        beyond = most / n - _suspicious(expected(None))
+    return None if beyond < 0 else (most, n, text[:SHOWN_CHARS])
+
+
+def _suspicious(expected: Sequence[Json]) -> float:
+    """The share from which on an answer is given too often: halfway from its usual one to all."""
+    right = Counter(same_answer(_text(value)) for value in expected)
     usual = max(right.values(), default=0) / max(right.total(), 1)
-    if most / n < max(0.5, (1 + usual) / 2):
-        return None
-    return most, n, text[:SHOWN_CHARS]
+    return max(0.5, (1 + usual) / 2)
 
 
 def _text(value: Json) -> str:

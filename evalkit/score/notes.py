@@ -12,6 +12,7 @@ from functools import partial
 from evalkit.records import Json
 from evalkit.score.bias import duplicate_output
 from evalkit.score.golden import GoldenSet
+from evalkit.score.runner import order_cases
 from evalkit.score.summary import RunSummary
 
 
@@ -45,8 +46,12 @@ def _repeated(golden_sets: Mapping[str, GoldenSet], summary: RunSummary) -> Iter
             )
 
 
-def _expected(golden: GoldenSet | None) -> list[Json]:
-    return [case.expected for case in golden.cases if case.has_expected] if golden else []
+def _expected(golden: GoldenSet | None, limit: int | None) -> list[Json]:
+    """What is expected of all cases, or of so many drawn ones: to read a case takes its time."""
+    if golden is None:
+        return []
+    cases = map(golden.cases.__getitem__, order_cases(len(golden.cases), limit=limit, seed=None))
+    return [case.expected for case in cases if case.has_expected]
 
 
 def _order_notes(summary: RunSummary) -> Iterator[str]:

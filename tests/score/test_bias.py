@@ -103,10 +103,14 @@ def repeats(*outputs: str) -> Repeats:
     return found
 
 
+def nothing(limit: int | None) -> list[str]:
+    return []
+
+
 def test_one_answer_to_most_cases_is_found() -> None:
     given = repeats(*["I am happy to help."] * 15, *(f"answer {n} of mine" for n in range(5)))
 
-    found = duplicate_output(given, list)
+    found = duplicate_output(given, nothing)
 
     assert found == (15, 20, "I am happy to help.")
 
@@ -115,19 +119,36 @@ def test_labels_that_repeat_as_they_should_are_not() -> None:
     expected = [{"label": "billing"}] * 14 + [{"label": "delivery"}] * 6
     given = repeats(*['{"label": "billing"}'] * 14, *['{"label": "delivery"}'] * 6)
 
-    assert duplicate_output(given, lambda: expected) is None
+    assert duplicate_output(given, lambda limit: expected) is None
 
 
 def test_a_constant_label_is_found_even_where_it_is_mostly_right() -> None:
     expected = [{"label": "billing"}] * 14 + [{"label": "delivery"}] * 6
 
-    found = duplicate_output(repeats(*['{"label": "billing"}'] * 20), lambda: expected)
+    found = duplicate_output(repeats(*['{"label": "billing"}'] * 20), lambda limit: expected)
 
     assert found is not None
 
 
+@pytest.mark.parametrize(("billing", "asked"), [(700, [500]), (880, [500, None])])
+def test_all_expected_answers_are_read_only_where_drawn_ones_leave_it_open(
+    billing: int, asked: list[int | None]
+) -> None:
+    expected = ["billing"] * billing + ["delivery"] * (1_000 - billing)
+    asked_for = []
+
+    def drawn(limit: int | None) -> list[str]:
+        asked_for.append(limit)
+        return expected[:: 1 if limit is None else 2]
+
+    found = duplicate_output(repeats(*["billing"] * 960, *["other"] * 40), drawn)
+
+    assert found == (960, 1_000, "billing")
+    assert asked_for == asked
+
+
 def test_few_cases_and_varied_answers_ask_for_nothing() -> None:
-    def never() -> list[object]:
+    def never(limit: int | None) -> list[object]:
         raise AssertionError("not needed")
 
     assert duplicate_output(repeats(*["x"] * 9), never) is None
@@ -138,11 +159,11 @@ def test_among_many_texts_a_common_answer_is_still_found_and_counted_whole() -> 
     plain = [f"answer {chr(97 + n % 26)}{chr(97 + n // 26 % 26)}{n} alone" for n in range(1_500)]
     near = [f"Thank you for asking, your ticket has the number {n}." for n in range(2_500)]
 
-    found = duplicate_output(repeats(*near, *plain), list)
+    found = duplicate_output(repeats(*near, *plain), nothing)
 
     assert found is not None
     assert found[:2] == (2_500, 4_000)
-    assert duplicate_output(repeats(*near[:1_000], *plain, *plain), list) is None
+    assert duplicate_output(repeats(*near[:1_000], *plain, *plain), nothing) is None
 
 
 def test_long_answers_are_told_apart_by_their_ends() -> None:
@@ -150,12 +171,12 @@ def test_long_answers_are_told_apart_by_their_ends() -> None:
 
     given = repeats(*(f"{same} It is {chr(97 + n)}." for n in range(20)))
 
-    assert duplicate_output(given, list) is None
+    assert duplicate_output(given, nothing) is None
 
 
 def test_one_text_given_over_and_over_is_found_wherever_it_first_came() -> None:
     others = [f"answer {chr(97 + n % 26)}{n} alone" for n in range(1_201)]
 
-    found = duplicate_output(repeats(*others, *["the very same"] * 2_000), list)
+    found = duplicate_output(repeats(*others, *["the very same"] * 2_000), nothing)
 
     assert found == (2_000, 3_201, "the very same")
