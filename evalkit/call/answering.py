@@ -268,6 +268,7 @@ def _patience(call: Call) -> Patience:
         idle_s=feature.idle_ms / 1000,
         hedge_after_s=_hedge_after_s(feature),
         also_fail_over=REFUSALS if feature.on_refusal == "fallback" else frozenset(),
+        allowance=call.allowance,
     )
 
 

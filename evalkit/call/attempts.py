@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from evalkit.call.context import trim
 from evalkit.call.failures import FAILURES
@@ -26,6 +26,9 @@ from evalkit.config import ModelSettings
 from evalkit.errors import CallError
 from evalkit.frozen import frozen
 from evalkit.records import Attempt, ModelRequest, Reply, Usage
+
+if TYPE_CHECKING:
+    from evalkit.call.allowance import Allowance
 
 BACKOFF_BASE_S = 0.25
 BACKOFF_CAP_S = 8.0
@@ -72,6 +75,8 @@ class Patience:
     idle_s: float = IDLE_S
     also_fail_over: frozenset[str] = frozenset()
     """Kinds that go on to the next model although the failure table says not to."""
+    allowance: Allowance | None = None
+    """What the call may spend; None: not limited."""
 
 
 @frozen
@@ -319,6 +324,12 @@ async def _attempt(
     if gate.breaker.is_shut:
         error = CallError("breaker_open", f"{target.model.provider} is not asked for a while")
         return _Outcome((_recorded(request, target, wait_s, 0.0, None, error),), None, error)
+    allowance, most = patience.allowance, None
+    if allowance is not None:
+        try:
+            most = await allowance.take(request, target.model)
+        except CallError as over:
+            return _Outcome((_recorded(request, target, wait_s, 0.0, None, over),), None, over)
     left_s = max(0.0, patience.deadline - asked)
     try:
         async with asyncio.timeout(min(left_s, patience.attempt_s or left_s)):
@@ -350,6 +361,8 @@ async def _attempt(
             gone = CallError("cancelled", "nobody waited for the answer")
             spent_s = clock.monotonic() - started
             cancelled.append(_recorded(request, target, wait_s, spent_s, None, gone))
+            if allowance is not None and most is not None:
+                allowance.ended(most, cancelled[-1], paid=True)
         raise
     if error is not None and shown is not None:
         await shown.complete()
@@ -361,6 +374,8 @@ async def _attempt(
     elif passed is not None:
         gate.learn(passed, kind, latency_s)
     attempt = _recorded(request, target, wait_s, latency_s, reply, error)
+    if allowance is not None and most is not None:
+        allowance.ended(most, attempt, paid=kind not in UNPAID)
     return _Outcome((attempt,), reply, error)
 
 
@@ -401,7 +416,7 @@ def _recorded(
 
 UNPAID = frozenset(
     {"rate_limit", "quota_exhausted", "server", "connect", "auth", "not_found", "breaker_open",
-     "bad_request", "context_length"}
+     "bad_request", "context_length", "budget"}
 )  # fmt: skip
 """Refused before a model worked: these attempts cost nothing. Others without usage are unknown."""
 

@@ -31,6 +31,16 @@ class Budget:
         self.reserved_usd += most_usd
         return True
 
+    async def reserve_more(self, more_usd: float) -> bool:
+        """The same for a call that has something set aside already: it does not wait.
+
+        Two such calls would wait for each other.
+        """
+        if not self._fits(more_usd):
+            return False
+        self.reserved_usd += more_usd
+        return True
+
     def settle(self, reserved_usd: float, cost_usd: float | None) -> None:
         """Replace a reservation by what the call cost; an unknown cost counts in full."""
         self.reserved_usd = max(0.0, self.reserved_usd - reserved_usd)

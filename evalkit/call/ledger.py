@@ -196,6 +196,29 @@ class Ledger:
             raise CallError("budget", held)
         return held
 
+    def extend(self, hold: Hold, more_usd: float, more_tokens: int) -> None:
+        """Set more aside for a call that is under way. Raises CallError budget like `reserve`."""
+        amount = None if hold.amount is None else round(more_usd * PER_USD)
+        try:
+            with self._lock, transaction(self._file):
+                values = [
+                    hold.day,
+                    amount or 0,
+                    more_tokens,
+                    0,
+                    0,
+                    *chain.from_iterable(hold.scopes),
+                ]
+                totals = self._file.execute(_ADD_AND_TELL[len(hold.scopes)], values).fetchall()
+                refusal = self._refusal(totals, hold.day, amount, more_tokens, calls=0)
+                if refusal is not None:
+                    raise CallError("budget", refusal)
+                self._file.execute(_HOLD_MORE, (amount, more_tokens, hold.id))
+        except sqlite3.Error as error:
+            raise CallError("budget", f"the spending ledger cannot be written: {error}") from None
+        hold.amount = None if hold.amount is None else hold.amount + (amount or 0)
+        hold.tokens += more_tokens
+
     def settle(self, hold: Hold, cost_usd: float | None, tokens: int | None) -> None:
         """Replace a hold by what the call used; what is not known counts as reserved."""
         amount = None if cost_usd is None else round(cost_usd * PER_USD)
@@ -274,13 +297,19 @@ class Ledger:
         self._file.execute(_ADD[len(hold.scopes)], values)
 
     def _refusal(
-        self, totals: list[tuple[Any, ...]], day: str, amount: int | None, tokens: int
+        self,
+        totals: list[tuple[Any, ...]],
+        day: str,
+        amount: int | None,
+        tokens: int,
+        *,
+        calls: int = 1,
     ) -> str | None:
         """The first limit that the call passes, in words.
 
         A call whose price is not known passes a limit in USD until that is used up.
         """
-        wanted = (amount, tokens, 1, amount, tokens, 1)
+        wanted = (amount, tokens, calls, amount, tokens, calls)
         for scope, name, *sums in totals:
             limits = self._named.get((scope, name))
             if limits is None:
@@ -359,6 +388,7 @@ class Ledger:
 
 
 _HOLD = "INSERT INTO holds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_HOLD_MORE = "UPDATE holds SET amount = amount + ?, tokens = tokens + ? WHERE id = ?"
 _Limits: TypeAlias = tuple[tuple[str, int | None], ...]
 
 

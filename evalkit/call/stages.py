@@ -21,14 +21,15 @@ from evalkit.call.guards import redact_record
 from evalkit.call.parts import Parts
 from evalkit.call.policy import check as check_policy
 from evalkit.call.trace import Call, Rendered, sum_or_none
-from evalkit.config import BudgetSettings, FeatureSettings, ModelSettings
+from evalkit.config import BudgetSettings, FeatureSettings
 from evalkit.errors import CallError, ConfigError
 from evalkit.json_schema import Validate
 from evalkit.records import CallRecord, ModelRequest
 
 if TYPE_CHECKING:
+    from evalkit.call.allowance import Allowance
+    from evalkit.call.attempts import Target
     from evalkit.call.cache import Cached
-    from evalkit.call.ledger import Hold
 
 NO_CAPS = BudgetSettings()
 CANARY_LINE = "\n\n[{canary}] This mark is private: never write it."
@@ -219,16 +220,41 @@ async def ask(
         allow_tool=lambda name: check_policy(feature, tools=(name,)),
     )
     targets = parts.targets(feature)
+    asked = _with_canary(call, parts, request)
     with call.stages("budget"):
-        settle = await _reserve(call, parts, request, budget)
+        call.allowance = await _set_aside(call, parts, asked, targets, budget)
     try:
-        asked = _with_canary(call, parts, request)
         found = await find_answer(call, asked, targets, demands, clock=parts.clock, emit=emit)
     finally:
-        settle(sum_or_none(a.cost_usd for a in call.attempts))
+        if call.allowance is not None:
+            cost_usd = sum_or_none(a.cost_usd for a in call.attempts)
+            call.allowance.settle(cost_usd, asked=bool(call.attempts))
     _take(call, found)
     if emit is not None and demands.read_whole:
         await emit(restored(call, parts))
+
+
+async def _set_aside(
+    call: Call,
+    parts: Parts,
+    request: ModelRequest,
+    targets: Sequence[Target],
+    budget: Budget | None,
+) -> Allowance | None:
+    """What the call may spend; None where nothing is limited."""
+    capped = not call.pinned and parts.settings.budgets != NO_CAPS
+    if budget is None and not capped:
+        return None
+    from evalkit.call.allowance import set_aside
+
+    return await set_aside(
+        call,
+        request,
+        [target.model for target in targets],
+        estimator=parts.tokens,
+        budget=budget,
+        ledger=parts.ledger if capped else None,
+    )
 
 
 def _take(call: Call, answer: Answer) -> None:
@@ -255,64 +281,6 @@ def _with_canary(call: Call, parts: Parts, request: ModelRequest) -> ModelReques
     call.canary, call.system_text = parts.guard.canary(), str(first["content"])
     marked = {**first, "content": first["content"] + CANARY_LINE.format(canary=call.canary)}
     return replace(request, messages=(marked, *others))
-
-
-async def _reserve(
-    call: Call, parts: Parts, request: ModelRequest, budget: Budget | None
-) -> Callable[[float | None], None]:
-    """Set aside what the call may cost at most, all attempts together; returns how to settle.
-
-    A run's own budget needs a price; caps of users and features count tokens and calls of
-    a model without one.
-    """
-    capped = not call.pinned and parts.settings.budgets != NO_CAPS
-    if budget is None and not capped:
-        return lambda cost_usd: None
-    feature = call.feature
-    model = parts.model(feature.model, feature)
-    tokens, times = parts.tokens.estimate(request, model), 1 + feature.retries
-    others = [parts.model(name, feature) for name in feature.fallbacks]
-    once_usd = _most_usd((model, *others), tokens, request.max_tokens)
-    most_usd = None if once_usd is None else once_usd * times
-    if budget is not None:
-        await _reserve_in_run(budget, model, most_usd)
-    hold: Hold | None = None
-    if capped:
-        hold = parts.ledger.reserve(
-            most_usd,
-            (tokens + request.max_tokens) * times,
-            user=call.user_id,
-            tenant=call.tenant,
-            feature=feature.name,
-        )
-
-    def settle(cost_usd: float | None) -> None:
-        if budget is not None:
-            budget.settle(most_usd or 0.0, cost_usd if call.attempts else 0.0)
-        if hold is not None and call.attempts:
-            parts.ledger.settle(hold, cost_usd, call.total_tokens)
-        elif hold is not None:
-            parts.ledger.release(hold)
-
-    return settle
-
-
-def _most_usd(models: Sequence[ModelSettings], tokens: int, max_tokens: int) -> float | None:
-    """What one attempt may cost at most, at the dearest model; None if the first has no price."""
-    if models[0].price is None:
-        return None
-    prices = [model.price for model in models if model.price is not None]
-    return max(tokens * p.input + max_tokens * p.output for p in prices) / 1_000_000
-
-
-async def _reserve_in_run(budget: Budget, model: ModelSettings, most_usd: float | None) -> None:
-    if most_usd is None:
-        raise ConfigError(
-            f"a spending limit needs the price of model {model.name}. "
-            f"Add price = {{ input = …, output = … }} under [models.{model.name}]."
-        )
-    if not await budget.reserve(most_usd):
-        raise CallError("budget", f"{most_usd:.4f} USD more would pass the spending limit")
 
 
 # --- after the answer ---------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evalkit.call.guards import Guarded
 from evalkit.config import FeatureSettings, ModelSettings
@@ -17,6 +17,9 @@ from evalkit.records import (
     Message,
     ToolCall,
 )
+
+if TYPE_CHECKING:
+    from evalkit.call.allowance import Allowance
 
 
 class Stages:
@@ -67,6 +70,8 @@ class Call:
     pinned: bool = False
     guarded: Guarded = field(init=False)
     """The input as it may be sent; as it came, until the guard has seen it."""
+    allowance: Allowance | None = None
+    """What it may spend; None where nothing is limited."""
     canary: str | None = None
     system_text: str = ""
     rendered: Rendered | None = None

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from evalkit.call.attempts import Clock
 from evalkit.call.budget import Budget
 from evalkit.call.failures import FAILURES
 from evalkit.config import BudgetSettings, FlagSettings, GuardSettings, Price, SpendCap
 from evalkit.records import CallRecord
-from tests.call.failing import World
-from tests.loopback import Behaviour
+from tests.call.failing import GOOD, World, kinds
+from tests.loopback import Behaviour, Request
 
 SORRY = "Sorry, please call us."
 
@@ -159,6 +160,63 @@ async def test_budget_that_a_dearer_fallback_could_pass_refuses_before_a_request
         assert alone.ok
         assert with_fallback.error_kind == "budget"
         assert world.requests == (1, 0)
+
+
+WORST = {
+    "re-asked and failed over": (
+        lambda request: Behaviour(text="no JSON", usage=used(request)),
+        {},
+    ),
+    "truncated": (
+        lambda request: Behaviour(text="Dear", finish_reason="length", usage=used(request)),
+        {"output_schema": None, "retries": 1},
+    ),
+    "hedged": (
+        lambda request: Behaviour(text=GOOD, usage=used(request), delay_ms=60),
+        {"hedge_after_ms": 10, "retries": 0},
+    ),
+}
+
+
+def used(request: Request) -> dict[str, int]:
+    """All that was asked for; the prompt as long as it is."""
+    return {"prompt": 20, "completion": request.json["max_tokens"]}
+
+
+@pytest.mark.parametrize("worst", WORST)
+@pytest.mark.parametrize("limit", ["day_usd", "month_tokens"])
+async def test_no_attempt_of_any_call_passes_a_limit(
+    tmp_path: Path, worst: str, limit: str
+) -> None:
+    answer, changes = WORST[worst]
+    most = {"day_usd": 0.0019, "month_tokens": 1900}[limit]
+    async with World(tmp_path, **changes) as world:
+        for server in (world.one, world.two):
+            server.script(answer=answer)
+        world.set(budgets=BudgetSettings(total=SpendCap(**{limit: most})))
+        world.build(clock=Clock())
+
+        await asyncio.gather(*(world.call(f"Order {n}") for n in range(12)))
+        results = [await world.call(f"Another order {n}") for n in range(12)]
+
+        asked = [request.json for server in (world.one, world.two) for request in server.requests]
+        tokens = sum(20 + body["max_tokens"] for body in asked)
+        cost_usd = sum(20 + 2 * body["max_tokens"] for body in asked) / 1e6
+        assert {"day_usd": cost_usd, "month_tokens": tokens}[limit] <= most
+        assert results[-1].error_kind == "budget"
+
+
+async def test_a_retry_that_a_limit_has_no_room_for_is_not_made(tmp_path: Path) -> None:
+    cut = Behaviour(text="Dear", finish_reason="length", usage={"prompt": 20, "completion": 64})
+    async with World(tmp_path, cut, output_schema=None, retries=1) as world:
+        budget = Budget(limit_usd=0.0004)
+
+        result = await world.call(budget=budget)
+
+        assert kinds(result) == ["truncated", "budget"]
+        assert world.requests == (1, 0)
+        assert budget.spent_usd == pytest.approx(result.record.cost_usd)
+        assert budget.reserved_usd == 0.0
 
 
 async def test_without_a_degrade_path_the_failure_is_typed_and_told(tmp_path: Path) -> None:

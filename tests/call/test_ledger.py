@@ -61,6 +61,20 @@ def test_call_n_plus_1_is_refused_and_names_the_limit(path: Path) -> None:
     ledger.reserve(0.1, 10, user="bob")
 
 
+def test_a_call_under_way_sets_more_aside_as_far_as_its_limits_go(path: Path) -> None:
+    ledger = Ledger(path, BudgetSettings(user=SpendCap(day_usd=0.3, day_calls=1)), now=WallClock())
+    hold = ledger.reserve(0.1, 10, user="alice")
+
+    ledger.extend(hold, 0.2, 5)
+    with pytest.raises(CallError, match=r"day_usd is 0\.3 USD: 0\.3 USD are spent or reserved"):
+        ledger.extend(hold, 0.1, 0)
+
+    assert (hold.amount, hold.tokens) == (3 * 10**11, 15)
+    ledger.settle(hold, 0.25, 12)
+    today = next(of(ledger, "user", "alice"))
+    assert (today.cost_usd, today.tokens, today.calls) == (0.25, 12, 1)
+
+
 def test_what_was_reserved_and_not_used_may_be_spent(path: Path) -> None:
     ledger = Ledger(path, BudgetSettings(total=SpendCap(day_usd=1.0)))
 

@@ -1,0 +1,162 @@
+"""What one call may spend: set aside before it, more as its attempts need it, then settled.
+
+How many attempts a call makes is not known before: it may be asked again, fail over, be
+hedged, be given more room. What is set aside at first is enough for the usual ones. Each
+attempt is let through only while what is set aside covers the most that it may cost, so
+that no call passes a limit, however it goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from evalkit.call.budget import Budget
+from evalkit.call.tokens import TokenEstimator
+from evalkit.call.trace import Call
+from evalkit.config import ModelSettings
+from evalkit.errors import CallError, ConfigError
+from evalkit.records import Attempt, ModelRequest
+
+if TYPE_CHECKING:
+    from evalkit.call.ledger import Hold, Ledger
+
+
+class Most(NamedTuple):
+    """The most that one attempt may use."""
+
+    usd: float
+    tokens: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Allowance:
+    """One call's share of the limits. Every one that is reserved is settled."""
+
+    request: ModelRequest
+    once: Most
+    """Of `request` at any of the call's models."""
+    estimator: TokenEstimator
+    priced: bool
+    """Whether the first model has a price; without, limits in USD cannot see the call."""
+    budget: Budget | None
+    ledger: Ledger | None
+    reserved_usd: float = 0.0
+    hold: Hold | None = None
+    left_usd: float = 0.0
+    left_tokens: int = 0
+    used_tokens: int = 0
+
+    async def take(self, request: ModelRequest, model: ModelSettings) -> Most:
+        """Let one attempt through. Raises CallError budget when it may pass a limit."""
+        most = self._most(request, model)
+        usd, tokens = most.usd - self.left_usd, most.tokens - self.left_tokens
+        if usd > 1e-12 or tokens > 0:
+            await self._set_aside(max(0.0, usd), max(0, tokens))
+        self.left_usd -= most.usd
+        self.left_tokens -= most.tokens
+        return most
+
+    def ended(self, most: Most, attempt: Attempt, *, paid: bool) -> None:
+        """What the attempt left is there for the next; what is not known is used up."""
+        counts = attempt.prompt_tokens, attempt.completion_tokens
+        known = sum(n for n in counts if n is not None)
+        used = known if None not in counts else (most.tokens if paid else 0)
+        self.used_tokens += used
+        cost_usd = most.usd if attempt.cost_usd is None else attempt.cost_usd
+        self.left_usd += most.usd - cost_usd
+        self.left_tokens += most.tokens - used
+
+    def settle(self, cost_usd: float | None, *, asked: bool) -> None:
+        """Replace what is set aside by what the call cost; nothing when nobody was `asked`."""
+        if self.budget is not None:
+            self.budget.settle(self.reserved_usd, cost_usd if asked else 0.0)
+        if self.hold is None or self.ledger is None:
+            return
+        if asked:
+            self.ledger.settle(self.hold, cost_usd, self.used_tokens)
+        else:
+            self.ledger.release(self.hold)
+
+    def _most(self, request: ModelRequest, model: ModelSettings) -> Most:
+        first = self.request
+        if request.messages is first.messages and request.max_tokens == first.max_tokens:
+            return self.once
+        tokens = self.estimator.estimate(request, model)
+        usd = _most_usd((model,), tokens, request.max_tokens) if self.priced else None
+        return Most(usd or 0.0, tokens + request.max_tokens)
+
+    async def _set_aside(self, usd: float, tokens: int) -> None:
+        if self.budget is not None and usd > 0:
+            if not await self.budget.reserve_more(usd):
+                raise CallError("budget", f"{usd:.4f} USD more would pass the spending limit")
+            self.reserved_usd += usd
+        if self.hold is not None and self.ledger is not None:
+            self.ledger.extend(self.hold, usd, tokens)
+        self.left_usd += usd
+        self.left_tokens += tokens
+
+
+async def set_aside(
+    call: Call,
+    request: ModelRequest,
+    models: Sequence[ModelSettings],
+    *,
+    estimator: TokenEstimator,
+    budget: Budget | None,
+    ledger: Ledger | None,
+) -> Allowance:
+    """Set aside what the call's usual attempts may cost, at the dearest of its models.
+
+    A run's own budget needs a price; caps of users and features count tokens and calls of
+    a model without one. Raises CallError budget, ConfigError for a missing price.
+    """
+    first, times = models[0], 1 + call.feature.retries
+    tokens = estimator.estimate(request, first)
+    usd = _most_usd(models, tokens, request.max_tokens)
+    allowance = Allowance(
+        request=request,
+        once=Most(usd or 0.0, tokens + request.max_tokens),
+        estimator=estimator,
+        priced=usd is not None,
+        budget=budget,
+        ledger=ledger,
+    )
+    most_usd = None if usd is None else usd * times
+    if budget is not None:
+        await _reserve_in_run(budget, first, most_usd)
+        allowance.reserved_usd = most_usd or 0.0
+    allowance.left_usd = most_usd or 0.0
+    allowance.left_tokens = allowance.once.tokens * times
+    if ledger is not None:
+        try:
+            allowance.hold = ledger.reserve(
+                most_usd,
+                allowance.left_tokens,
+                user=call.user_id,
+                tenant=call.tenant,
+                feature=call.feature.name,
+            )
+        except CallError:
+            allowance.settle(0.0, asked=False)
+            raise
+    return allowance
+
+
+def _most_usd(models: Sequence[ModelSettings], tokens: int, max_tokens: int) -> float | None:
+    """What one attempt may cost at most, at the dearest model; None if the first has no price."""
+    if models[0].price is None:
+        return None
+    prices = [model.price for model in models if model.price is not None]
+    return max(tokens * p.input + max_tokens * p.output for p in prices) / 1_000_000
+
+
+async def _reserve_in_run(budget: Budget, model: ModelSettings, most_usd: float | None) -> None:
+    if most_usd is None:
+        raise ConfigError(
+            f"a spending limit needs the price of model {model.name}. "
+            f"Add price = {{ input = …, output = … }} under [models.{model.name}]."
+        )
+    if not await budget.reserve(most_usd):
+        raise CallError("budget", f"{most_usd:.4f} USD more would pass the spending limit")
