@@ -70,6 +70,7 @@ def cache_key(
     messages: Sequence[Message],
     model_id: str,
     params: Mapping[str, Any],
+    input: Mapping[str, Any] | None = None,
     schema: Mapping[str, Any] | None = None,
     index_version: str | None = None,
     tenant: str | None = None,
@@ -77,6 +78,7 @@ def cache_key(
 ) -> str:
     """`namespace:hash` of everything that decides an answer.
 
+    `input` is given where it is what the provider reads, beside the messages or in their place.
     `namespace` begins with the feature; what else must not be mixed stands behind a slash
     (pair; in an evaluation the trial: `tickets/small/classify@v2/3`). Users' text is
     normalised (see `normalised`), every other message counts as it is.
@@ -87,7 +89,8 @@ def cache_key(
         else message
         for message in messages
     ]
-    whole = json_bytes.encode_sorted([model_id, tenant, index_version, params, schema, spoken])
+    facts = [model_id, tenant, index_version, params, schema, spoken]
+    whole = json_bytes.encode_sorted(facts if input is None else [*facts, input])
     return f"{namespace}:{sha256(whole).hexdigest()}"
 
 
@@ -128,20 +131,25 @@ def _normalised_content(content: Any) -> Any:
 # --- what may be kept -----------------------------------------------------------------
 
 
-def to_keep(call: Call) -> Cached | None:
-    """The answer of a call that went well, ready to be kept; None for any other call.
+def stood_in(call: Call) -> bool:
+    """Whether a model answered in the place of another that failed."""
+    answered = call.answered_by
+    return answered is None or any(a.error_kind and a.model != answered.name for a in call.attempts)
 
-    Kept are valid, complete, undegraded answers: not a refusal or a failure, not one cut
-    off or put together from two streams, not one by a model that stood in for another.
+
+def whole_answer(call: Call) -> Cached | None:
+    """The answer of a call that went well, for whoever asks the same; None for any other call.
+
+    Valid, complete, undegraded: not a refusal or a failure, not one cut off or put together
+    from two streams.
     """
     answered = call.answered_by
     if answered is None or call.rendered is None or not call.attempts:
         return None
     last = call.attempts[-1]
-    stood_in = any(a.error_kind and a.model != answered.name for a in call.attempts)
     whole = call.finish_reason in COMPLETE and not call.resumed and last.error_kind is None
     fine = call.status == "ok" and call.error_kind is None and call.schema_ok is not False
-    if stood_in or not whole or not fine or not (call.output or call.tool_calls):
+    if not whole or not fine or not (call.output or call.tool_calls):
         return None
     usage = Usage(
         prompt_tokens=last.prompt_tokens,

@@ -10,11 +10,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import cached_property
 from typing import Literal
 
-from evalkit.call.cache import Cached, ResponseCache, cache_key, to_keep
+from evalkit.call.cache import Cached, ResponseCache, cache_key, normalised, stood_in, whole_answer
 from evalkit.call.semantic_cache import Embed, SemanticCache, embedder, split_asked, vectors_here
 from evalkit.call.single_flight import SingleFlight
 from evalkit.call.trace import Call
 from evalkit.config import ModelSettings, SemanticCacheSettings
+from evalkit.errors import CallError
+from evalkit.pii import rewrite
 from evalkit.records import Message, ModelRequest
 
 DAY_S = 86_400.0
@@ -37,13 +39,17 @@ class KeptAnswers:
         request: ModelRequest,
         model: ModelSettings,
         make: Callable[[], Awaitable[None]],
+        *,
+        reads_input: bool = False,
     ) -> Kept | None:
         """An answer kept or shared; None when `make` has filled the call.
 
-        Raises what `make` raises.
+        Raises what `make` raises. A call waits only for one with equal patience: never
+        beyond its own deadline, nor does it fail for another's shorter one. That another
+        has nothing left to spend is no reason either.
         """
-        key = _key(call, request, model)
-        near = self._near(call, request, model)
+        key = _key(call, request, model, reads_input=reads_input)
+        near = self._near(call, request, model, reads_input)
         with call.stages("cache"):
             kept = await self._storage.get(key)
             if kept is not None:
@@ -51,11 +57,21 @@ class KeptAnswers:
             if near is not None and (found := await near.lookup()) is not None:
                 return found, "semantic"
 
+        refused: list[CallError] = []
+
         async def made() -> Cached | None:
-            await make()
+            try:
+                await make()
+            except CallError as error:
+                if error.kind != "budget":
+                    raise
+                refused.append(error)
+                return None
             return await self._keep(call, key, near)
 
-        kept = await self._flights.do(key, made)
+        kept = await self._flights.do(_flight(call, key), made)
+        if refused:
+            raise refused[0]
         if call.attempts:
             return None
         if kept is None:
@@ -64,23 +80,24 @@ class KeptAnswers:
         return kept, "exact"
 
     async def _keep(self, call: Call, key: str, near: _Near | None) -> Cached | None:
-        made = to_keep(call)
-        if made is not None:
+        made = whole_answer(call)
+        if made is not None and not stood_in(call):
             ttl_s = min(call.feature.cache_ttl, self._most_s)
             await self._storage.put(key, made, ttl_s)
             if near is not None:
                 await near.store(made, min(near.ttl_s or ttl_s, self._most_s))
         return made
 
-    def _near(self, call: Call, request: ModelRequest, model: ModelSettings) -> _Near | None:
+    def _near(
+        self, call: Call, request: ModelRequest, model: ModelSettings, reads_input: bool
+    ) -> _Near | None:
         settings = call.feature.semantic_cache
         asked = split_asked(request.messages) if settings is not None else None
         if settings is None or asked is None:
             return None
         frame, text = asked
-        return _Near(
-            self._semantic_cache(settings), text, _key(call, request, model, frame), settings.ttl
-        )
+        namespace = _key(call, request, model, reads_input=reads_input, messages=frame, asked=text)
+        return _Near(self._semantic_cache(settings), text, namespace, settings.ttl)
 
     def _semantic_cache(self, settings: SemanticCacheSettings) -> SemanticCache:
         if settings.threshold not in self._semantic:
@@ -116,16 +133,31 @@ class _Near:
         await self._cache.store(self._text, self._namespace, made, ttl_s)
 
 
+def _flight(call: Call, key: str) -> str:
+    """What calls have in common of which one may work for all."""
+    feature = call.feature
+    patience = (feature.max_latency_ms, feature.attempt_ms, feature.ttft_ms, feature.retries)
+    return f"{key} {patience} {feature.fallbacks}"
+
+
 def _key(
     call: Call,
     request: ModelRequest,
     model: ModelSettings,
+    *,
+    reads_input: bool,
     messages: Sequence[Message] | None = None,
+    asked: str = "",
 ) -> str:
+    """`messages` without `asked`, what the user wrote: a namespace for what is nearly equal."""
     feature = call.feature
+    input = None
+    if reads_input:
+        input = rewrite(request.input, lambda text: "" if text in asked else normalised(text))
     pair = f"{feature.model}/{feature.prompt_name}@{feature.prompt_version}"
     return cache_key(
         messages=request.messages if messages is None else messages,
+        input=input,
         model_id=model.id,
         params={**model.params, **call.params},
         schema=request.response_schema,

@@ -17,7 +17,7 @@ from evalkit.call.flags import Flags, FlagSource
 from evalkit.call.guards import Guard
 from evalkit.call.limits import ProviderGate
 from evalkit.call.prompts import PromptRegistry
-from evalkit.call.providers import LazyProviders
+from evalkit.call.providers import READS_INPUT, LazyProviders
 from evalkit.call.providers.base import Provider
 from evalkit.call.tokens import TokenEstimator
 from evalkit.config import FeatureSettings, ModelSettings, ProviderSettings, Settings
@@ -113,6 +113,12 @@ class Parts:
             known = ", ".join(sorted(self.settings.models)) or "none"
             raise ConfigError(f"feature {feature.name}: no model {name!r}. There are: {known}.")
         return model
+
+    def reads_input(self, feature: FeatureSettings) -> bool:
+        """Whether one who may answer gets the input itself, not only the messages."""
+        names = (feature.model, *feature.fallbacks)
+        providers = (self.settings.providers[self.model(n, feature).provider] for n in names)
+        return any(provider.wire in READS_INPUT for provider in providers)
 
     def targets(self, feature: FeatureSettings) -> list[Target]:
         """The feature's models in the order in which they are asked."""

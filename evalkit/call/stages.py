@@ -186,7 +186,9 @@ async def answer_from_cache_or(
         await fresh()
         return
     model = parts.model(feature.model, feature)
-    kept = await parts.kept_answers.find_or_make(call, request, model, fresh)
+    kept = await parts.kept_answers.find_or_make(
+        call, request, model, fresh, reads_input=parts.reads_input(feature)
+    )
     if kept is not None:
         _take_kept(call, parts, *kept)
         if emit is not None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalkit.call.cache import cache_key, normalised, to_keep
+from evalkit.call.cache import cache_key, normalised, stood_in, whole_answer
 from evalkit.call.trace import Call, Rendered, Stages
 from evalkit.config import FeatureSettings, ModelSettings
 from evalkit.records import Attempt, Pair, ToolCall
@@ -203,7 +203,7 @@ def answered_call(**changed: Any) -> Call:
 
 
 def test_an_answer_is_kept_with_what_a_record_says_of_it() -> None:
-    kept = to_keep(answered_call())
+    kept = whole_answer(answered_call())
 
     assert kept is not None
     assert kept.output == "It is on its way."
@@ -217,13 +217,15 @@ def test_an_answer_is_kept_with_what_a_record_says_of_it() -> None:
 def test_a_retry_before_the_answer_does_not_keep_it_out() -> None:
     call = answered_call(attempts=[attempt(error_kind="server"), attempt()])
 
-    assert to_keep(call) is not None
+    assert whole_answer(call) is not None
 
 
 def test_an_answer_that_only_calls_tools_is_kept() -> None:
     tool_calls = (ToolCall(id="1", name="find", arguments=json.dumps({"id": 4})),)
 
-    kept = to_keep(answered_call(output=None, finish_reason="tool_calls", tool_calls=tool_calls))
+    kept = whole_answer(
+        answered_call(output=None, finish_reason="tool_calls", tool_calls=tool_calls)
+    )
 
     assert kept is not None
     assert kept.finish.tool_calls == tool_calls
@@ -250,22 +252,27 @@ def test_an_answer_that_only_calls_tools_is_kept() -> None:
     ids=str,
 )
 def test_what_is_not_a_valid_complete_answer_is_not_kept(changed: dict[str, Any]) -> None:
-    assert to_keep(answered_call(**changed)) is None
+    assert whole_answer(answered_call(**changed)) is None
 
 
 def test_the_answer_of_a_stand_in_is_not_kept_for_the_model_that_failed() -> None:
     large = ModelSettings(name="large", provider="q", id="large-1")
     attempts = [attempt(error_kind="server"), attempt(model="large")]
 
-    assert to_keep(answered_call(attempts=attempts, answered_by=large)) is None
+    call = answered_call(attempts=attempts, answered_by=large)
+
+    assert stood_in(call)
+    assert whole_answer(call) is not None  # who asked at the same moment gets it too
 
 
 def test_the_answer_of_a_model_asked_for_more_confidence_is_kept() -> None:
     large = ModelSettings(name="large", provider="q", id="large-1")
     attempts = [attempt(), replace(attempt(), model="large")]
 
-    kept = to_keep(answered_call(attempts=attempts, answered_by=large))
+    call = answered_call(attempts=attempts, answered_by=large)
+    kept = whole_answer(call)
 
+    assert not stood_in(call)
     assert kept is not None
     assert kept.model == "large"
     assert kept.pair.model == "small"

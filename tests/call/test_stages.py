@@ -16,6 +16,7 @@ from evalkit.config import (
     BudgetSettings,
     FlagSettings,
     GuardSettings,
+    ProviderSettings,
     RetentionSettings,
     SemanticCacheSettings,
     SpendCap,
@@ -171,6 +172,80 @@ async def test_a_hundred_equal_calls_at_once_make_one_request(tmp_path: Path) ->
 
     assert len(project.one.asked) == 1
     assert all(result.value == {"label": "billing"} for result in results)
+
+
+class Slowly(Scripted):
+    """Plays its steps, each after a while."""
+
+    takes: float = 0.01
+
+    async def stream(self, request: ModelRequest):  # type: ignore[no-untyped-def]
+        await asyncio.sleep(self.takes)
+        async for event in super().stream(request):
+            yield event
+
+
+async def test_a_hundred_equal_calls_share_the_answer_of_a_stand_in_that_nobody_keeps(
+    tmp_path: Path,
+) -> None:
+    project = Project(tmp_path, []).change(cache_ttl=3600, fallbacks=("spare",), retries=0)
+    project.one, project.two = Slowly([CallError("server", "down")]), Slowly([answer(GOOD)])
+
+    async with project.orchestrator() as orchestrator:
+        results = await asyncio.gather(
+            *(orchestrator.execute("classify", "Two invoices") for _ in range(100))
+        )
+        later = await orchestrator.execute("classify", "Two invoices")
+
+    assert (len(project.one.asked), len(project.two.asked)) == (2, 2)
+    assert {r.record.served_model for r in results} == {"spare"}
+    assert not later.record.cache_hit
+
+
+async def test_an_equal_call_waits_no_longer_than_its_own_deadline(tmp_path: Path) -> None:
+    project = Project(tmp_path, []).change(cache_ttl=3600)
+    project.one = Slowly([answer(GOOD)])
+    project.one.takes = 0.5
+    orchestrator = Orchestrator(project.settings, providers={"one": project.one})
+
+    patient = asyncio.create_task(orchestrator.execute("classify", "Two invoices"))
+    await asyncio.sleep(0.01)
+    hurried = await orchestrator.execute("classify", "Two invoices", max_latency_ms=50)
+
+    assert hurried.error_kind == "timeout"
+    assert hurried.record.latency_ms < 300
+    assert (await patient).ok
+    await orchestrator.aclose()
+
+
+async def test_what_one_user_has_spent_refuses_nobody_who_asks_the_same(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer(GOOD)]).change(cache_ttl=3600)
+    configured(project, budgets=BudgetSettings(users={"poor": SpendCap(day_usd=0.0)}))
+
+    async with project.orchestrator() as orchestrator:
+        poor, rich = await asyncio.gather(
+            orchestrator.execute("classify", "Two invoices", user_id="poor"),
+            orchestrator.execute("classify", "Two invoices", user_id="rich"),
+        )
+
+    assert (poor.error_kind, rich.status) == ("budget", "ok")
+
+
+async def test_an_application_that_reads_the_input_is_asked_for_each_input(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer(BILLING), answer(DELIVERY)]).change(
+        cache_ttl=3600, semantic_cache=SemanticCacheSettings(threshold=0.5)
+    )
+    app = ProviderSettings(name="one", wire="http", base_url="http://127.0.0.1:9")
+    configured(project, providers={**project.settings.providers, "one": app})
+
+    async with project.orchestrator() as orchestrator:
+        results = [
+            await orchestrator.execute("classify", {"text": text, "order": order})
+            for text, order in (("Two invoices", 1), ("Two invoices", 2), ("Two  invoices", 1))
+        ]
+
+    assert [r.output for r in results] == [BILLING, DELIVERY, BILLING]
+    assert [r.record.cache_kind for r in results] == [None, None, "exact"]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ WIRES: dict[str, tuple[str, str]] = {
     "http": ("evalkit.call.providers.http", "HttpProvider"),
 }
 """Wire -> (module, class); a module is imported when the first provider of its wire is built."""
+READS_INPUT = frozenset({"python", "http"})
+"""Wires whose application gets the feature's input, and answers by more than the messages."""
 BATCH = ("evalkit.call.batch", "BatchProvider")
 """Of any provider with `options = { batch = true }`."""
 
