@@ -116,7 +116,8 @@ PLACEHOLDER = re.compile(r"\[([A-Za-z][A-Za-z0-9]*(?:\\?_[A-Za-z0-9]+)*?)\\?_(\d
 class Placeholders:
     """One placeholder for each value, the same wherever the value stands.
 
-    `taken` are placeholders that the text has already; they are never given out.
+    `taken` are placeholders that the text has already; they are never given out. `given` are
+    those that stand for a value already: the same value gets the same one.
     """
 
     def __init__(
@@ -125,8 +126,12 @@ class Placeholders:
         kinds: Collection[str] | None = None,
         *,
         taken: Collection[str] = (),
+        given: Mapping[str, str] | None = None,
     ) -> None:
-        self._recognise, self._kinds, self._taken = recognise, kinds, taken
+        self._recognise, self._kinds = recognise, kinds
+        self._before = given or {}
+        self._known = {value: placeholder for placeholder, value in self._before.items()}
+        self._taken = {*taken, *self._before} if self._before else taken
         self._given: dict[tuple[str, str], str] = {}
         self._last: dict[str, int] = {}
         self.count = 0
@@ -147,10 +152,11 @@ class Placeholders:
     @property
     def values(self) -> Mapping[str, str]:
         """Placeholder to the value it stands for."""
-        return {placeholder: value for (_, value), placeholder in self._given.items()}
+        new = {placeholder: value for (_, value), placeholder in self._given.items()}
+        return {**self._before, **new} if self._before else new
 
     def _placeholder(self, finding: Finding) -> str:
-        known = self._given.get((finding.kind, finding.text))
+        known = self._given.get((finding.kind, finding.text)) or self._known.get(finding.text)
         if known is not None:
             return known
         name = re.sub(r"[^A-Z0-9]+", "_", finding.kind.upper()).strip("_") or "PII"

@@ -86,8 +86,8 @@ class Guard:
         if size > settings.max_input_chars:
             raise _block(f"the input has {size:,} characters, {settings.max_input_chars:,} at most")
         events: list[str] = []
-        if settings.injection != "off":
-            events += self._injections(input)
+        own = {key: one for key, one in input.items() if key != "documents"}
+        events += self._orders(own, input.get("documents"))
         placeholders: Placeholders | None = None
         if settings.pii != "off":
             input, placeholders = self._personal(input, texts, events)
@@ -101,9 +101,45 @@ class Guard:
             clean=settings.pii == "replace" and settings.pii_kinds is None,
         )
 
-    def _injections(self, input: Mapping[str, Any]) -> list[str]:
-        documents = input.get("documents")
-        own = {key: one for key, one in input.items() if key != "documents"}
+    def check_documents(
+        self, documents: Iterable[Mapping[str, Any]], guarded: Guarded
+    ) -> tuple[Guarded, tuple[bool, ...]]:
+        """The input with the documents that were found for it, and which of them are in it.
+
+        One that would be blocked is left out, with the event `document_blocked`: whoever
+        can write a document must not be able to stop every call that finds it.
+        """
+        kept: list[Mapping[str, Any] | None] = []
+        for document in documents:
+            events = list(guarded.events)
+            placeholders: Placeholders | None = None
+            try:
+                events += self._orders({}, document)
+                if self.settings.pii != "off":
+                    texts = texts_of(document, whole=True)
+                    document, placeholders = self._personal(
+                        document, texts, events, guarded.placeholders
+                    )
+            except (CallError, ValueError):
+                guarded = _with_events(guarded, (*guarded.events, "document_blocked"))
+                kept.append(None)
+                continue
+            kept.append(document)
+            guarded = _with_events(guarded, events)
+            if placeholders is not None:
+                guarded = replace(
+                    guarded,
+                    placeholders=placeholders.values,
+                    redactions=guarded.redactions + placeholders.count,
+                )
+        sent = [document for document in kept if document is not None]
+        guarded = replace(guarded, input={**guarded.input, "documents": sent})
+        return guarded, tuple(document is not None for document in kept)
+
+    def _orders(self, own: Json, documents: Json) -> list[str]:
+        """What the texts say to a model, of the user's own and of documents."""
+        if self.settings.injection == "off":
+            return []
         found = [
             family
             for value, foreign in ((own, False), (documents, True))
@@ -116,7 +152,11 @@ class Guard:
         return [f"injection:{family}" for family in found]
 
     def _personal(
-        self, input: Mapping[str, Any], texts: list[str], events: list[str]
+        self,
+        input: Mapping[str, Any],
+        texts: list[str],
+        events: list[str],
+        given: Mapping[str, str] | None = None,
     ) -> tuple[Mapping[str, Any], Placeholders | None]:
         """The input in normal form, with placeholders where the settings ask for them."""
         clean = [normal(text) for text in texts]
@@ -135,6 +175,7 @@ class Guard:
         placeholders = Placeholders(
             lambda text, kinds=None: found[text] if text in found else self._found(text),
             taken=placeholders_in(input),
+            given=given,
         )
         return rewrite(input, placeholders.replace), placeholders
 
@@ -244,6 +285,10 @@ class Guard:
         """The part of `check_output` that asks the rules of the settings."""
         for name, rule in self._output_rules:
             _apply(name, rule, text)
+
+
+def _with_events(guarded: Guarded, events: Iterable[str]) -> Guarded:
+    return replace(guarded, events=tuple(dict.fromkeys(events)))
 
 
 # --- placeholders back to values -----------------------------------------------------

@@ -10,6 +10,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from evalkit.call.answering import Answer, Demands, Emit, find_answer
@@ -108,11 +109,24 @@ async def retrieve(call: Call, parts: Parts) -> None:
     left_s = call.started + feature.max_latency_ms / 1000 - parts.clock.monotonic()
     found = await retrieve_context(feature, input, retriever, timeout_s=left_s)
     call.retrieved_ids, call.index_version = found.ids, found.index_version
-    call.guarded = replace(
-        call.guarded, input={**input, "documents": found.documents()}, clean=False
-    )
+    if feature.guard:
+        _guard_documents(call, parts, found.documents())
+    else:
+        documents = found.documents()
+        call.guarded = replace(call.guarded, input={**input, "documents": documents}, clean=False)
     if found.note is not None or found.left_out:
         call.route_reason = found.note or f"left out: {found.left_out} documents over the budget"
+
+
+def _guard_documents(call: Call, parts: Parts, documents: Sequence[Mapping[str, Any]]) -> None:
+    """Replace or leave out what may not leave of the documents that were found."""
+    before = call.guarded
+    call.guarded, sent = parts.guard.check_documents(documents, before)
+    call.redactions += call.guarded.redactions - before.redactions
+    call.guard_events += tuple(e for e in call.guarded.events if e not in before.events)
+    call.retrieved_ids = tuple(compress(call.retrieved_ids, sent))
+    if documents and not any(sent) and call.feature.on_empty != "allow":
+        raise CallError("guard_block", "the guard lets none of the documents found through")
 
 
 def render(call: Call, parts: Parts) -> Rendered:
