@@ -35,6 +35,7 @@ class Comparer:
     """Sources that have every case they were asked for: runs, unlike files."""
     trust: Trust
     notes: list[str] = field(default_factory=list)
+    """In order; what holds for several comparisons is said for each."""
 
     def compared(self, plans: Sequence[Planned]) -> list[Comparison]:
         """All comparisons, measured and corrected: the gating ones, the advisory, the slices."""
@@ -75,20 +76,17 @@ class Comparer:
             source = plan.candidate.source
             if not is_own(plan):
                 sides = [source, *([plan.baseline.source] if plan.baseline else [])]
-                self._note_once(*(only_roughly(side) for side in sides if stopped(side)))
+                self.notes += [only_roughly(side) for side in sides if stopped(side)]
                 continue
             comparison = decided(plan, cases[plan.key])
             if comparison is not None:
-                self._note_once(note_of(source))
+                self.notes.append(note_of(source))
                 found[plan.key] = comparison
             elif plan.rule.gate and stopped(source):
                 reasons[plan.key] = (
                     f"run {source.name} stopped early on other scores: run it without --stop-early"
                 )
         return found
-
-    def _note_once(self, *notes: str) -> None:
-        self.notes += [note for note in notes if note not in self.notes]
 
     def _reasons(self, plans: Sequence[Planned], meetings: Mapping[Key, Meeting]) -> dict[Key, str]:
         """Plan's key -> why it cannot be measured."""
@@ -147,11 +145,10 @@ class Comparer:
 
     def _with_people(self, plan: Planned, part: Slice, people: People) -> Slice:
         """The slice, without its gate where too few labels fall into it and the judge may not."""
-        said = people.d.within(part.inside)
-        few = people.alone is None and why_alone(said, part.cases.clusters) is not None
-        if part.gates and few and self.trust.objection(plan) is not None:
-            return replace(part, gates=False)
-        return part
+        if not part.gates or people.alone is not None:
+            return part
+        few = why_alone(people.d.within(part.inside), part.cases.clusters) is not None
+        return replace(part, gates=not (few and self.trust.objection(plan) is not None))
 
     # --- slices -------------------------------------------------------------------
 
@@ -170,12 +167,10 @@ class Comparer:
         found: dict[Key, list[Slice]] = {}
         small: dict[str, int] = {}
         for plan in plans:
-            if plan.key not in by_key:
-                continue
             chosen = slices_to_measure(plan, cases[plan.key], by_key[plan.key])
             if is_own(plan):
                 chosen = [replace(part, gates=False) for part in chosen if not part.too_small]
-            if plan.rule.gate and plan.key in people:
+            if plan.key in people:
                 chosen = [self._with_people(plan, part, people[plan.key]) for part in chosen]
             found[plan.key] = [part for part in chosen if not part.too_small]
             for part in chosen:

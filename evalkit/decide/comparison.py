@@ -67,7 +67,7 @@ class Planned:
     baseline_group: Group | None
     reason: str | None = None
     """Why the two sides are not comparable; None when they are."""
-    no_baseline: bool = False
+    no_baseline: bool
     """The reason is that there is nothing yet to compare with."""
     held_back: str | None = None
     """Why it does not gate though the golden set says so; None for all others."""

@@ -208,8 +208,7 @@ class _Gate:
         self.notes += [note for source in sides.sources.values() for note in source.notes]
         self.notes += [] if sides.store is None else sides.store.problems
         rows.gather_rows(engine, list(sides.sources.values()))
-        untrusted = rows.untrusted_judges(engine, sides.sources.values())
-        self.notes += [note for note in untrusted if note not in self.notes]
+        self.notes += rows.untrusted_judges(engine, sides.sources.values())
         groups = Groups(rows.groups_of(engine))
         plans = (
             plan

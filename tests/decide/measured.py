@@ -46,6 +46,7 @@ def planned(**changes: Any) -> Planned:
         candidate_group=None,
         baseline=Side(source=run("base"), pair=V1),
         baseline_group=None,
+        no_baseline=False,
     )
     return replace(whole, **changes)
 

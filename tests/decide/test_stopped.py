@@ -11,6 +11,7 @@ from evalkit.cli.stop_early import early_rule
 from evalkit.config import GateSettings, load_settings
 from evalkit.decide.gate import exit_code, run_gate
 from evalkit.decide.render import comparison_sentence
+from evalkit.decide.stats import compare
 from evalkit.session import run_golden_sets
 from evalkit.store.views import Store, open_store
 from evalkit.wiring import RunRequest
@@ -43,8 +44,9 @@ def write(store: Store, *comparisons: dict[str, Any], stopped: bool = True, **op
     with add_run(store, "run-early", pairs=[OLD, NEW], stop_early=early, **options) as writer:
         for version, scores in (("v2", [1.0] * 40), ("v3", [0.0, 1.0] * 20)):
             for line in lines_of(
-                "run-early", cases(scores), version=version, slices={"channel": "mail"}
-            ):
+                "run-early", cases(scores), version=version, slices={"channel": "mail"},
+                metrics=options.get("metrics", [LABEL]),
+            ):  # fmt: skip
                 writer.append(line)
         writer.seal("complete", counts={})
 
@@ -165,3 +167,61 @@ def test_a_run_that_stopped_early_is_no_part_of_a_pool(store: Store) -> None:
     verdict = run_gate(store, candidate="run-z", settings=GATE)
 
     assert only(verdict)["baseline"]["run_ids"] == ["run-g", "run-f"]
+
+
+def test_a_baseline_that_stopped_early_is_rough_too(store: Store) -> None:
+    write(store, told())
+    write_run(store, "run-z", cases([1.0] * 40), version="v3")
+
+    verdict = run_gate(store, candidate="run-z", baseline="run-early", settings=GATE)
+
+    assert only(verdict)["method"] == "mcnemar-midp"
+    assert verdict["notes"] == [
+        (
+            "run run-early stopped early because of what it showed: "
+            "against another run the test is only rough"
+        )
+    ]
+
+
+def test_what_no_run_stopped_for_is_no_note(store: Store) -> None:
+    write_run(store, "run-y", cases([1.0] * 40))
+    write_run(store, "run-z", cases([1.0] * 40))
+
+    assert run_gate(store, candidate="run-z", baseline="run-y", settings=GATE)["notes"] == []
+
+
+SHOWN = {**LABEL, "name": "shown", "gate": False}
+
+
+@pytest.mark.parametrize(
+    ("comparisons", "method"), [([told(metric="shown")], "e-process"), ([], "mcnemar-midp")]
+)
+def test_a_metric_that_is_only_shown_is_tested_where_nothing_was_decided_of_it(
+    store: Store, comparisons: list[dict[str, Any]], method: str
+) -> None:
+    write(store, *comparisons, metrics=[SHOWN])
+
+    verdict = decide(store, compare=[f"{NEW}:{OLD}"])
+
+    assert [c["method"] for c in verdict["comparisons"] if c["slice"] is None] == [method]
+
+
+def test_a_run_that_went_on_to_its_end_is_tested_where_it_decided_nothing(store: Store) -> None:
+    write(store, stopped=False)
+
+    verdict = decide(store, compare=[f"{NEW}:{OLD}"])
+
+    assert only(verdict)["method"] == "mcnemar-midp"
+    assert verdict["verdict"] == "regression"
+
+
+def test_what_was_decided_early_leaves_the_other_comparisons_their_alpha(store: Store) -> None:
+    other = {**LABEL, "name": "other"}
+    write(store, told(), told(metric="other"), stopped=False, metrics=[LABEL, other])
+
+    verdict = decide(store)
+
+    mde = compare([-1.0, 0.0] * 20, power_alpha=0.05).mde
+    sliced = [c["mde"] for c in verdict["comparisons"] if c["slice"] is not None]
+    assert sliced == [mde] * 2
