@@ -220,6 +220,8 @@ class CallResult:
     message: str | None
     """For the caller's user when status is not ok; never a provider's raw error."""
     record: CallRecord
+    tool_calls: tuple[ToolCall, ...] = ()
+    """What the application is asked to run, as the model wrote it; the record's are redacted."""
 
     @property
     def trace_id(self) -> str:

@@ -180,6 +180,8 @@ class _Asking:
             guarded = await self._guarded(answer)
             if guarded != answer.text:
                 answer = replace(answer, text=guarded)
+            if answer.reply is not None and answer.reply.finish.tool_calls:
+                answer = replace(answer, reply=self._guarded_tools(answer.reply))
             with call.stages("validate"):
                 return self._validated(answer)
         except CallError as error:
@@ -218,6 +220,22 @@ class _Asking:
             finally:
                 self._call.guard_events += self._screen.events
             return self._screen.text
+
+    def _guarded_tools(self, reply: Reply) -> Reply:
+        """The reply with the arguments of its tool calls as they may leave the call."""
+        guard, call = self._demands.guard, self._call
+        if guard is None:
+            return reply
+        given = (call.guarded.input, list(call.guarded.placeholders.values()), call.system_text)
+        tools = []
+        for tool in reply.finish.tool_calls:
+            events = guard.check_leak(
+                tool.arguments, call.guarded, canary=call.canary, system_text=call.system_text
+            )
+            arguments, kinds = guard.check_personal(tool.arguments, given)
+            call.guard_events += (*events, *kinds)
+            tools.append(replace(tool, arguments=arguments))
+        return replace(reply, finish=replace(reply.finish, tool_calls=tuple(tools)))
 
     def _checked_by(self, guard: Guard, text: str) -> str:
         call = self._call

@@ -319,6 +319,7 @@ class Orchestrator:
             error_kind=call.error_kind,
             message=call.message,
             record=record,
+            tool_calls=stages.restored_tools(call, self._parts) if call.status == "ok" else (),
         )
 
 

@@ -25,7 +25,7 @@ from evalkit.call.trace import Call, Rendered, sum_or_none
 from evalkit.config import BudgetSettings, FeatureSettings
 from evalkit.errors import CallError, ConfigError
 from evalkit.json_schema import Validate
-from evalkit.records import CallRecord, ModelRequest
+from evalkit.records import CallRecord, ModelRequest, ToolCall
 
 if TYPE_CHECKING:
     from evalkit.call.allowance import Allowance
@@ -322,7 +322,12 @@ def hold_for_review(call: Call, parts: Parts, action: str | None, key: str | Non
         call.message = "This answer waits for a person."
         # What will be released is what has to be looked at: nothing is redacted here.
         record = call.record(parts.clock.monotonic())
-        record = replace(record, input=call.input, output=restored(call, parts))
+        record = replace(
+            record,
+            input=call.input,
+            output=restored(call, parts),
+            tool_calls=restored_tools(call, parts),
+        )
         parts.reviews.hold(record, action, key)
 
 
@@ -355,6 +360,16 @@ async def degrade(call: Call) -> None:
 def restored(call: Call, parts: Parts) -> str:
     """The answer with the user's own data back in the place of its placeholders."""
     return parts.guard.restore(call.output or "", call.guarded)
+
+
+def restored_tools(call: Call, parts: Parts) -> tuple[ToolCall, ...]:
+    """The tool calls with the user's own data in their arguments."""
+    restore = parts.guard.restore
+    if not call.tool_calls or not call.guarded.placeholders:
+        return call.tool_calls
+    return tuple(
+        replace(one, arguments=restore(one.arguments, call.guarded)) for one in call.tool_calls
+    )
 
 
 def record_of(call: Call, parts: Parts) -> CallRecord:

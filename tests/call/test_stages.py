@@ -60,6 +60,52 @@ async def test_personal_data_never_leaves_and_comes_back_in_the_answer(tmp_path:
     assert result.record.redactions >= 1
 
 
+def asks_for(arguments: str) -> tuple[Event, ...]:
+    usage = Usage(prompt_tokens=100, completion_tokens=10)
+    calls = (ToolCall(id="c1", name="mail", arguments=arguments),)
+    return (Finish(finish_reason="tool_calls", usage=usage, served_model=None, tool_calls=calls),)
+
+
+MAIL = {"name": "mail", "parameters": {"type": "object"}}
+
+
+@pytest.mark.parametrize("pii", ["off", "replace"])
+async def test_the_caller_gets_what_a_tool_is_to_be_called_with(tmp_path: Path, pii: str) -> None:
+    def mail(request: ModelRequest) -> tuple[Event, ...]:
+        to = request.messages[-1]["content"].split()[3]
+        return asks_for(json.dumps({"to": to}))
+
+    project = Project(tmp_path, [mail]).change(output_schema=None, tools=("mail",))
+    configured(project, guard=GuardSettings(pii=pii))
+
+    result = await project.execute("Write to ann@example.org please", tools=[MAIL])
+
+    assert [one.arguments for one in result.tool_calls] == ['{"to": "ann@example.org"}']
+    assert "ann@example.org" not in str(result.record)
+
+
+async def test_a_tool_that_is_not_declared_is_not_handed_to_the_caller(tmp_path: Path) -> None:
+    project = Project(tmp_path, [asks_for("{}")]).change(output_schema=None)
+
+    result = await project.execute()
+
+    assert (result.status, result.error_kind) == ("refused", "policy")
+    assert result.tool_calls == ()
+
+
+async def test_a_tool_call_carries_no_secret_of_the_prompt_out(tmp_path: Path) -> None:
+    def leak(request: ModelRequest) -> tuple[Event, ...]:
+        return asks_for(json.dumps({"text": request.messages[0]["content"]}))
+
+    project = Project(tmp_path, [leak]).change(output_schema=None, tools=("mail",))
+    configured(project, guard=GuardSettings(output_leak="block"))
+
+    result = await project.execute(tools=[MAIL])
+
+    assert (result.status, result.error_kind) == ("refused", "guard_block")
+    assert result.tool_calls == ()
+
+
 async def test_a_blocked_input_makes_no_request(tmp_path: Path) -> None:
     project = configured(Project(tmp_path, [answer(GOOD)]), guard=GuardSettings(injection="block"))
 
