@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,17 +170,18 @@ pii = "replace"
 injection = "flag"
 output_pii = "flag"
 output_leak = "flag"
-
+"""
+CAPS = """
 [budgets]
-total = {{ day_usd = 1000.0 }}
-user = {{ day_calls = 1000000 }}
+total = { day_usd = 1000.0 }
+user = { day_calls = 1000000 }
 """
 PROMPT = f"## system\n\n{SYSTEM}\n\n## user\n\n{{{{ text }}}}\n"
 
 
 @asynccontextmanager
-async def evalkit(base_url: str, in_flight: int) -> AsyncIterator[Call]:
-    """Guard, prompt, cache, budget, schema and record, for every call."""
+async def evalkit(base_url: str, in_flight: int, caps: str = "") -> AsyncIterator[Call]:
+    """Guard, prompt, cache, schema and record, for every call; with `caps` a ledger as well."""
     from evalkit import Orchestrator
 
     records: set[str] = set()
@@ -193,6 +195,7 @@ async def evalkit(base_url: str, in_flight: int) -> AsyncIterator[Call]:
             PROJECT.format(
                 base_url=base_url, in_flight=in_flight, model=MODEL, max_tokens=MAX_TOKENS
             )
+            + caps
         )
         orchestrator = Orchestrator.from_config(
             config, sink=lambda record: records.add(record.trace_id)
@@ -225,6 +228,7 @@ CLIENTS = {
     "httpx": bare_httpx,
     "litellm": litellm,
     "evalkit": evalkit,
+    "capped": partial(evalkit, caps=CAPS),
 }
 
 
