@@ -331,8 +331,9 @@ async def _attempt(
         except CallError as over:
             return _Outcome((_recorded(request, target, wait_s, 0.0, None, over),), None, over)
     left_s = max(0.0, patience.deadline - asked)
+    left_s = min(left_s, patience.attempt_s or left_s)
     try:
-        async with asyncio.timeout(min(left_s, patience.attempt_s or left_s)):
+        async with asyncio.timeout(left_s):
             tokens, used_tokens = _most_tokens(request, target), None
             passed = await gate.enter(tokens, deadline=patience.deadline)
             try:
@@ -369,7 +370,7 @@ async def _attempt(
         shown.start_again()
     latency_s = clock.monotonic() - started
     kind = error.kind if error is not None else None
-    if passed is not None and kind == "timeout" and started - asked > latency_s:
+    if passed is not None and kind == "timeout" and started - asked > left_s / 2:
         gate.breaker.release(passed)  # most of its time it waited for its turn here
     elif passed is not None:
         gate.learn(passed, kind, latency_s)

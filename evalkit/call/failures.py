@@ -33,6 +33,7 @@ _BUSY = "The service is busy. Please try again in a moment."
 _DOWN = "The service is not available right now."
 _SETUP = "The service is not set up correctly."
 _NO_ANSWER = "No answer could be given to this request."
+_NOT_UNDERSTOOD = "This request does not have the form that is expected."
 _TOO_LONG = "This request is too long."
 _CUT = "The answer was interrupted."
 _NOTHING_FOUND = "Nothing was found that answers this."
@@ -64,6 +65,7 @@ FAILURES: dict[str, Strategy] = {
     "invalid_output":      Strategy(0,    True,  False, False, "product_failure", _NO_ANSWER),
     "unsupported":         Strategy(0,    True,  False, False, "product_failure", _NO_ANSWER),
     "over_latency_budget": Strategy(0,    False, False, False, "product_failure", _BUSY),
+    "invalid_input":       Strategy(0,    False, False, False, "product_failure", _NOT_UNDERSTOOD),
     "guard_block":         Strategy(0,    False, False, False, "product_failure", _NO_ANSWER),
     "retriever":           Strategy(0,    False, False, False, "infra_error",     _DOWN),
     "no_documents":        Strategy(0,    False, False, False, "product_failure", _NOTHING_FOUND),

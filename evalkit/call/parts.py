@@ -139,8 +139,17 @@ class Parts:
     def output_schema(
         self, feature: FeatureSettings
     ) -> tuple[Mapping[str, Any] | None, Validate | None]:
-        """The feature's schema, read and compiled once. Raises ConfigError for a broken one."""
-        path = feature.output_schema
+        """The schema of the feature's answers. Raises ConfigError for a broken one."""
+        return self._schema(feature, "output_schema", feature.output_schema)
+
+    def input_schema(self, feature: FeatureSettings) -> Validate | None:
+        """Validates the feature's input; None where it has no schema. Raises ConfigError."""
+        return self._schema(feature, "input_schema", feature.input_schema)[1]
+
+    def _schema(
+        self, feature: FeatureSettings, key: str, path: Path | None
+    ) -> tuple[Mapping[str, Any] | None, Validate | None]:
+        """A schema, read and compiled once."""
         if path is None:
             return None, None
         if path not in self._schemas:
@@ -148,9 +157,7 @@ class Parts:
                 schema = json.loads(path.read_text(encoding="utf-8"))
                 self._schemas[path] = schema, compile_schema(schema)
             except (OSError, ValueError) as error:
-                raise ConfigError(
-                    f"{path}: output_schema of feature {feature.name}: {error}"
-                ) from None
+                raise ConfigError(f"{path}: {key} of feature {feature.name}: {error}") from None
         return self._schemas[path]
 
     async def aclose(self) -> None:

@@ -37,7 +37,9 @@ CANARY_LINE = "\n\n[{canary}] This mark is private: never write it."
 
 NOTHING_FOUND = frozenset({"no_documents", "retriever"})
 
-REFUSED = frozenset({"budget", "killed", "refusal", "content_filter", "guard_block", "policy"})
+REFUSED = frozenset(
+    {"budget", "killed", "refusal", "content_filter", "guard_block", "policy", "invalid_input"}
+)
 """Kinds of failure in which nothing broke: the answer is no."""
 
 
@@ -59,9 +61,16 @@ def check_flag(call: Call, parts: Parts) -> None:
 
 
 def refuse_undeclared(call: Call, parts: Parts, tools: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse tools and tiers that the feature has not declared; who evaluates may ask any."""
+    """Refuse tools, tiers and inputs that the feature has not declared.
+
+    Who evaluates may ask a model of any tier.
+    """
     model = None if call.pinned else parts.model(call.feature.model, call.feature)
     check_policy(call.feature, tools=map(_tool_name, tools), model=model)
+    validate = parts.input_schema(call.feature)
+    problem = validate(call.input) if validate is not None else None
+    if problem is not None:
+        raise CallError("invalid_input", problem)
 
 
 def guard_input(call: Call, parts: Parts) -> None:

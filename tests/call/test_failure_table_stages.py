@@ -35,6 +35,23 @@ def with_documents(folder: Path) -> None:
 # --- guard_block, policy ------------------------------------------------------------------------
 
 
+async def test_an_input_that_does_not_follow_its_schema_makes_no_request(tmp_path: Path) -> None:
+    schema = tmp_path / "ticket.schema.json"
+    schema.write_text(
+        '{"type": "object", "required": ["text"], "additionalProperties": false, '
+        '"properties": {"text": {"type": "string", "maxLength": 40}}}',
+        encoding="utf-8",
+    )
+    async with World(tmp_path, input_schema=schema) as world:
+        good = await world.call("Two invoices")
+        bad = [await world.call({"text": "x" * 41}), await world.call({"txt": "Two invoices"})]
+
+        assert good.ok
+        assert {(r.status, r.error_kind) for r in bad} == {("refused", "invalid_input")}
+        assert {r.message for r in bad} == {FAILURES["invalid_input"].message}
+        assert world.requests == (1, 0)
+
+
 async def test_guard_block_of_an_input_makes_no_request(tmp_path: Path) -> None:
     async with World(tmp_path) as world:
         world.set(guard=GuardSettings(pii="block"))
