@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,13 @@ from evalkit.cli.ci_github import (
     write_outputs,
     write_summary,
 )
-from evalkit.errors import EXIT_INTERRUPTED, EXIT_UNMEASURABLE, EXIT_USAGE, EvalkitError
+from evalkit.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_UNMEASURABLE,
+    EXIT_USAGE,
+    EvalkitError,
+    StoreError,
+)
 
 if TYPE_CHECKING:
     from evalkit.decide.github import Annotation
@@ -127,6 +133,7 @@ class _CiGate:
         self._before = {run["run_id"] for run in opened.runs()}
         baseline = self._baseline(opened)
         self._say(f"baseline: {baseline.words}")
+        chosen = opened.baselines.all()
         status, run = self._ran or self._commands.run(self._candidate())
         run_id = str(run["run_id"]) if run else None
         if run_id is None:
@@ -134,7 +141,7 @@ class _CiGate:
             begun = [one["run_id"] for one in opened.runs() if one["run_id"] not in known]
             return _no_run(status, begun[0] if begun else None)
         ended = self._gate(run_id, baseline)
-        self._keep(run_id, opened)
+        self._keep(run_id, opened, chosen)
         return ended
 
     def _open(self) -> Store:
@@ -242,8 +249,11 @@ class _CiGate:
 
     # --- what is left behind -------------------------------------------------------------
 
-    def _keep(self, run_id: str, opened: Store) -> None:
-        """The run's scores beside the verdict; from the default branch as a baseline, too."""
+    def _keep(self, run_id: str, opened: Store, seen: Mapping[tuple[str, str], str]) -> None:
+        """The run's scores beside the verdict; from the default branch as a baseline, too.
+
+        The store is told so where its baselines are still those that were `seen` before the run.
+        """
         try:
             files = opened.score_files(run_id)
         except EvalkitError:
@@ -255,9 +265,13 @@ class _CiGate:
         if self._context.is_default_push:
             from evalkit.exchange.baseline_file import export_baselines
 
-            for name, golden in opened.manifest(run_id)["golden_sets"].items():
-                opened.baselines.set(name, golden.get("feature") or "", run_id)
-            export_baselines(opened, self._asked.out / BASELINE)
+            golden_sets = opened.manifest(run_id)["golden_sets"]
+            own = {(name, one.get("feature") or ""): run_id for name, one in golden_sets.items()}
+            try:
+                opened.baselines.choose(own, seen=seen)
+            except StoreError as error:
+                self._say(f"{BASELINE} is of this run; the store's choice was left alone: {error}")
+            export_baselines(opened, self._asked.out / BASELINE, instead=own)
 
 
 def _no_run(status: int, run_id: str | None) -> Ended:

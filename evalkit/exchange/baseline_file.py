@@ -42,15 +42,24 @@ Entry = Mapping[str, str]
 
 def baselines_of(store: Store) -> list[dict[str, str]]:
     """The baselines that were chosen, in a fixed order."""
+    return _entries(store.baselines.all())
+
+
+def _entries(chosen: Mapping[tuple[str, str], str]) -> list[dict[str, str]]:
     return [
         {"golden_set": golden_set, "feature": feature, "run_id": run_id}
-        for (golden_set, feature), run_id in sorted(store.baselines.all().items())
+        for (golden_set, feature), run_id in sorted(chosen.items())
     ]
 
 
-def export_baselines(store: Store, path: Path) -> list[dict[str, str]]:
-    """Write the chosen baselines and their runs' scores to `path`; returns what was chosen."""
-    chosen = baselines_of(store)
+def export_baselines(
+    store: Store, path: Path, *, instead: Mapping[tuple[str, str], str] | None = None
+) -> list[dict[str, str]]:
+    """Write the chosen baselines and their runs' scores to `path`; returns what it has.
+
+    `instead` are runs by golden set and feature that stand in it whatever the store's choice is.
+    """
+    chosen = _entries({**store.baselines.all(), **(instead or {})})
     if not chosen:
         raise ConfigError("no baseline was chosen. Choose one with: evalkit baseline set RUN.")
     content = io.BytesIO()

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from evalkit.decide.github import MARKER, MAX_ANNOTATIONS
+from evalkit.store.views import open_store
 from tests.github.api import REPOSITORY, FakeGitHub, serve
 from tests.github.composite import Job, Runner
 from tests.project import write_project
@@ -31,6 +33,13 @@ def answer(input):
 GOOD = "pass"
 WORSE = "number += number % 3 == 0"
 KILLED = "os.kill(os.getpid(), 9)"
+CHOOSES = """
+    if number == 0:
+        from evalkit.store.views import open_store
+        store = open_store(".evalkit")
+        (first,) = [run["run_id"] for run in store.runs() if run["status"] == "complete"]
+        store.baselines.set("tickets", "classify", first)
+""".strip()
 LEAKS = "assert not [n for n in os.environ if 'TOKEN' in n or n == 'GITHUB_OUTPUT']"
 
 
@@ -232,6 +241,22 @@ def test_a_push_to_the_default_branch_makes_the_next_baseline(
     assert (pushed.status, rows) == (0, 120)
     assert (job.status, job.outputs["verdict"]) == (1, "regression")
     assert "main at aaaaaaaaaa (artifact)" in job.log
+
+
+def test_a_baseline_that_somebody_chose_meanwhile_stays(
+    build: Callable[..., Job], project: Path
+) -> None:
+    without_baseline(project)
+    first = build()
+
+    job = build(CHOOSES, event_name="push", ref_name="main")
+
+    with zipfile.ZipFile(job.used["Keep the baseline"]["path"]) as archive:
+        (left,) = json.loads(archive.read("baselines.json"))["baselines"]
+    chosen = open_store(project / ".evalkit").baselines.get("tickets", "classify")
+    assert (job.status, job.outputs["verdict"]) == (0, "pass")
+    assert (chosen, left["run_id"]) == (first.outputs["run-id"], job.outputs["run-id"])
+    assert "the store's choice was left alone: tickets: its baseline is" in job.log
 
 
 def test_the_merge_queue_compares_with_the_commit_it_merges_onto(
