@@ -1,11 +1,14 @@
-"""A year of looking every day: how often a steady series alarms, how soon one that fell.
+"""A year of looking every day: how often a steady production alarms, how soon one that fell.
 
-    python -m benchmarks.drift_year [--years N] [--falls N] [--answers N] [--workers N]
+    python -m benchmarks.drift_year [--years N] [--falls N] [--answers N] [--series N] [--workers N]
 
-Each replicate is a year of sampled answers, looked at after each day by the test behind
-`evalkit drift` (`FallTest`). A steady year that has raised an alarm by its last day is a false
-alarm: at most alpha of them are promised, all 365 looks together. Then the mean falls on day
-100, by 2, 5 and 10 points, and the days until the alarm are counted. Seeded.
+Each replicate is a year of a production with several series of sampled answers: half of them
+begin on the first day, a quarter after a week, the rest one by one over the year (new prompt
+versions). After each day all are looked at by the test behind `evalkit drift` (`FallTest`), each
+with its share of alpha (`alpha_shares`). A steady year in which any has raised an alarm by
+its last day is a false alarm: at most alpha of them are promised, all series and all 365 looks
+together. Then the mean of one falls on day 100, by 2, 5 and 10 points, and the days until its
+alarm are counted: as the only series, and as one of them all. Seeded.
 """
 
 from __future__ import annotations
@@ -13,21 +16,45 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 import numpy as np
 
 from evalkit.decide.sequential import FallTest
+from evalkit.decide.series import alpha_shares
+from evalkit.decide.series_rows import Block, Series
 
 DAYS, FALL_DAY, ALPHA, MEAN = 365, 100, 0.05, 0.85
 DROPS = (0.02, 0.05, 0.10)
 
 
-def days_until_alarm(seed: int, *, answers: int, drop: float, days: int = DAYS) -> int | None:
-    """Looks until the alarm; None when the year had none."""
+def begins(n: int) -> list[int]:
+    """On which day of the year each of `n` series begins."""
+    first, weekly = math.ceil(n / 2), n // 4
+    rest = n - first - weekly
+    return [0] * first + [7] * weekly + [30 + i * 300 // max(rest, 1) for i in range(rest)]
+
+
+def shares(days: Sequence[int]) -> list[float]:
+    """What of alpha the series that begin on these days have, as `evalkit drift` gives it."""
+    one = np.ones(1)
+    blocks = {day: [Block(at=day, values=one, weights=one, counts=one)] for day in days}
+    return alpha_shares(
+        [
+            Series(names=("f", "m", "v", f"m{n}"), blocks=blocks[day], worse="below")
+            for n, day in enumerate(days)
+        ]
+    )
+
+
+def days_until_alarm(
+    seed: int, *, answers: int, drop: float = 0.0, days: int = DAYS, share: float = 1.0
+) -> int | None:
+    """Looks until the alarm of one series; None when it had none."""
     rng = np.random.default_rng(seed)
-    test = FallTest(alpha=ALPHA)
+    test = FallTest(alpha=ALPHA * share)
     for day in range(days):
         good = int(rng.binomial(answers, MEAN - drop * (day >= FALL_DAY)))
         if test.add([0.0, 1.0], 1.0, [answers - good, good]):
@@ -35,36 +62,64 @@ def days_until_alarm(seed: int, *, answers: int, drop: float, days: int = DAYS) 
     return None
 
 
+def alarms(year: int, *, answers: int, series: int) -> int:
+    """How many series of one steady year alarmed."""
+    started = begins(series)
+    return sum(
+        days_until_alarm(year * series + n, answers=answers, days=DAYS - day, share=share)
+        is not None
+        for n, (day, share) in enumerate(zip(started, shares(started), strict=True))
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--years", type=int, default=2_000, help="steady ones")
     parser.add_argument("--falls", type=int, default=200, help="years with a fall, each kind")
     parser.add_argument("--answers", type=int, default=200, help="sampled a day")
+    parser.add_argument("--series", type=int, default=20)
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     started = time.monotonic()
     with ProcessPoolExecutor(options.workers) as pool:
-        steady = partial(days_until_alarm, answers=options.answers, drop=0.0)
-        found = list(pool.map(steady, range(options.years), chunksize=10))
-        alarms = sum(day is not None for day in found)
-        rate = alarms / len(found)
-        margin = 3 * math.sqrt(ALPHA * (1 - ALPHA) / len(found))
-        print(
-            f"steady, {options.answers} answers a day, mean {MEAN}: {alarms} of {len(found)} years "
-            f"alarmed, {rate:.2%}; promised at most {ALPHA:.0%}"
-        )
-        print("\n| fall on day 100 | found within the year | days until then: median | 90 % |")
-        print("| ---: | ---: | ---: | ---: |")
+        rate = _steady(pool, options)
+        first = shares(begins(options.series))[0]
+        heads = ("its only series", f"one of {options.series}")
+        print(f"\n| fall on day 100 | {' | '.join(f'{head}: found' for head in heads)} |", end="")
+        print(" days: median, 90 % | " * 2)
         for drop in DROPS:
-            fallen = partial(days_until_alarm, answers=options.answers, drop=drop)
-            ends = list(pool.map(fallen, range(10_000, 10_000 + options.falls), chunksize=10))
-            delays = sorted(DAYS if end is None else end - FALL_DAY for end in ends
-                            if end is None or end > FALL_DAY)  # fmt: skip
-            share = sum(end is not None and end > FALL_DAY for end in ends) / len(delays)
-            print(f"| {drop:.0%} | {share:.1%} | {_shown(delays, 0.5)} | {_shown(delays, 0.9)} |")
+            cells = [_fallen(pool, options, drop, share) for share in (1.0, first)]
+            print(f"| {drop:.0%} | " + " | ".join(c[0] for c in cells), end=" | ")
+            print(" | ".join(c[1] for c in cells) + " |")
     print(f"\n{time.monotonic() - started:.0f} s")
+    margin = 3 * math.sqrt(ALPHA * (1 - ALPHA) / options.years)
     if rate > ALPHA + margin:
         raise SystemExit(f"{rate:.2%} false alarms: more than {ALPHA:.0%} and three errors")
+
+
+def _steady(pool: ProcessPoolExecutor, options: argparse.Namespace) -> float:
+    """Share of steady years with an alarm of any series."""
+    steady = partial(alarms, answers=options.answers, series=options.series)
+    found = list(pool.map(steady, range(options.years), chunksize=10))
+    years = sum(n > 0 for n in found)
+    rate = years / len(found)
+    print(
+        f"steady, {options.series} series, {options.answers} answers a day each, mean {MEAN}: "
+        f"{years} of {len(found)} years alarmed, {rate:.2%}; promised at most {ALPHA:.0%}"
+    )
+    return rate
+
+
+def _fallen(
+    pool: ProcessPoolExecutor, options: argparse.Namespace, drop: float, share: float
+) -> tuple[str, str]:
+    """Share of falls that were found, and the days until then: median and 90 %."""
+    fallen = partial(days_until_alarm, answers=options.answers, drop=drop, share=share)
+    ends = list(pool.map(fallen, range(10_000, 10_000 + options.falls), chunksize=10))
+    after = [end for end in ends if end is None or end > FALL_DAY]
+    delays = sorted(DAYS if end is None else end - FALL_DAY for end in after)
+    found = sum(end is not None for end in after) / len(delays)
+    return f"{found:.1%}", f"{_shown(delays, 0.5)}, {_shown(delays, 0.9)}"
 
 
 def _shown(delays: list[int], share: float) -> str:

@@ -53,12 +53,14 @@ def command(
     from evalkit.config import load_settings
     from evalkit.decide.alerts import find_alerts
     from evalkit.decide.monitor import quality_alerts
+    from evalkit.score.inputs import describe_inputs
     from evalkit.store.views import open_store
 
     settings = load_settings(config)
     opened = open_store(store or settings.store_path)
     looked_at = now() if at is None else at
     alerts = find_alerts(opened, settings, now=looked_at, hours=hours)
+    describe_inputs(opened, settings.features, now=looked_at)
     least = settings.alerts.min_quality
     alerts += quality_alerts(opened, now=looked_at, min_quality=least)
     if (book := settings.alerts.runbook_url) is not None:

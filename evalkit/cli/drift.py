@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from evalkit.cli.options import common_options, print_json, print_table, say
-from evalkit.cli.periods import iso, moment
+from evalkit.cli.periods import iso, moment, now
 from evalkit.errors import EXIT_PASS, EXIT_REGRESSION
 
 if TYPE_CHECKING:
@@ -39,9 +39,12 @@ def command(
     """
     from evalkit.config import load_settings
     from evalkit.decide.monitor import series_of, watch_all
+    from evalkit.score.inputs import describe_inputs
     from evalkit.store.views import open_store
 
-    opened = open_store(store or load_settings(config).store_path)
+    settings = load_settings(config)
+    opened = open_store(store or settings.store_path)
+    describe_inputs(opened, settings.features, now=now())
     watched = [
         one
         for one in watch_all(series_of(opened, since=since or 0), alpha=alpha)

@@ -186,14 +186,19 @@ def adjust(comparisons: Sequence[Comparison], policy: Policy) -> list[Comparison
 
 
 def _adjusted(family: Sequence[Comparison], correction: Correction) -> list[Comparison]:
-    measured = [c for c in family if c.paired is not None and c.paired.p_value is not None]
-    p = [c.paired.p_value for c in measured if c.paired and c.paired.p_value is not None]
-    by_id = dict(zip(map(id, measured), correction(p), strict=True)) if p else {}
+    measured = [
+        (id(c), c.paired.p_value)
+        for c in family
+        if c.paired is not None and c.paired.p_value is not None
+    ]
+    by_id = dict(
+        zip((one for one, _ in measured), correction([p for _, p in measured]), strict=True)
+    )
     result = []
     for comparison in family:
         worst_p = None
         if comparison.worst is not None and comparison.worst.p_value is not None:
-            others = [q for c, q in zip(measured, p, strict=True) if c is not comparison]
+            others = [p for one, p in measured if one != id(comparison)]
             worst_p = correction([comparison.worst.p_value, *others])[0]
         result.append(
             replace(comparison, p_adjusted=by_id.get(id(comparison)), worst_p_adjusted=worst_p)

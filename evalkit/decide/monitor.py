@@ -15,7 +15,8 @@ import numpy as np
 
 from evalkit.decide.alerts import Alert
 from evalkit.decide.sequential import FallTest, MeanSequence, fall_prior
-from evalkit.decide.series import DAY, Block, Series, Worse, alpha_shares, series_of
+from evalkit.decide.series import alpha_shares, series_of
+from evalkit.decide.series_rows import DAY, Block, Series, Worse
 
 if TYPE_CHECKING:
     from evalkit.store.views import Store

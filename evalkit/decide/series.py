@@ -9,13 +9,12 @@ call is read. `monitor` holds each day against those before it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from evalkit.decide.sequential import Floats, fall_prior
+from evalkit.decide.input_series import input_series
+from evalkit.decide.sequential import fall_prior
+from evalkit.decide.series_rows import DAY, PAIR, USUAL_DAYS, Series, made_series, share_series
 from evalkit.errors import StoreError
 from evalkit.store.engine import Engine
 from evalkit.store.tallies import tallied
@@ -23,53 +22,8 @@ from evalkit.store.tallies import tallied
 if TYPE_CHECKING:
     from evalkit.store.views import Store
 
-Worse = Literal["below", "above"]
-
-USUAL_DAYS = 7
-"""What is unusual for a call's latency, cost or length is learnt in its first days."""
-DAY = 86_400_000_000
 EVER = 253_402_300_799_000_000
 """The end of the year 9999."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
-    """A day's observations: each value and weight so many times."""
-
-    at: int
-    """The day's beginning, microseconds since 1970."""
-    values: Floats
-    weights: Floats
-    """Inverse chances over the largest of the series, 0..1."""
-    counts: Floats
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Series:
-    """Observations by day, in the days' order."""
-
-    names: tuple[str, str, str, str]
-    """Feature, model, prompt version, metric; empty where it is of all of them."""
-    blocks: Sequence[Block]
-    worse: Worse
-    family: str = ""
-    """What series of one question have in common, such as `language mix`; else the metric."""
-    version: str = ""
-    """Of the scorer."""
-    is_current: bool = True
-    """Whether it goes on: a scorer's new version begins another."""
-
-    @property
-    def key(self) -> str:
-        feature, model, prompt_version, metric = self.names
-        if not model:
-            return f"{feature}/{metric}"
-        return f"{feature}/{model}@{prompt_version or '?'}/{metric}"
-
-    @property
-    def question(self) -> tuple[str, ...]:
-        """What it shares its part of alpha with: the other kinds of one mix."""
-        return (*self.names[:3], self.family or self.names[3], self.version)
 
 
 def series_of(store: Store, *, since: int = 0) -> list[Series]:
@@ -78,7 +32,7 @@ def series_of(store: Store, *, since: int = 0) -> list[Series]:
     Those that a scorer's new version has ended are among them: they had their part of alpha.
     """
     since = since // DAY * DAY
-    found = [*_scored(store, since), *_counted(store, since)]
+    found = [*_scored(store, since), *_counted(store, since), *input_series(store, since)]
     return sorted(found, key=lambda one: (one.names, one.version))
 
 
@@ -165,42 +119,41 @@ _UNUSUAL = {
 }
 """Share of calls above the 90th or below the 10th percentile of the first days, by column."""
 
-_PAIR = ("feature", "model", "prompt_version")
-_KEYS = ", ".join(f"coalesce({name}, '') AS {name}" for name in _PAIR)
+_KEYS = ", ".join(f"coalesce({name}, '') AS {name}" for name in PAIR)
 _ANSWERED = f"""
     answered AS (
-        SELECT {_KEYS}, hour // 24 AS day, * EXCLUDE ({", ".join(_PAIR)}) FROM counts
+        SELECT {_KEYS}, hour // 24 AS day, * EXCLUDE ({", ".join(PAIR)}) FROM counts
         WHERE NOT cache_hit AND hour >= $since_hour
     )
 """
 _RATED = f"""
     WITH {_ANSWERED}
-    SELECT {", ".join(_PAIR)}, day, {{columns}} FROM answered
+    SELECT {", ".join(PAIR)}, day, {{columns}} FROM answered
     GROUP BY ALL ORDER BY ALL
 """
 _BEYOND = f"""
     WITH {_ANSWERED}, begun AS (
-        SELECT {", ".join(_PAIR)}, min(day) AS first FROM answered GROUP BY ALL
+        SELECT {", ".join(PAIR)}, min(day) AS first FROM answered GROUP BY ALL
     ), seen AS (
         SELECT {_KEYS}, day, what, bin, n FROM sizes WHERE day * 24 >= $since_hour
         UNION ALL
         SELECT {_KEYS}, hour // 24 AS day, what, bin, n FROM times
         WHERE NOT cache_hit AND what = 'latency_ms' AND hour >= $since_hour
     ), ranked AS (
-        SELECT {", ".join(_PAIR)}, what, bin, sum(sum(n)) OVER (named ORDER BY bin) AS upto,
+        SELECT {", ".join(PAIR)}, what, bin, sum(sum(n)) OVER (named ORDER BY bin) AS upto,
             sum(sum(n)) OVER (named) AS total
-        FROM seen JOIN begun USING ({", ".join(_PAIR)}) WHERE day < first + $usual
-        GROUP BY {", ".join(_PAIR)}, what, bin
-        WINDOW named AS (PARTITION BY {", ".join(_PAIR)}, what)
+        FROM seen JOIN begun USING ({", ".join(PAIR)}) WHERE day < first + $usual
+        GROUP BY {", ".join(PAIR)}, what, bin
+        WINDOW named AS (PARTITION BY {", ".join(PAIR)}, what)
     ), usual AS (
-        SELECT {", ".join(_PAIR)}, what, min(bin) FILTER (upto >= 0.9 * total) AS highest,
+        SELECT {", ".join(PAIR)}, what, min(bin) FILTER (upto >= 0.9 * total) AS highest,
             min(bin) FILTER (upto >= 0.1 * total) AS lowest
         FROM ranked GROUP BY ALL
     )
-    SELECT {", ".join(_PAIR)}, what, day, sum(n)::BIGINT AS n,
+    SELECT {", ".join(PAIR)}, what, day, sum(n)::BIGINT AS n,
         coalesce(sum(n) FILTER (bin > highest), 0)::BIGINT AS high,
         coalesce(sum(n) FILTER (bin < lowest), 0)::BIGINT AS low
-    FROM seen JOIN begun USING ({", ".join(_PAIR)}) JOIN usual USING ({", ".join(_PAIR)}, what)
+    FROM seen JOIN begun USING ({", ".join(PAIR)}) JOIN usual USING ({", ".join(PAIR)}, what)
     WHERE day >= first + $usual  -- what is usual does not depend on these
     GROUP BY ALL ORDER BY ALL
 """
@@ -224,45 +177,3 @@ def _counted(store: Store, since: int) -> Iterator[Series]:
         yield from share_series(
             {**row, "metric": name, "k": row[side]} for row in beyond if row["what"] == column
         )
-
-
-# --- rows as series --------------------------------------------------------------------
-
-
-def share_series(
-    rows: Iterator[dict[str, Any]] | Sequence[dict[str, Any]], *, family: str = ""
-) -> Iterator[Series]:
-    """Rows (`k` of `n` calls, of a series and a day counted since 1970) as series of shares."""
-    counted = [
-        {**row, "day": row["day"] * DAY, "value": value, "p": 1.0, "n": count}
-        for row in rows
-        for value, count in ((0.0, row["n"] - row["k"]), (1.0, row["k"]))
-        if count
-    ]
-    yield from made_series(counted, worse="above", family=family)
-
-
-def made_series(
-    rows: Sequence[Mapping[str, Any]], *, worse: Worse, family: str = ""
-) -> Iterator[Series]:
-    """Rows (a value, its chance, how many, of a series and day) in their order as series."""
-    found: dict[tuple[Any, ...], dict[int, list[Mapping[str, Any]]]] = {}
-    for row in rows:
-        names = (*(row[name] or "" for name in _PAIR), row["metric"])
-        key = (names, row.get("version") or "", row.get("is_current", True))
-        found.setdefault(key, {}).setdefault(row["day"], []).append(row)
-    for (names, version, is_current), days in found.items():
-        least = min(row["p"] for of_day in days.values() for row in of_day)
-        blocks = [
-            Block(
-                at=day,
-                values=np.array([row["value"] for row in of_day], dtype=np.float64),
-                weights=np.array([least / row["p"] for row in of_day], dtype=np.float64),
-                counts=np.array([row["n"] for row in of_day], dtype=np.float64),
-            )
-            for day, of_day in sorted(days.items())
-        ]
-        yield Series(
-            names=names, blocks=blocks, worse=worse, family=family, version=version,
-            is_current=is_current,
-        )  # fmt: skip

@@ -187,6 +187,12 @@ def tallied(
     return engine
 
 
+def dates_of(store: Store) -> list[str]:
+    """Dates of sealed calls, here and at attached addresses, in order."""
+    here, _ = store.production_parts()
+    return sorted({*here, *_elsewhere(store, ("", "~"))})
+
+
 def add_parts(engine: Engine, view: str, kept: Sequence[Path], loose: Sequence[pa.Table]) -> None:
     """Make a view of files and tables with the same columns; at least one of either."""
     import pyarrow as pa
