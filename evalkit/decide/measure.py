@@ -186,21 +186,19 @@ def adjust(comparisons: Sequence[Comparison], policy: Policy) -> list[Comparison
 
 
 def _adjusted(family: Sequence[Comparison], correction: Correction) -> list[Comparison]:
-    measured = [
-        (id(c), c.paired.p_value)
+    seen = {
+        id(c): c.paired.p_value
         for c in family
         if c.paired is not None and c.paired.p_value is not None
-    ]
-    by_id = dict(
-        zip((one for one, _ in measured), correction([p for _, p in measured]), strict=True)
-    )
+    }
+    adjusted = dict(zip(seen, correction(list(seen.values())), strict=True))
     result = []
     for comparison in family:
         worst_p = None
         if comparison.worst is not None and comparison.worst.p_value is not None:
-            others = [p for one, p in measured if one != id(comparison)]
+            others = [p for one, p in seen.items() if one != id(comparison)]
             worst_p = correction([comparison.worst.p_value, *others])[0]
         result.append(
-            replace(comparison, p_adjusted=by_id.get(id(comparison)), worst_p_adjusted=worst_p)
+            replace(comparison, p_adjusted=adjusted.get(id(comparison)), worst_p_adjusted=worst_p)
         )
     return result

@@ -288,6 +288,9 @@ def test_most_trials_of_any_case_are_told() -> None:
 def test_all_of_k_trials_pass_on_each_side_as_often_as_they_did() -> None:
     found = noise([[1, 1, 1], [1, 0, 1], []], [[1, 1, 0], [0, 1], [1]])
 
+    assert noise([[1], [0]], [[1, 0], [1, 1]])["pass_hat_k"] == {
+        "k": 1, "baseline": 0.5, "candidate": 0.75
+    }  # fmt: skip
     # Two of three trials: 3 of 3 and 1 of 3 choices; 1 of 3 and none of one. The rest has fewer.
     assert noise([[1, 1], [1, 0]], [[1, 1, 0], [0, 1, 1]])["pass_hat_k"] == {
         "k": 2, "baseline": 0.5, "candidate": pytest.approx(1 / 3)
