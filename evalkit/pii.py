@@ -278,9 +278,9 @@ _IBAN_LENGTHS = {
 
 
 def _iban_length(found: str) -> int:
-    """Characters of the IBAN that `found` begins with, spaces included."""
+    """Characters of the IBAN that `found` begins with, spaces and dashes included."""
     length = _IBAN_LENGTHS.get(found[:2].upper())
-    places = [place for place, char in enumerate(found) if char != " "]
+    places = [place for place, char in enumerate(found) if char not in " -"]
     if length is None or len(places) < length:
         return 0
     letters = "".join(found[place] for place in places[:length])
@@ -356,10 +356,14 @@ _RECOGNISERS: tuple[tuple[str, str, _Accept], ...] = (
     ("key", _KEY, len),
     ("key", _KEY_IN_CONTEXT, len),
     ("key", _URL_PASSWORD, len),
-    ("iban", r"(?i)\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b", _iban_length),
+    (
+        "iban",
+        r"(?i)\b[A-Z]{2}\d{2}(?:[ \-]?[A-Z0-9]{4}){2,7}(?:[ \-]?[A-Z0-9]{1,3})?\b",
+        _iban_length,
+    ),
     (
         "card",
-        r"\b(?:\d{13,19}|\d{4}[ \-]\d{4}[ \-]\d{4}[ \-]\d{1,7}|\d{4}[ \-]\d{6}[ \-]\d{5})\b",
+        r"\b(?:\d{13,19}|\d{4}[ .\-]\d{4}[ .\-]\d{4}[ .\-]\d{1,7}|\d{4}[ \-]\d{6}[ \-]\d{5})\b",
         _if(_is_card),
     ),
     ("ssn", r"\b\d{3}-\d{2}-\d{4}\b", _if(us_ssn)),

@@ -246,6 +246,7 @@ def disguises(canary: str) -> list[str]:
         f"It is {canary}.",
         canary.upper(),
         " ".join(canary),
+        "".join(chr(ord(char) + 0xFEE0) for char in canary),
         canary[::-1],
         base64.b64encode(f"key: {canary}!".encode()).decode(),
         base64.b64encode(f"my {canary}".encode()).decode(),
@@ -253,7 +254,7 @@ def disguises(canary: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("number", range(7))
+@pytest.mark.parametrize("number", range(len(disguises("ref-0"))))
 def test_canary_is_seen_in_every_disguise(number: int) -> None:
     one = guard(output_leak="block")
     answer = disguises(one.canary())[number]
