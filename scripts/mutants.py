@@ -52,7 +52,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "missing": ("test_missing", "test_stats_details"),
     "must_pass": ("test_must_pass",),
     "pairing": ("test_pairing", "test_comparing", "test_gate"),
-    "ppi": ("test_ppi", "test_people"),
+    "ppi": ("test_ppi_details",),
     "signflip": ("test_stats_details", "test_stats"),
     "stats": ("test_stats", "test_stats_details", "test_missing"),
     "trust": ("test_trust", "test_people"),

@@ -142,6 +142,7 @@ def test_a_metric_that_gates_does_so_on_all_cases_and_on_slices_that_gate() -> N
         (True, None, False),
         (True, "channel=mail", True),
     ]
+    assert comparison(slice="channel=mail").gates is False
 
 
 def test_a_comparison_without_cases_covers_none() -> None:
