@@ -276,18 +276,3 @@ def test_the_command_says_who_works_and_resumes_what_was_killed(
     assert result["status"] == "complete"
     assert result["resumed"] > 0
     assert len(scores(folder, unfinished["run_id"])) == 300
-
-
-def test_workers_without_ray_and_a_cluster_that_is_none_are_usage_errors(
-    cluster: RayCluster, tmp_path: Path, calls: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = project(tmp_path / "project", calls, cases=2)
-    command = ["run", "--config", str(folder / "evalkit.toml")]
-
-    assert main([*command, "--workers", "2"]) == 2
-    assert main([*command, "--ray", "auto", "--batch"]) == 2
-
-    said = capsys.readouterr().err
-    assert "--workers belongs to --ray" in said
-    assert "--ray takes neither --batch nor --record" in said
-    assert open_store(folder / ".evalkit").runs() == []
