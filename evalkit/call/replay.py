@@ -175,10 +175,15 @@ def _as_it_was(
         _with_feature(settings, feature, folder),
         flags={"recorded": flag},
         flags_file=None,
-        budgets=NOTHING_LEFT if record.error_kind == "budget" else BudgetSettings(),
+        budgets=NOTHING_LEFT if _was_refused(record) else BudgetSettings(),
         providers={k: replace(p, rpm=None, tpm=None) for k, p in settings.providers.items()},
         retention=replace(settings.retention, redact=False),
     )
+
+
+def _was_refused(record: CallRecord) -> bool:
+    """Whether a spending limit left no room for the call, and not only for one attempt more."""
+    return record.error_kind == "budget" and not record.attempts
 
 
 def _with_feature(settings: Settings, feature: FeatureSettings, folder: str) -> Settings:

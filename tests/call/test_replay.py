@@ -23,7 +23,7 @@ from evalkit.config import (
     Settings,
 )
 from evalkit.errors import CallError, ConfigError
-from evalkit.records import CallRecord, Event, ModelRequest, Pair, TextDelta
+from evalkit.records import CallRecord, Event, Finish, ModelRequest, Pair, TextDelta, Usage
 from evalkit.score.stored import call_record
 from evalkit.store.views import open_store
 from tests.call.scripted import ManualClock, Scripted, Step, answer, finish
@@ -237,6 +237,35 @@ async def test_a_call_that_met_a_spending_limit_replays(tmp_path: Path) -> None:
     budget = Budget(limit_usd=0.0)
     record = stored(await recorded(settings, [answer(GOOD)], budget=budget), tmp_path)
     assert record.error_kind == "budget"
+
+    again = await replay(record, settings)
+
+    assert again.differences == ()
+
+
+async def test_a_retry_that_met_a_spending_limit_replays(tmp_path: Path) -> None:
+    from evalkit.call.budget import Budget
+
+    settings = settings_of(tmp_path)
+    usage = Usage(prompt_tokens=100, completion_tokens=64)
+    cut = Finish(finish_reason="length", usage=usage, served_model=None)
+    limit = Budget(limit_usd=0.0005)
+    record = await recorded(settings, [(TextDelta("Dear"), cut)], budget=limit, retries=1)
+    record = stored(record, tmp_path)
+    assert [one.error_kind for one in record.attempts] == ["truncated", "budget"]
+
+    again = await replay(record, settings)
+
+    assert again.differences == ()
+
+
+async def test_a_leak_of_the_system_prompt_is_blocked_again(tmp_path: Path) -> None:
+    def leak(request: ModelRequest) -> Sequence[Event]:
+        return answer(json.dumps({"label": str(request.messages[0]["content"])}))
+
+    settings = replace(settings_of(tmp_path), guard=GuardSettings(output_leak="block"))
+    record = stored(await recorded(settings, [leak]), tmp_path)
+    assert record.error_kind == "guard_block"
 
     again = await replay(record, settings)
 

@@ -7,6 +7,7 @@ a request that the record does not have is an error that says so.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
@@ -18,6 +19,9 @@ from evalkit.settings import ModelSettings
 
 REFUSED_WAIT_S = 1e9
 """A wait that nothing came after: it passed the deadline then, and does now."""
+
+CANARY = re.compile(r"ref-[0-9a-f]{16}")
+"""Of a system prompt; another one in each process."""
 
 
 class NotRecorded(EvalkitError):
@@ -75,6 +79,13 @@ class Recording:
             f"now {request.model_id} at {provider} is asked once more"
         )
 
+    def as_leaked(self, text: str, request: ModelRequest) -> str:
+        """A reply that the guard blocked, with this replay's canary where it had the call's."""
+        canary = CANARY.search(str(request.messages[:1]))
+        if self._record.error_kind != "guard_block" or canary is None:
+            return text
+        return CANARY.sub(canary[0], text)
+
     def _asked(self, attempt: Attempt) -> tuple[str, str | None]:
         model = self._models.get(attempt.model)
         return attempt.provider, model.id if model else None
@@ -95,7 +106,7 @@ class RecordedProvider:
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Event, None]:
         play = self._recording.next(self._name, request)
         if play.text:
-            yield TextDelta(play.text)
+            yield TextDelta(self._recording.as_leaked(play.text, request))
         if play.finish is None:
             kind = play.attempt.error_kind or "bad_reply"
             raise CallError(kind, "as recorded", retry_after_s=play.retry_after_s)
