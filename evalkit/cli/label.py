@@ -51,7 +51,7 @@ command.add_command(audit)
               help="Items.")  # fmt: skip
 @click.option("--overlap", type=SHARE, default=0.2, show_default=True,
               help="Share of the items that two annotators get.")  # fmt: skip
-@click.option("--active", type=SHARE, default=0.3, show_default=True,
+@click.option("--active", type=click.FloatRange(0, 0.9), default=0.3, show_default=True,
               help="Share drawn where something seems off; the rest at random.")  # fmt: skip
 @click.option("--with", "with_", metavar="RUN",
               help="The same cases of another run, too, one at a time.")  # fmt: skip

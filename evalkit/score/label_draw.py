@@ -285,8 +285,11 @@ def _novel(texts: Sequence[str]) -> list[bool]:
         for of in words
     ]
     n_novel = int(NOVEL_SHARE * len(texts))
-    bar = sorted(rarity, reverse=True)[n_novel - 1] if n_novel else math.inf
-    return [value >= bar > 0 for value in rarity]
+    if not n_novel:
+        return [False] * len(texts)
+    rarest = sorted(rarity, reverse=True)
+    bar, usual = rarest[n_novel - 1], rarest[len(texts) // 2]
+    return [value >= bar and value > usual for value in rarity]
 
 
 def _why(signs: Mapping[str, float]) -> str:

@@ -66,22 +66,36 @@ def draw(
     generator = random.Random(seed)
     noise = {unit.key: generator.random() for unit in sorted(units, key=lambda unit: unit.key)}
     order = sorted(range(len(units)), key=lambda at: (units[at].stratum, noise[units[at].key]))
-    found: list[Drawn] = []
+    drawn: list[int] = []
     end, point = 0.0, generator.random()
     for at in order:
-        unit, rate, bonus = units[at], rates[units[at].stratum], bonuses[at]
-        start, end = end, end + rate + bonus
-        if point < end and len(found) < n:
-            found.append(
-                Drawn(
-                    key=unit.key,
-                    stratum=unit.stratum,
-                    share="random" if point < start + rate else "active",
-                    inclusion_prob=min(1.0, rate + bonus),
-                    random_prob=rate,
-                )
-            )
+        end += rates[units[at].stratum] + bonuses[at]
+        if point < end and len(drawn) < n:
+            drawn.append(at)
             point += 1.0
+    chances = [(rates[units[at].stratum], bonuses[at]) for at in drawn]
+    shares = _shares(chances, start=generator.random())
+    return [
+        Drawn(
+            key=units[at].key,
+            stratum=units[at].stratum,
+            share=share,
+            inclusion_prob=min(1.0, rate + bonus),
+            random_prob=rate,
+        )
+        for at, (rate, bonus), share in zip(drawn, chances, shares, strict=True)
+    ]
+
+
+def _shares(chances: Sequence[tuple[float, float]], *, start: float) -> list[Share]:
+    """By which of its two chances each of the drawn is there; a point every 1 again, so that
+    the active share is as large as it should be in this draw, not only on average."""
+    found: list[Share] = []
+    end, point = 0.0, start
+    for rate, bonus in chances:
+        end += bonus / (rate + bonus)
+        found.append("active" if point < end else "random")
+        point += point < end
     return found
 
 

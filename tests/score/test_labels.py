@@ -123,6 +123,17 @@ def test_four_signs_say_what_is_worth_a_look() -> None:
     ]  # fmt: skip
 
 
+def test_where_no_input_is_rarer_than_the_others_none_is_novel() -> None:
+    row = {
+        "score": 1.0, "tier": 2, "error_kind": None, "reason": None,
+        "checks_passed": True, "judges_passed": True,
+    }  # fmt: skip
+
+    signs = signs_of([(row | {"words": f"case {at}"},) for at in range(20)], pass_at=0.5)
+
+    assert signs == [{}] * 20
+
+
 def test_each_annotator_has_an_order_of_their_own(tmp_path: Path) -> None:
     queue = queue_of(tmp_path, 30, wanted=2)
 

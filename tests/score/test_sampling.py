@@ -110,6 +110,17 @@ def test_the_active_share_goes_where_the_interest_is() -> None:
     assert all(int(one.key) < 20 for one in active)
 
 
+def test_each_share_is_as_large_as_asked_for_in_every_draw() -> None:
+    alike = [Unit(key=str(at), interest=1.0) for at in range(12)]
+
+    sizes = {
+        sum(one.share == "active" for one in draw(alike, budget=4, active_share=0.3, seed=seed))
+        for seed in range(40)
+    }
+
+    assert sizes == {1, 2}  # 1.2 on average
+
+
 def test_the_same_seed_gives_the_same_draw_whatever_the_order() -> None:
     first = draw(UNITS, budget=30, active_share=0.3, seed=4)
     other = draw(UNITS, budget=30, active_share=0.3, seed=5)
