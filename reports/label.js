@@ -99,8 +99,10 @@
       if (event.key === "Escape") at.blur();
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
         event.preventDefault();
-        const button = at.closest("details")?.querySelector("button");
-        at.form.requestSubmit(button || at.form.querySelector(".main-button") || undefined);
+        const button = at.closest("details")?.querySelector("button") ||
+          at.form.querySelector('.main-button, .choice[aria-current="true"]');
+        if (button) at.form.requestSubmit(button);
+        else at.blur(); // nothing is chosen yet: the next key does it, and takes the note along
       }
       return;
     }

@@ -177,6 +177,31 @@ def test_undo_skip_back_and_help_by_key(tmp_path: Path, screens: Any) -> None:
     assert closed
 
 
+def test_a_note_is_saved_with_what_was_chosen_before_or_waits_for_it(
+    tmp_path: Path, screens: Any
+) -> None:
+    queue_of(tmp_path, 2).close()
+    with Server(tmp_path, "ann") as server:
+        screen = screens(server.urls[0])
+        screen.page.keyboard.press("n")
+        screen.page.keyboard.type("first thought")
+        screen.page.keyboard.press("Control+Enter")
+        refused = screen.page.locator("[role=alert]:visible").count()
+        screen.press("f")
+        screen.press("k")
+        screen.page.keyboard.press("n")
+        screen.page.keyboard.press("Control+End")
+        screen.page.keyboard.type(", and a second")
+        screen.press("Control+Enter")
+        said = screen.said
+
+    assert refused == 0
+    assert said == []
+    [row] = standing(tmp_path)
+    assert row["score"] == 0.0
+    assert row["comment"] == "first thought, and a second"
+
+
 def test_a_rubric_of_several_questions_is_answered_with_digits(
     tmp_path: Path, screens: Any
 ) -> None:
