@@ -81,6 +81,7 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
         ("np.zeros(int(sizes.sum()) + 1)", r"constant: 1 -> 2"),
         ("np.zeros((groups * 8", r"constant: 8 -> 9"),
         ("np.arange(low, high + 1", r"constant: 1 -> 2"),
+        ("np.arange(len(meetings) + 1)", r"constant: 1 -> 2"),
     ),
     "zeros add nothing, and a common factor is divided out": (
         ("gained = ", r"comparison: steps > 0 -> steps >= 0"),
@@ -90,6 +91,7 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
     "the same term for every table, so that it cancels": (
         ("special.gammaln(n + 1.0)", r"arithmetic: n \+ 1.0 -> .*|constant: 1.0 -> 2.0"),
     ),
+    "it only saves a query": (("len({*m.baseline.versions", r"comparison: .* > 1 -> .* >= 1"),),
     "lengths that never differ": (("strict=True", r"constant: True -> False"),),
     "nobody asks of how many labels there is no kappa": (("return None, 0", r"constant: 0 -> 1"),),
     "trials say nothing where their noise is not known": (

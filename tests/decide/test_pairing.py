@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from evalkit.decide.selectors import (
 from evalkit.errors import ConfigError
 from evalkit.records import Pair
 from evalkit.store.views import Engine
+from tests.decide.measured import NONE, scored
 from tests.decide.results import file_rows, write_csv
 
 V1, V2, V3 = (Pair.parse(f"small/classify@{version}") for version in ("v1", "v2", "v3"))
@@ -120,17 +123,39 @@ def test_only_complete_runs_of_the_golden_set_are_baselines() -> None:
 # --- cases ------------------------------------------------------------------------------
 
 
-def paired(folder: Path, baseline: list[Any], candidate: list[Any], header: str) -> Cases:
-    """The cases of the one comparison of two results files."""
+@contextmanager
+def two_files(
+    folder: Path, baseline: list[Any], candidate: list[Any], header: str
+) -> Iterator[tuple[Engine, list[Meeting]]]:
+    """Two results files in an engine, and the meeting of each of their metrics."""
     with Engine() as engine:
         sources = []
         for view, rows in (("baseline_file", baseline), ("candidate_file", candidate)):
             engine.add_table(view, file_rows(write_csv(folder / f"{view}.csv", rows, header)).table)
             sources.append(Source(name=view, run_id=None, view=view))
         gather_rows(engine, sources)
-        one, other = groups_of(engine)
-        meeting = Meeting(candidate=other, baseline=one, number=0)
-        [cases] = pairing.pair_cases(engine, [meeting], (), project=folder)
+        groups = groups_of(engine)
+        half = len(groups) // 2
+        yield (
+            engine,
+            [
+                Meeting(candidate=other, baseline=one, number=0)
+                for one, other in zip(groups[:half], groups[half:], strict=True)
+            ],
+        )
+
+
+def paired(
+    folder: Path,
+    baseline: list[Any],
+    candidate: list[Any],
+    header: str,
+    *,
+    runs: Collection[str] = (),
+) -> Cases:
+    """The cases of the one comparison of two results files; `runs` are taken for runs."""
+    with two_files(folder, baseline, candidate, header) as (engine, meetings):
+        [cases] = pairing.pair_cases(engine, meetings, runs, project=folder)
     return cases
 
 
@@ -199,6 +224,141 @@ def test_a_candidates_trials_beyond_the_baselines_are_left_out(tmp_path: Path) -
 
     assert cases.candidate.tolist() == [1.0, 0.0]
     assert cases.candidate_trials.tolist() == [1, 1]
+
+
+ONE_SIDE = (
+    [("a", 1), ("b", 1), ("b-gone", 1), ("c", 1)],
+    [("a", 1), ("a-new", 1), ("b", 0), ("c", 1)],
+)
+
+
+@pytest.mark.parametrize(
+    ("runs", "new", "removed"),
+    [
+        ((), [], []),
+        (("baseline_file",), ["a-new"], []),
+        (("candidate_file",), [], ["b-gone"]),
+        (("baseline_file", "candidate_file"), ["a-new"], ["b-gone"]),
+    ],
+)
+def test_a_case_that_a_whole_side_lacks_is_apart_and_one_that_a_file_lacks_is_missing(
+    tmp_path: Path, runs: tuple[str, ...], new: list[str], removed: list[str]
+) -> None:
+    cases = paired(tmp_path, *ONE_SIDE, "case_id,score", runs=runs)
+
+    assert {why: ids.tolist() for why, ids in cases.apart.items()} == {
+        "new": new, "removed": removed, "edited": []
+    }  # fmt: skip
+    assert cases.ids.tolist() == sorted({"a", "a-new", "b", "b-gone", "c"} - {*new, *removed})
+    assert (cases.unpaired, cases.uncovered) == (len(new) + len(removed), 0)
+    gone = {"baseline": 1 - len(new), "candidate": 1 - len(removed)}
+    assert cases.outcomes == {side: {"absent": 1} if n else {} for side, n in gone.items()}
+    assert cases.coverage == pytest.approx(3 / len(cases.ids))
+
+
+EDITED = (
+    [("a", 1, "h1"), ("b", 1, "old"), ("c", 1, "h3"), ("d", 1, "h4")],
+    [("a", 0, "h1"), ("b", 0, "new"), ("c", 1, "h3"), ("e", 1, "h5")],
+)
+
+
+@pytest.mark.parametrize(
+    ("runs", "ids", "unpaired", "uncovered"),
+    [
+        ((), ["a", "c", "d", "e"], 1, 1),
+        (("baseline_file",), ["a", "c", "d"], 2, 1),
+        (("candidate_file",), ["a", "c", "e"], 2, 1),
+        (("baseline_file", "candidate_file"), ["a", "c"], 3, 0),
+    ],
+)
+def test_an_edited_case_counts_once_beside_new_and_removed_ones(
+    tmp_path: Path, runs: tuple[str, ...], ids: list[str], unpaired: int, uncovered: int
+) -> None:
+    cases = paired(tmp_path, *EDITED, "case_id,score,case_hash", runs=runs)
+
+    assert cases.ids.tolist() == ids
+    assert (cases.unpaired, cases.uncovered) == (unpaired, uncovered)
+    assert cases.apart["edited"].tolist() == ["b"]
+    assert cases.coverage == pytest.approx(2 / (len(ids) + uncovered))
+
+
+def test_each_metric_meets_its_own_rows(tmp_path: Path) -> None:
+    header = "case_id,metric,score"
+    before = [("a", "x", 1), ("b", "x", 1), ("a", "y", 0.5), ("a", "z", 0.25), ("b", "z", 1)]
+    after = [("a", "x", 0), ("b", "x", 1), ("a", "y", 0.75), ("a", "z", 0.5), ("b", "z", 0)]
+
+    with two_files(tmp_path, before, after, header) as (engine, meetings):
+        found = pairing.pair_cases(engine, meetings, (), project=tmp_path)
+
+    assert [(cases.baseline.tolist(), cases.candidate.tolist()) for cases in found] == [
+        ([1.0, 1.0], [0.0, 1.0]),
+        ([0.5], [0.75]),
+        ([0.25, 1.0], [0.5, 0.0]),
+    ]
+
+
+def test_cases_name_their_cluster_or_stand_for_themselves(tmp_path: Path) -> None:
+    rows = [("a", 1, "doc"), ("b", 1, "doc"), ("c", 1, ""), ("d", 1, "")]
+
+    cases = paired(tmp_path, rows, rows, "case_id,score,cluster")
+    plain = paired(tmp_path, [("a", 1)], [("a", 1)], "case_id,score")
+
+    assert cases.clusters is not None
+    shared, same, alone, other = cases.clusters.tolist()
+    assert shared == same
+    assert len({shared, alone, other}) == 3
+    assert plain.clusters is None
+
+
+def test_a_slice_counts_anew_what_is_missing_in_it() -> None:
+    cases = scored(
+        [1.0, NONE, 0.5, 1.0], [1.0, 1.0, NONE, 0.0], clusters=np.arange(4, dtype=np.uint64),
+        outcomes={"baseline": {"absent": 1}, "candidate": {"absent": 1}}, excluded=3, unpaired=2,
+        apart={"new": np.array(["n"], dtype=object)}, uncovered=5,
+    )  # fmt: skip
+
+    part = pairing.take(cases, np.array([True, True, False, False]))
+    unclustered = pairing.take(scored([1.0], [1.0]), np.array([True]))
+
+    assert part.ids.tolist() == ["c0", "c1"]
+    assert part.candidate.tolist() == [1.0, 1.0]
+    assert part.clusters is not None
+    assert part.clusters.tolist() == [0, 1]
+    assert part.outcomes == {"baseline": {"no_score": 1}, "candidate": {}}
+    assert (part.excluded, part.unpaired, part.uncovered, part.apart) == (0, 0, 0, {})
+    assert part.coverage == 0.5
+    assert unclustered.clusters is None
+
+
+def test_coverage_counts_cases_that_ought_to_be_there() -> None:
+    assert scored([1.0] * 3, [1.0, 1.0, NONE], uncovered=1).coverage == 0.5
+    assert scored([], []).coverage == 0.0
+
+
+# --- versions of the scorer ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [
+        ([("a", 0, "v1")], [("a", 0, "v2")], {0: ("v1", "v2")}),
+        ([("a", 0, "v1")], [("a", 0, "v1")], {}),
+        ([("a", 0, "v1"), ("b", 0, "v2")], [("a", 0, "v1"), ("b", 0, "v2")], {}),
+        ([("a", 0, "v1"), ("b", 0, "v2")], [("a", 0, "v1"), ("b", 0, "v3")], {0: ("v2", "v3")}),
+        ([("a", 0, ""), ("a", 1, "")], [("a", 0, "v1"), ("a", 1, "v2")], {}),
+        ([("a", 0, "v1"), ("a", 1, "v2")], [("a", 0, ""), ("a", 1, "")], {}),
+    ],
+)
+def test_versions_differ_where_both_sides_scored_a_case_by_others(
+    tmp_path: Path, before: list[Any], after: list[Any], found: dict[int, tuple[str, str]]
+) -> None:
+    sides = [[(case_id, n, 1, version) for case_id, n, version in s] for s in (before, after)]
+
+    with two_files(tmp_path, *sides, "case_id,trial,score,scorer_version") as (engine, meetings):
+        pairing.pair_cases(engine, meetings, (), project=tmp_path)
+        differing = pairing.differing_versions(engine, meetings)
+
+    assert differing == found
 
 
 side = st.dictionaries(
