@@ -31,7 +31,8 @@ PROJECT = {
 }
 """File of the new project -> its template in scaffold/."""
 
-IGNORES = {".gitignore": "project/gitignore"}
+IGNORE_FILE, STORE = ".gitignore", ".evalkit"
+IGNORES = {IGNORE_FILE: "project/gitignore"}
 
 WORKFLOWS = {
     ".github/workflows/evalkit-gate.yml": "github/evalkit-gate.yml",
@@ -84,7 +85,7 @@ def command(
             }
         )
     else:
-        _print(made, run_id, steps, ci=ci)
+        _print(made, folder, run_id, steps, ci=ci)
     return EXIT_PASS
 
 
@@ -157,15 +158,25 @@ def _next_steps(folder: Path, run_id: str | None, *, own_project: bool) -> list[
     ]
 
 
+def _ignores_store(path: Path) -> bool:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return any(line.strip().strip("/") == STORE for line in lines)
+
+
 def _print(
-    made: Scaffolded, run_id: str | None, steps: Sequence[tuple[str, str]], *, ci: str | None
+    made: Scaffolded,
+    folder: Path,
+    run_id: str | None,
+    steps: Sequence[tuple[str, str]],
+    *,
+    ci: str | None,
 ) -> None:
     for name in made.written:
         click.echo(f"wrote {name}")
     for name in made.kept:
         click.echo(f"kept  {name}: it was there")
-    if ".gitignore" in made.kept:
-        click.echo("      add to it: .evalkit/")
+        if name == IGNORE_FILE and not _ignores_store(folder / name):
+            click.echo(f"      add to it: {STORE}/")
     if run_id is not None:
         click.echo(f"\nRan the golden set with prompt v1, to compare with: run {run_id}")
     click.echo("\nNext:\n")

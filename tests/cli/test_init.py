@@ -63,6 +63,19 @@ def test_a_file_that_is_there_stays_and_is_named(
     assert not (here / ".evalkit").exists()
 
 
+@pytest.mark.parametrize(
+    ("lines", "advised"), [("mine/\n", True), (".evalkit/\n", False), ("/.evalkit\n", False)]
+)
+def test_what_gitignore_lacks_is_said_and_only_that(
+    here: Path, capsys: pytest.CaptureFixture[str], lines: str, advised: bool
+) -> None:
+    (here / ".gitignore").write_text(lines)
+
+    assert main(["init", "--no-run"]) == 0
+
+    assert ("add to it: .evalkit/" in capsys.readouterr().out) is advised
+
+
 def test_what_to_do_next_is_said_with_the_folder(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
