@@ -67,6 +67,8 @@ class ModelRequest:
     """JSON Schema the answer has to follow; sent as structured output."""
     tools: tuple[Mapping[str, Any], ...] = ()
     stream: bool = False
+    wants_confidence: bool = False
+    """Whether the confidence of the answer decides something."""
     params: Mapping[str, Any] = field(default_factory=dict)
     """Further provider parameters, passed through as they are."""
     task: str | None = None

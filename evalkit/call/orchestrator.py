@@ -212,7 +212,7 @@ class Orchestrator:
             own, validate = parts.output_schema(call.feature)
             if schema is not None:
                 own, validate = schema, None
-            request = stages.build_request(call, own, tools)
+            request = stages.build_request(call, parts, own, tools)
         with call.stages("count"):
             request = stages.made_to_fit(call, parts, request)
 

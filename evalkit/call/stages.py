@@ -147,7 +147,10 @@ def render(call: Call, parts: Parts) -> Rendered:
 
 
 def build_request(
-    call: Call, schema: Mapping[str, Any] | None, tools: Sequence[Mapping[str, Any]]
+    call: Call,
+    parts: Parts,
+    schema: Mapping[str, Any] | None,
+    tools: Sequence[Mapping[str, Any]],
 ) -> ModelRequest:
     """What will be asked, before any model is chosen."""
     feature, rendered = call.feature, call.rendered
@@ -155,6 +158,8 @@ def build_request(
     sampling = {"temperature": feature.temperature, "seed": feature.seed}
     call.params = {key: value for key, value in sampling.items() if value is not None}
     call.params["max_tokens"] = feature.max_tokens
+    # Pinned calls are asked the same: a threshold is found on their confidences.
+    configured = parts.settings.features.get(feature.name, feature)
     return ModelRequest(
         model_id="",
         messages=rendered.messages,
@@ -164,6 +169,7 @@ def build_request(
         response_schema=schema,
         tools=tuple(tools),
         stream=feature.stream,
+        wants_confidence=configured.escalate_below is not None,
         task=feature.task,
         input=call.guarded.input,
     )

@@ -50,6 +50,7 @@ class Asked(NamedTuple):
 def asked(provider: str, request: ModelRequest) -> Asked:
     """What of a request decides the answer."""
     facts = {**asdict(request), "provider": provider, "stream": None}
+    del facts["wants_confidence"]  # asks for more about the same answer
     text = json.dumps(facts, sort_keys=True, default=repr)
     drawn = tuple(dict.fromkeys(DRAWN.findall(text)))
     bare = Asked("", drawn).written(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +117,9 @@ def _run(
     from evalkit.session import run_golden_sets
     from evalkit.wiring import RunRequest
 
+    if feature.escalate_below is None:  # with it, providers are asked for confidences
+        unset = replace(feature, escalate_below=0.0)
+        settings = replace(settings, features={**settings.features, feature.name: unset})
     finished = run_golden_sets(
         settings,
         RunRequest(

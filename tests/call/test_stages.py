@@ -530,6 +530,19 @@ async def test_an_unsure_answer_asks_the_next_model(tmp_path: Path) -> None:
     assert result.record.cost_usd == pytest.approx(0.00024)
 
 
+async def test_confidences_are_asked_for_where_they_decide_also_by_who_evaluates(
+    tmp_path: Path,
+) -> None:
+    project = Project(tmp_path, [answer(GOOD)])
+
+    await project.execute()
+    project.change(fallbacks=("spare",), escalate_below=0.6)
+    await project.execute()
+    await project.execute(pinned=True)
+
+    assert [request.wants_confidence for request in project.one.asked] == [False, True, True]
+
+
 async def test_a_sure_answer_stands(tmp_path: Path) -> None:
     project = Project(tmp_path, [sure(BILLING, 0.7)])
     project.change(fallbacks=("spare",), escalate_below=0.6)

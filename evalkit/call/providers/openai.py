@@ -35,18 +35,22 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "max_tokens_field": (None, "max_tokens", "max_completion_tokens"),
     "structured": ("json_schema", "json_object", "off"),
     "stream_usage": (True, False),
+    "logprobs": (True, False),
 }
 """Option -> its values, the default first. `max_tokens_field`: what the server knows it by;
 None takes `max_completion_tokens` at OpenAI itself. `stream_usage`: ask for token counts of
-streams, which some servers refuse."""
+streams, which some servers refuse. `logprobs`: ask for the probabilities of tokens where a
+confidence is needed, which some models refuse."""
 
 FINISH_REASONS: dict[str, str] = {
     "stop": "stop",
     "stop_sequence": "stop",
     "eos": "stop",
+    "eos_token": "stop",
     "end_turn": "stop",
     "length": "length",
     "max_tokens": "length",
+    "model_length": "length",
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
     "content_filter": "content_filter",
@@ -63,6 +67,7 @@ class OpenAIProvider:
         self._structured: str = options["structured"]
         self._formats = Remembered(self._format)
         self._stream_usage: bool = options["stream_usage"]
+        self._logprobs: bool = options["logprobs"]
         at_openai = urlsplit(self._http.url).hostname == "api.openai.com"
         self._max_tokens_field: str = options["max_tokens_field"] or (
             "max_completion_tokens" if at_openai else "max_tokens"
@@ -110,6 +115,8 @@ class OpenAIProvider:
             body["response_format"] = self._formats(request.response_schema)
         if request.tools:
             body["tools"] = [_tool(tool) for tool in request.tools]
+        if request.wants_confidence and self._logprobs:
+            body.setdefault("logprobs", True)
         if request.stream:
             body["stream"] = True
             if self._stream_usage:

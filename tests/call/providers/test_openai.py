@@ -111,6 +111,14 @@ async def test_structured_output_can_be_json_alone_or_nothing() -> None:
     assert "response_format" not in off
 
 
+async def test_token_probabilities_are_asked_for_where_a_confidence_decides() -> None:
+    assert (await sent_body(wants_confidence=True))["logprobs"] is True
+    assert "logprobs" not in await sent_body()
+    assert "logprobs" not in await sent_body({"logprobs": False}, wants_confidence=True)
+    own = await sent_body(wants_confidence=True, params={"logprobs": False})
+    assert own["logprobs"] is False
+
+
 async def test_tools_are_sent_as_functions() -> None:
     tool = {"name": "refund", "parameters": {"type": "object"}}
 
