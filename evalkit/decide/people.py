@@ -78,10 +78,6 @@ class People:
     def n_labelled(self) -> int:
         return self.d.n
 
-    @property
-    def are_enough(self) -> bool:
-        return self.n_labelled >= LABELS_AT_LEAST
-
     def within(self, inside: NDArray[np.bool_]) -> People:
         """On some of the cases."""
         return People(

@@ -108,7 +108,7 @@ def weighted(
     units = len(names)
     effective = math.fsum(drawn.values()) ** 2 / math.fsum(d * d for d in drawn.values())
     tuned = 0 if fixed is not None else 1
-    df = effective - 1 - tuned
+    df = max(effective - 1 - tuned, 1.0)
     if fixed is not None:
         weight = fixed
     elif var(b) == 0:
@@ -254,6 +254,21 @@ def test_the_weight_stays_in_0_to_1_with_unequal_chances_too(change: Any, weight
     assert seen.judge_weight == weight
     expected = weighted(judge, human, chance, range(200), None)
     assert seen.se == pytest.approx(math.sqrt(expected.variance))
+
+
+@pytest.mark.parametrize("fixed", [None, 0.4])
+def test_a_label_that_stands_for_nearly_all_cases_leaves_one_degree_of_freedom(
+    fixed: float | None,
+) -> None:
+    judge, human = world(9, 120, 60, binary=False)
+    there = next(n for n, y in enumerate(human) if not math.isnan(y))
+    chance = [0.001 if n == there else 1.0 for n in range(120)]
+
+    seen = powered_mean(judge, human, inclusion=chance, judge_weight=fixed)
+
+    assert seen.df == 1.0
+    expected = weighted(judge, human, chance, range(120), fixed)
+    assert_is(seen, expected, judge, alpha=0.05, tolerance=0.0)
 
 
 def test_chances_that_differ_by_rounding_are_equal() -> None:
