@@ -48,7 +48,10 @@ def open_store(path: str | Path) -> Store:
     Raises ConfigError for a URL, and when `path` is a file.
     """
     if "://" in str(path):
-        raise ConfigError(f"store {path}: only a folder can be a store so far. Set a path.")
+        raise ConfigError(
+            f"store {path}: only a folder can be a store; calls alone can lie elsewhere. Set a "
+            'folder (store = ".evalkit"), then: evalkit logs push URL, evalkit logs attach URL'
+        )
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"store {path}: is a file. Set a folder.")

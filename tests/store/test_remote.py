@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,6 +154,51 @@ def test_a_sampling_job_reads_calls_where_they_lie(
     assert json.loads(capsys.readouterr().out)["calls"] == 40
     found = open_store(project / ".evalkit").sql("SELECT count(*) n FROM scores")
     assert found == [{"n": 40}]
+
+
+def test_commands_say_the_same_of_calls_that_were_moved_away(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = write_project(tmp_path / "project")
+    opened = open_store(project / ".evalkit")
+    for day in range(2):
+        rows = [
+            plain(
+                call(
+                    trace_id=f"call-{day}-{n}", ts=AT + day * DAY + n, feature="classify",
+                    model="small", output='{"label": "billing"}',
+                )
+            )
+            for n in range(30)
+        ]  # fmt: skip
+        opened.add_calls(f"log-{day}", rows)
+    window = ["--since", iso(AT), "--until", iso(AT + 2 * DAY)]
+    commands = [
+        ["query", "SELECT feature, count(*) n, sum(total_tokens) t FROM calls GROUP BY 1"],
+        ["show", "call-1-7", "--as", "trace"],
+        ["cost", *window],
+        ["dashboard", *window],
+        ["sample", *window],
+    ]
+
+    def say_all() -> list[object]:
+        said = []
+        for command in commands:
+            assert main([*command, "--json", "--config", str(project / "evalkit.toml")]) == 0
+            one = json.loads(capsys.readouterr().out)
+            if command[0] == "dashboard":
+                del one["made_at"]
+            said.append(one)
+        return said
+
+    say_all()  # the sampling job is done with that
+    before = say_all()
+    push(opened, url, move=True, keep_s=0)
+    push(opened, url, move=True, keep_s=0)
+    shutil.rmtree(opened.path / "tallies")
+
+    assert local_files(opened) == []
+    assert say_all() == before
 
 
 def test_other_file_systems_come_from_fsspec(store: Store, tmp_path: Path) -> None:
