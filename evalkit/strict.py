@@ -7,6 +7,7 @@ refused with its line, before anything is expanded. Raises `StrictError` only.
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
@@ -57,12 +58,17 @@ class Located:
 # --- bytes to text ---------------------------------------------------------------
 
 
-def read_text(path: Path, *, max_bytes: int) -> str:
-    """Read a whole UTF-8 file of at most `max_bytes`."""
+def read_text(path: Path, *, max_bytes: int, skip_mark: bool = False) -> str:
+    """Read a whole UTF-8 file of at most `max_bytes`.
+
+    `skip_mark` takes a byte order mark off: spreadsheets write one before CSV.
+    """
     with _open_regular(path) as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise StrictError(f"the file is larger than {_size(max_bytes)}. Split it")
+    if skip_mark:
+        data = data.removeprefix(codecs.BOM_UTF8)
     return _decode(data, line=1, offset=0)
 
 

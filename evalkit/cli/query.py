@@ -119,11 +119,13 @@ def _record(columns: Sequence[str], row: Mapping[str, Any]) -> Table:
 
 def _print_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
     import csv
+    import io
 
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow([_harmless(name) for name in columns])
-    for row in rows:
-        writer.writerow([_harmless(_text(row[name])) for name in columns])
+    for cells in (columns, *([_text(row[name]) for name in columns] for row in rows)):
+        line = io.StringIO()
+        # Quoted as for CR LF: spreadsheets begin a row at a lone CR, too.
+        csv.writer(line, lineterminator="\r\n").writerow([_harmless(cell) for cell in cells])
+        sys.stdout.write(line.getvalue().removesuffix("\r\n") + "\n")
 
 
 def _cell(value: Any) -> str:
@@ -140,7 +142,7 @@ def _text(value: Any) -> Any:
 
 def _harmless(value: Any) -> Any:
     """A text that no spreadsheet computes; numbers stay numbers."""
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+    if isinstance(value, str) and value.startswith(tuple("=+-@\t\r\n＝＋－＠")):
         return "'" + value
     return value
 

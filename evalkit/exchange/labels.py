@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 COLUMNS = column_names("labels")
 KINDS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".json": "labelstudio"}
 SHOWN_PROBLEMS = 20
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 """A cell that a spreadsheet would compute, or one that was made harmless before."""
 
 Row = dict[str, Any]
@@ -99,7 +99,8 @@ def _jsonl(rows: list[Row]) -> str:
 
 def _csv(rows: list[Row]) -> str:
     written = io.StringIO()
-    writer = csv.writer(written, lineterminator="\n")
+    # The writer quotes what is in its line end, and spreadsheets begin a row at a lone CR, too.
+    writer = csv.writer(written, lineterminator="\r\n")
     writer.writerow(COLUMNS)
     for row in rows:
         writer.writerow([_cell(row[name]) for name in COLUMNS])
@@ -166,7 +167,8 @@ def _read(path: Path, kind: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _read_csv(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    reader = csv.reader(io.StringIO(read_text(path, max_bytes=MAX_JSONL_BYTES)), strict=True)
+    text = read_text(path, max_bytes=MAX_JSONL_BYTES, skip_mark=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
         if "metric" not in header:

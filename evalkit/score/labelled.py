@@ -90,7 +90,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
         for number, _, raw in iter_jsonl(path):
             yield number, raw
         return
-    text = read_text(path, max_bytes=MAX_CSV_BYTES)
+    text = read_text(path, max_bytes=MAX_CSV_BYTES, skip_mark=True)
     reader = csv.DictReader(io.StringIO(text, newline=""))
     for raw in reader:
         cells = {k: v for k, v in raw.items() if isinstance(k, str) and v not in (None, "")}

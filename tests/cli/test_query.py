@@ -132,6 +132,14 @@ def test_csv_has_a_header_and_no_formula(store: Store, capsys: pytest.CaptureFix
     assert row == ["'=HYPERLINK(1)", "-1", "true", '{"channel": "mail"}', ""]
 
 
+def test_a_csv_cell_cannot_begin_a_row_of_its_own(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ask(store, "SELECT 'a' || chr(13) || '=1' AS said, 2 AS n", "--csv") == 0
+
+    assert capsys.readouterr().out == 'said,n\n"a\r=1",2\n'
+
+
 def test_bad_sql_is_a_usage_error_with_the_engines_words_and_the_views(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tests.labelling.world import judged_run, labels, queue_of
 
 COMMENTS = [
     "=HYPERLINK(\"http://evil.example\",\"x\")", "+1", "-1", "@cmd", "\ttab", "'=1", "''=1", "it's",
-    "two\nlines, \"quoted\"", "ünï ☃", None,
+    "two\nlines, \"quoted\"", "ünï ☃", None, "fine\r=cmd()", "\n=1", "＝1",
 ]  # fmt: skip
 
 
@@ -92,7 +93,24 @@ def test_no_cell_of_a_csv_file_is_a_formula(tmp_path: Path) -> None:
     with file.open(encoding="utf-8", newline="") as opened:
         rows = list(csv.reader(opened))
     assert rows[0] == COLUMNS
-    assert not [cell for row in rows for cell in row if cell[:1] in tuple("=+-@\t\r")]
+    assert not [cell for row in rows for cell in row if cell[:1] in tuple("=+-@\t\r\n＝＋－＠")]
+    # Many programs end a row at a lone CR that is not quoted.
+    assert re.search(r'"fine\r=cmd\(\)"', file.read_bytes().decode())
+
+
+def test_a_csv_file_that_a_spreadsheet_saved_with_a_byte_order_mark_is_read(
+    tmp_path: Path,
+) -> None:
+    store = judged_run(tmp_path / "store", n=4)
+    trace_id = store.sql("SELECT min(trace_id) AS id FROM scores")[0]["id"]
+    file = tmp_path / "labels.csv"
+    text = f"metric;annotator;trace_id;passed\r\ntone;ann;{trace_id};TRUE\r\n".replace(";", ",")
+    file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+
+    done = import_labels(store, file, "csv")
+
+    assert done.added == 1
+    assert [row["score"] for row in labels(tmp_path / "store")] == [1.0]
 
 
 def test_labels_that_are_here_are_left_out(tmp_path: Path) -> None:
