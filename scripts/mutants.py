@@ -52,9 +52,12 @@ TESTS: dict[str, tuple[str, ...]] = {
     "missing": ("test_missing", "test_stats_details"),
     "must_pass": ("test_must_pass",),
     "pairing": ("test_pairing", "test_comparing", "test_gate"),
+    "people": ("test_people_details", "test_people"),
     "ppi": ("test_ppi_details",),
     "signflip": ("test_stats_details", "test_stats"),
     "stats": ("test_stats", "test_stats_details", "test_missing"),
+    "stopped": ("test_stopped",),
+    "trials": ("test_trials",),
     "trust": ("test_trust", "test_people"),
 }
 """Module of evalkit/decide -> the tests of tests/decide that have to notice."""
@@ -69,6 +72,7 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
         ("< SAME**2", r"comparison: .*|arithmetic: SAME .*|constant: 2 -> 3"),
         ("> SAME**2", r"comparison: .*|arithmetic: SAME .*"),
         ("1.0) if spread > SAME**2", r"constant: 2 -> 3"),
+        ("dtype=np.float64) > SAME", r"comparison: .*"),
         ("< 1e-6", r"comparison: .* < 1e-06 -> .* <= 1e-06"),
         ("<= bar", r"comparison: .* <= bar -> .* < bar"),
         ("slack = SAME * max", r"arithmetic: SAME \* max.*"),
@@ -103,7 +107,10 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
     "trials say nothing where their noise is not known": (
         ("1.0 if split is None", r"constant: 1.0 -> 2.0"),
     ),
-    "what it fills in is multiplied by 0": (("np.nan_to_num", r"constant: 0.0 -> 1.0"),),
+    "what it fills in is multiplied by 0, or left out": (
+        ("np.nan_to_num", r"constant: 0.0 -> 1.0"),
+        ("np.where(labelled, y, 0.0)", r"constant: 0.0 -> 1.0"),
+    ),
     "numpy takes any negative length for the rest": ((".reshape(-1)", r"constant: 1 -> 2"),),
     "a sum of chances passes 1 by rounding alone": (
         ("min(low, 1.0)", r"constant: 1.0 -> 2.0"),

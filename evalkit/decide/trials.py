@@ -58,10 +58,7 @@ def split_variance(
         return Split(between=None, within=None, trials=1.0)
     spare = known[0]
     within = math.fsum((noise or spare)[0] for noise in sides)
-    left = math.fsum(
-        noise[1] if noise is not None else spare[0] * _mean_inverse(n)
-        for noise, n in zip(sides, (n_b, n_c), strict=True)
-    )
+    left = math.fsum(spare[0] if noise is None else noise[1] for noise in sides)
     between = max(float(deltas.var(ddof=1)) - left, 0.0)
     return Split(between=between, within=within, trials=within / left if left > 0 else 1.0)
 
@@ -69,16 +66,11 @@ def split_variance(
 def _noise(variances: ArrayLike, counts: ArrayLike) -> tuple[float, float] | None:
     """Mean variance of one trial, and of a case's mean; None without a case tried twice."""
     v, n = np.asarray(variances, dtype=np.float64), np.asarray(counts, dtype=np.float64)
-    twice = (n >= 2) & np.isfinite(v)
+    twice = np.isfinite(v)
     if not twice.any():
         return None
     one = float(v[twice].mean())
     return one, float((np.where(twice, v, one)[n >= 1] / n[n >= 1]).mean())
-
-
-def _mean_inverse(counts: ArrayLike) -> float:
-    n = np.asarray(counts, dtype=np.float64)
-    return float((1 / n[n >= 1]).mean())
 
 
 def flaky_cases(case_ids: Sequence[str], low: ArrayLike, high: ArrayLike) -> list[str]:

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from evalkit.decide.trials import flaky_cases, pass_at_k, pass_hat_k, split_variance
+from evalkit.decide.trials import Split, flaky_cases, pass_at_k, pass_hat_k, split_variance
 
 
 def test_split_finds_the_variances_the_trials_were_drawn_with() -> None:
@@ -51,6 +51,61 @@ def test_trials_that_never_differ_leave_all_spread_between_cases() -> None:
     split = split_variance([0.0, 1.0], var_b=[0, 0], n_b=[3, 3], var_c=[0, 0], n_c=[3, 3])
 
     assert (split.between, split.within, split.share_within) == (0.5, 0.0, 0.0)
+
+
+def test_noise_is_a_share_of_what_the_mean_of_several_trials_varies() -> None:
+    assert Split(between=0.03, within=0.02, trials=2.0).share_within == pytest.approx(0.25)
+    assert Split(between=0.0, within=0.0, trials=1.0).share_within is None
+    assert Split(between=None, within=0.02, trials=1.0).share_within is None
+
+
+def test_trials_without_noise_are_as_good_as_one() -> None:
+    known = split_variance([0.0, 1.0], var_b=[0, 0], n_b=[3, 3], var_c=[0, 0], n_c=[3, 3])
+    unknown = split_variance(
+        [0.0, 1.0], var_b=[math.nan] * 2, n_b=[1, 1], var_c=[math.nan] * 2, n_c=[1, 1]
+    )
+    one_case = split_variance([0.5], var_b=[0.1], n_b=[2], var_c=[0.1], n_c=[2])
+
+    assert (known.trials, unknown.trials, one_case.trials) == (1.0, 1.0, 1.0)
+    assert one_case.within is None
+
+
+def test_two_cases_and_two_trials_are_enough_to_split() -> None:
+    split = split_variance([0.0, 1.0], var_b=[0.1, 0.1], n_b=[2, 2], var_c=[0.1, 0.1], n_c=[2, 2])
+
+    assert (split.within, split.trials) == (pytest.approx(0.2), pytest.approx(2.0))
+    assert split.between == pytest.approx(0.5 - 0.1)
+
+
+def test_a_case_tried_once_is_as_noisy_as_those_tried_more_often() -> None:
+    split = split_variance(
+        [0.0, 1.0, 2.0], var_b=[0.3, 0.1, math.nan], n_b=[3, 2, 1], var_c=[0.3, 0.1, 0.2],
+        n_c=[3, 2, 2],
+    )  # fmt: skip
+
+    left = (0.3 / 3 + 0.1 / 2 + 0.2) / 3 + (0.3 / 3 + 0.1 / 2 + 0.2 / 2) / 3
+    assert split.within == pytest.approx(0.2 + 0.2)
+    assert split.between == pytest.approx(1.0 - left)
+    assert split.trials == pytest.approx(0.4 / left)
+
+
+def test_less_spread_than_the_noise_leaves_none_between_cases() -> None:
+    split = split_variance([0.0, 0.1], var_b=[0.9, 0.9], n_b=[2, 2], var_c=[0.9, 0.9], n_c=[2, 2])
+
+    assert (split.between, split.share_within) == (0.0, 1.0)
+
+
+def test_cases_without_a_score_have_no_trials_to_share() -> None:
+    assert pass_hat_k([0, 2], [0, 2], 1) == 1.0
+    assert pass_hat_k([2], [2], 2) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("passes", "trials", "k"), [([1], [2], 0), ([-1], [2], 1), ([1, 1], [2], 1)]
+)
+def test_what_counts_no_trials_is_refused(passes: list[int], trials: list[int], k: int) -> None:
+    with pytest.raises(ValueError, match="trials"):
+        pass_at_k(passes, trials, k)
 
 
 def test_flaky_is_a_case_whose_score_differs_over_trials() -> None:
