@@ -143,7 +143,7 @@ def sample_log(
 
     `crew_of` makes the workers that ask the judges (`evalkit.cluster`).
 
-    Raises ConfigError, ContentError or GoldenSetError before any judge is asked.
+    Raises ConfigError, ContentError, GoldenSetError or DamagedStore before any judge is asked.
     """
     if store is not None:
         settings = replace(settings, store=str(Path(store).absolute()))
@@ -171,6 +171,7 @@ def _carry_out(
 ) -> FinishedSample:
     said = store.feedback()
     plan = replace(plan, with_feedback=len(said) > 0)
+    store.verify_production(since=plan.since, until=plan.until)
     with store.production() as engine, _writer(plan, store, settings, prepared.config) as writer:
         engine.add_table("feedback", said)
         window = draw_window(engine, plan)

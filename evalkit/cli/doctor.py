@@ -19,32 +19,38 @@ import click
 
 from evalkit import __version__
 from evalkit.cli.options import common_options, count, print_json
-from evalkit.errors import EXIT_PASS, EXIT_USAGE, ConfigError, EvalkitError
+from evalkit.errors import EXIT_PASS, EXIT_UNMEASURABLE, EXIT_USAGE, ConfigError, EvalkitError
 
 if TYPE_CHECKING:
     from evalkit.settings import ProviderSettings, Settings
 
-Status = Literal["ok", "note", "missing"]
+Status = Literal["ok", "note", "missing", "damaged"]
 NETWORK_TIMEOUT_S = 5.0
 LOW_SPACE_BYTES = 500_000_000
 
 
 @click.command("doctor")
 @click.option("--network", is_flag=True, help="Reach every provider, too; free of cost.")
+@click.option("--files", is_flag=True, help="Read the store's files, each against its checksum.")
 @common_options
-def command(network: bool, as_json: bool, store: str | None, config: Path | None) -> int:
+def command(
+    network: bool, files: bool, as_json: bool, store: str | None, config: Path | None
+) -> int:
     """Say what is missing: Python, packages, keys, the store, providers, git.
 
-    Exit status 2 when something that is needed is missing. Keys are looked for by the
-    name of their environment variable and never shown.
+    Exit status 2 when something that is needed is missing, 3 when a file of the store is
+    damaged. Keys are looked for by the name of their environment variable and never shown.
     """
-    findings = list(examine(config, store, network=network))
-    healthy = all(one.status != "missing" for one in findings)
+    findings = list(examine(config, store, network=network, files=files))
+    found = {one.status for one in findings}
+    healthy = found <= {"ok", "note"}
     if as_json:
         print_json({"ok": healthy, "findings": [asdict(one) for one in findings]})
     else:
         _print(findings)
-    return EXIT_PASS if healthy else EXIT_USAGE
+    if "missing" in found:
+        return EXIT_USAGE
+    return EXIT_PASS if healthy else EXIT_UNMEASURABLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +59,14 @@ class Finding:
 
     about: str
     status: Status
-    """missing: a run needs it. note: worth knowing."""
+    """missing: a run needs it. damaged: what needs it cannot be measured. note: worth knowing."""
     detail: str
     fix: str = ""
 
 
-def examine(config: Path | None, store: str | None, *, network: bool) -> Iterator[Finding]:
+def examine(
+    config: Path | None, store: str | None, *, network: bool, files: bool = False
+) -> Iterator[Finding]:
     """Look at everything, as far as each part can be seen without the others."""
     from evalkit.config import load_settings
 
@@ -73,6 +81,8 @@ def examine(config: Path | None, store: str | None, *, network: bool) -> Iterato
     yield _configuration(settings)
     yield from _content(settings)
     yield _store(store or settings.store_path)
+    if files:
+        yield from _files(store or settings.store_path)
     for provider in _needed_providers(settings):
         yield _provider(provider)
         if network and provider.base_url:
@@ -196,6 +206,23 @@ def _store(path: str) -> Finding:
         detail=detail,
         fix="make space, or move the store" if low else "",
     )
+
+
+def _files(path: str) -> Iterator[Finding]:
+    """What of the store is not what was written."""
+    from evalkit.store.checking import check_files
+    from evalkit.store.views import open_store
+
+    try:
+        checked = check_files(open_store(path))
+    except EvalkitError as error:
+        yield Finding(about="files", status="damaged", detail=str(error))
+        return
+    for detail in checked.damaged:
+        yield Finding(about="files", status="damaged", detail=detail)
+    if not checked.damaged:
+        detail = f"{count(checked.files, 'file')} read, each is what was written"
+        yield Finding(about="files", status="ok", detail=detail)
 
 
 # --- providers ---------------------------------------------------------------------
@@ -338,4 +365,7 @@ def _print(findings: list[Finding]) -> None:
         fix = f". {one.fix[:1].upper()}{one.fix[1:]}" if one.fix and one.status != "ok" else ""
         click.echo(f"{one.status:<7}  {one.about:<{width}}  {shown(one.detail.rstrip('.') + fix)}")
     n = sum(one.status == "missing" for one in findings)
+    damaged = sum(one.status == "damaged" for one in findings)
     click.echo(f"\n{n} missing" if n else "\nnothing is missing")
+    if damaged:
+        click.echo(f"{damaged} damaged")

@@ -9,7 +9,7 @@ import click
 
 from evalkit.cli.options import common_options, print_json, say
 from evalkit.cli.periods import now
-from evalkit.errors import EXIT_PASS
+from evalkit.errors import EXIT_PASS, EXIT_UNMEASURABLE
 
 if TYPE_CHECKING:
     from evalkit.forgetting import Forgotten
@@ -58,7 +58,8 @@ def command(
         )
     if done.queue.reviews_open:
         say(f"{done.queue.reviews_open} reviews are due but not over: evalkit review list")
-    return EXIT_PASS
+    # What cannot be read was not purged either.
+    return EXIT_UNMEASURABLE if opened.problems else EXIT_PASS
 
 
 def _print(done: Forgotten, *, dry_run: bool) -> None:

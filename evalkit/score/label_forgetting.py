@@ -128,7 +128,7 @@ def _items(file: sqlite3.Connection, traces: _Traces, done: LabelsPurged) -> Non
 
 
 def _sealed(store: Store, traces: _Traces, done: LabelsPurged, *, dry_run: bool) -> None:
-    for path in store.readable((store.path / "labels").glob("*.parquet")):
+    for path in store.readable((store.path / "labels").glob("*.parquet"), whole=True):
         removed = 0
 
         def change(labels: pa.Table) -> pa.Table:

@@ -27,7 +27,7 @@ from evalkit.errors import StoreError
 from evalkit.frozen import by_field
 from evalkit.ids import new_id
 from evalkit.records import CallRecord
-from evalkit.store.files import sweep
+from evalkit.store.files import remove, sweep
 from evalkit.store.rows import encode_row
 
 log = logging.getLogger(__name__)
@@ -345,4 +345,4 @@ def _seal(store: Path, path: Path) -> None:
     from evalkit.store.sealing import seal_calls
 
     seal_calls(read_segment(path), store=store, file_id=path.stem)
-    path.unlink()
+    remove(path)

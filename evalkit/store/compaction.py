@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import StoreError
 from evalkit.ids import new_id
-from evalkit.store.files import explain_os_errors, locked, sweep, write_whole
+from evalkit.store.files import explain_os_errors, locked, remove, sweep, write_whole
+from evalkit.store.parquet import parquet_writer, verify_parquet
 from evalkit.store.schema import arrow_schema
 
 if TYPE_CHECKING:
@@ -110,8 +111,10 @@ def _join(files: list[Path], done: Compacted) -> None:
     schema = arrow_schema("calls").with_metadata({_REPLACES: json.dumps(names).encode()})
     expected = sum(pq.read_metadata(path).num_rows for path in files)
     rows = 0
+    for path in files:
+        verify_parquet(path)
     with write_whole(files[0].with_name(f"{PREFIX}{new_id()}.parquet")) as file:
-        with pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer:
+        with parquet_writer(file, schema) as writer:
             for table in _tables(files):
                 writer.write_table(table.cast(schema), row_group_size=GROUP_ROWS)
                 rows += len(table)
@@ -199,7 +202,5 @@ def drop_replaced(store: Path, *, keep_s: float = 0.0) -> int:
             if time.time() - path.stat().st_mtime < keep_s:
                 continue
             for name in replaced_by(path):
-                old = path.with_name(f"{name}.parquet")
-                removed += old.exists()
-                old.unlink(missing_ok=True)
+                removed += remove(path.with_name(f"{name}.parquet"))
     return removed

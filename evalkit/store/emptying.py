@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.store.files import WholeFile, write_whole
+from evalkit.store.parquet import parquet_writer
 from evalkit.store.schema import arrow_schema
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def rewrite(
     source = pq.ParquetFile(path)
     schema = arrow_schema(table).with_metadata(source.schema_arrow.metadata)
     with suppress(_Same), write_whole(to or path, replace=to is None) as file:
-        with pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer:
+        with parquet_writer(file, schema) as writer:
             for batch in source.iter_batches(batch_size=GROUP_ROWS):
                 changed = change(_with_all_columns(batch, schema))
                 if changed.num_rows:

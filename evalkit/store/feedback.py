@@ -1,7 +1,8 @@
 """What users said of answers, long after: one line each, found by the call's trace id.
 
 Append-only, a file of JSON lines for each day, from any number of processes. A line is in
-the file before `add_feedback` returns. Comments lose personal data before they are written.
+the file before `add_feedback` returns, and ends with its CRC-32. Comments lose personal
+data before they are written.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import fcntl
 import math
 import os
+import re
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 MAX_LABEL, MAX_COMMENT = 100, 10_000
 """Characters."""
+_END = re.compile(rb',"crc":"([^"]*)"\}\n$')
 
 
 def add_feedback(
@@ -49,7 +53,7 @@ def add_feedback(
     row |= {"feedback_id": new_id(), "user_id": redact(user_id)[0], "given_at": _micros(at)}
     path = feedback_folder(Path(store)) / f"date={at.date().isoformat()}.jsonl"
     with explain_os_errors(path), _appending(path) as descriptor:
-        data = encode_row(row, "feedback") + b"\n"
+        data = _encoded(row)
         if not _ends_a_line(descriptor):
             data = b"\n" + data
         size = os.fstat(descriptor).st_size
@@ -81,8 +85,11 @@ def feedback_folder(store: Path) -> Path:
     return store / "feedback"
 
 
-def feedback_table(store: Path) -> pa.Table:
-    """All that was said, as a table of the view `feedback`. Damaged lines are left out."""
+def feedback_table(store: Path, *, problem: Callable[[str], None] = lambda text: None) -> pa.Table:
+    """All that was said, as a table of the view `feedback`.
+
+    Damaged lines are left out; `problem` is told of those that were whole once.
+    """
     import pyarrow as pa
 
     from evalkit.store.schema import arrow_schema
@@ -90,7 +97,7 @@ def feedback_table(store: Path) -> pa.Table:
 
     batches, rows = [], Rows("feedback")
     for path in sorted(feedback_folder(store).glob("date=*.jsonl")):
-        for line in _lines(path):
+        for line in _lines(path, problem):
             rows.add(line)
         if len(rows):
             batches.append(rows.take())
@@ -104,7 +111,7 @@ def forget_feedback(
     changed = 0
     for path in sorted(feedback_folder(store).glob("date=*.jsonl")):
         with explain_os_errors(path), _appending(path):
-            before = [json_bytes.decode(line) for line in _lines(path)]
+            before = [_without_crc(json_bytes.decode(line)) for line in _lines(path)]
             after = [forget(row) for row in before]
             different = sum(new != old for new, old in zip(after, before, strict=True))
             changed += different
@@ -112,14 +119,27 @@ def forget_feedback(
                 with write_whole(path, replace=True) as file:
                     for row in after:
                         if row is not None:
-                            file.write(encode_row(row, "feedback") + b"\n")
+                            file.write(_encoded(row))
     return changed
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def _encoded(row: Row) -> bytes:
+    body = encode_row(row, "feedback")[:-1]
+    return b'%b,"crc":"%08x"}\n' % (body, zlib.crc32(body))
+
+
+def _without_crc(row: Row) -> Row:
+    return {name: value for name, value in row.items() if name != "crc"}
+
+
+def _lines(path: Path, problem: Callable[[str], None] = lambda text: None) -> Iterator[bytes]:
+    """Whole lines. What was written before lines had a checksum is read as it is."""
     with explain_os_errors(path), path.open("rb") as file:
-        for line in file:
-            if line.endswith(b"}\n") and _is_row(line):
+        for number, line in enumerate(file, start=1):
+            end = _END.search(line)
+            if end and end[1] != b"%08x" % zlib.crc32(line[: end.start()]):
+                problem(f"{path}:{number}: damaged line. It is left out.")
+            elif line.endswith(b"}\n") and _is_row(line):
                 yield line[:-1]
 
 

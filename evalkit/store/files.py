@@ -74,6 +74,12 @@ class WholeFile:
     def sha256(self) -> str:
         return self._digest.hexdigest()
 
+    def digest_with(self, more: bytes) -> bytes:
+        """SHA-256 of what was written and of `more`, which is not."""
+        digest = self._digest.copy()
+        digest.update(more)
+        return digest.digest()
+
 
 @contextmanager
 def write_whole(path: Path, *, replace: bool = False) -> Iterator[WholeFile]:
@@ -184,6 +190,7 @@ def _remove_if_left(path: Path) -> None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
+            _sync_folder(path.parent)
         finally:
             os.close(descriptor)
 
@@ -218,6 +225,17 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove(path: Path) -> bool:
+    """Remove a file for good: no power cut brings it back. False when it was not there."""
+    with explain_os_errors(path):
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        _sync_folder(path.parent)
+        return True
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from evalkit.errors import ConfigError, StoreError
 from evalkit.store.compaction import PREFIX, changing_calls, replaced_by, replaced_in
 from evalkit.store.files import make_whole_folder, read_json, write_json
+from evalkit.store.parquet import verify_parquet
 from evalkit.store.schema import arrow_schema
 
 if TYPE_CHECKING:
@@ -169,7 +170,8 @@ def push(store: Store, url: str, *, move: bool = False, keep_s: float = KEEP_S) 
     """Copy the store's sealed calls to `url`; what is there already is left alone.
 
     `move` attaches the address, and removes what has been there for `keep_s`. Raises
-    StoreError when the address refuses, or when files of calls are being rewritten.
+    StoreError when the address refuses, when files of calls are being rewritten, or when
+    one is damaged.
     """
     done = Pushed()
     filesystem, root = _open(url)
@@ -184,6 +186,7 @@ def push(store: Store, url: str, *, move: bool = False, keep_s: float = KEEP_S) 
             for path in store.readable(files):
                 info = there.get((date, path.stem))
                 if info is None:
+                    verify_parquet(path)
                     _send(path, filesystem, f"{root}/date={date}/{path.name}")
                     done.sent += 1
                     continue

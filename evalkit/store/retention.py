@@ -8,18 +8,19 @@ was killed is finished by the next.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evalkit.errors import DamagedStore
 from evalkit.store.call_log import seal_left_segments, segments_folder
 from evalkit.store.compaction import changing_calls, drop_replaced
 from evalkit.store.emptying import has_texts, rewrite, without_column, without_texts
 from evalkit.store.engine import Engine
 from evalkit.store.feedback import forget_feedback
-from evalkit.store.files import lock, sweep, write_json
+from evalkit.store.files import lock, remove, sweep, write_json
+from evalkit.store.parquet import verify_parquet
 from evalkit.store.runs import run_folder
 from evalkit.store.views import Store
 
@@ -91,6 +92,11 @@ def _purge(store: Store, rule: PurgeRule, done: Purged, *, dry_run: bool) -> Non
     traces = _traces_of(store, rule.user_ids)
     for path in store.production_files():
         if _may_concern(path, rule):
+            try:
+                verify_parquet(path)
+            except DamagedStore as error:
+                store.problems.append(f"{error} It was not purged.")
+                continue
             _purge_calls(path, rule, done, dry_run=dry_run)
     done.feedback_changed = forget_feedback(
         store.path, lambda row: _said_less(row, rule, traces), dry_run=dry_run
@@ -165,7 +171,7 @@ def _purge_calls(path: Path, rule: PurgeRule, done: Purged, *, dry_run: bool) ->
     done.calls_removed += removed
     done.files_changed += 1
     if not kept and not dry_run:
-        path.unlink()
+        remove(path)
 
 
 def _due(calls: pa.Table, rule: PurgeRule) -> tuple[Any, Any]:
@@ -261,6 +267,5 @@ def _drop_old_names(store: Store, run: Mapping[str, Any]) -> None:
     if not run.get("texts_purged"):
         return
     for name in run["files"]:
-        (store.path / name.replace("~purged.parquet", ".parquet")).unlink(missing_ok=True)
-    with suppress(FileNotFoundError):
-        (run_folder(store.path, run["run_id"]) / "journal.jsonl").unlink()
+        remove(store.path / name.replace("~purged.parquet", ".parquet"))
+    remove(run_folder(store.path, run["run_id"]) / "journal.jsonl")

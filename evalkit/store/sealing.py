@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from evalkit import json_bytes
 from evalkit.errors import StoreError
 from evalkit.store.files import explain_os_errors, write_whole
+from evalkit.store.parquet import parquet_writer
 from evalkit.store.rows import Row, encode_row
 from evalkit.store.schema import arrow_schema, json_schema
 
@@ -177,13 +178,9 @@ class _Sink:
         self._n_written = 0
 
     def __enter__(self) -> _Sink:
-        import pyarrow.parquet as pq
-
         with ExitStack() as stack:
             self._file = stack.enter_context(write_whole(self._path))
-            self._writer = pq.ParquetWriter(
-                self._file, self._rows.schema, compression="zstd", write_page_checksum=True
-            )
+            self._writer = stack.enter_context(parquet_writer(self._file, self._rows.schema))
             self._writing = stack.pop_all()
         return self
 
@@ -208,7 +205,6 @@ class _Sink:
             return
         with self._writing:
             self.flush()
-            self._writer.close()
         self.facts = {
             "sha256": self._file.sha256,
             "size": self._file.size,

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalkit.errors import ConfigError, NotComparable, StoreError
+from evalkit.errors import ConfigError, DamagedStore, NotComparable, StoreError
 from evalkit.store.compaction import is_replaced, without_replaced
 from evalkit.store.engine import Engine, Params, refuse_all_but_one_select
 from evalkit.store.feedback import add_feedback, feedback_table
@@ -27,6 +27,7 @@ from evalkit.store.files import (
     verify_sha256,
     write_json,
 )
+from evalkit.store.parquet import verify_parquet
 from evalkit.store.remote import attached, remote_calls
 from evalkit.store.rows import encode_row
 from evalkit.store.runs import RunWriter, read_manifest, run_folder
@@ -190,7 +191,7 @@ class Store:
 
     def feedback(self) -> pa.Table:
         """All that users said later, as a table of the view `feedback`."""
-        return feedback_table(self.path)
+        return feedback_table(self.path, problem=self._problem)
 
     # --- verdicts --------------------------------------------------------------------
 
@@ -238,6 +239,21 @@ class Store:
     def production_files(self) -> list[Path]:
         """Sealed files of production's calls that can be read."""
         return self.readable(self._calls_outside_runs())
+
+    def verify_production(self, *, since: int, until: int) -> None:
+        """Hold the files that `production` would read to their seals; queries do not.
+
+        Raises DamagedStore that names each one that is not what was written.
+        """
+        damaged = []
+        for path in self._calls_outside_runs(days_between(since, until)):
+            try:
+                verify_parquet(path)
+            except DamagedStore as error:
+                if path.exists():  # else a purge has removed it meanwhile
+                    damaged.append(str(error))
+        if damaged:
+            raise DamagedStore("\n".join(damaged))
 
     def production(self, *, since: int | None = None, until: int | None = None) -> Engine:
         """An engine whose `calls` are those of production alone, without those of runs.
@@ -354,7 +370,7 @@ class Store:
     def readable(self, files: Iterable[Path], *, whole: bool = False) -> list[Path]:
         """Files that no manifest vouches for: at least the footer has to be sound.
 
-        `whole` reads them, and holds every page to its own checksum.
+        `whole` holds every byte to the file's seal.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -363,10 +379,11 @@ class Store:
         for path in sorted(files):
             try:
                 if whole:
-                    pq.read_table(path, page_checksum_verification=True)
-                else:
-                    pq.read_schema(path)
+                    verify_parquet(path)
+                pq.read_schema(path)
                 found.append(path)
+            except StoreError as error:
+                self._problem(f"{error} It is left out.")
             except (pa.ArrowException, OSError) as error:
                 self._problem(f"{path} is damaged: {error}. It is left out.")
         return found

@@ -29,11 +29,16 @@ LIMIT_S = 60.0
 PRELOAD = (
     "evalkit.cli.run", "evalkit.cli.gate", "evalkit.cli.baseline", "evalkit.cli.query",
     "evalkit.cli.purge", "evalkit.cli.summary", "evalkit.cli.stop_early", "evalkit.session",
+    "evalkit.cli.logs", "evalkit.cli.label", "evalkit.cli.show", "evalkit.cli.dashboard",
+    "evalkit.exchange.logs", "evalkit.exchange.labels", "evalkit.score.label_queue",
+    "evalkit.forgetting", "evalkit.store.retention", "evalkit.store.compaction",
+    "evalkit.store.tallies", "evalkit.dashboard.page", "evalkit.decide.alerts",
     "evalkit.decide.gate", "evalkit.decide.render", "evalkit.decide.terminal",
     "evalkit.exchange.baseline_file", "evalkit.exchange.results", "evalkit.store.sealing",
     "evalkit.store.call_log", "evalkit.call.templating", "evalkit.call.providers.python",
     "evalkit.call.providers.openai", "jinja2.sandbox", "jsonschema", "yaml", "tomllib",
     "rich.progress", "uvloop", "aiohttp", "pyarrow.parquet", "pyarrow.json", "duckdb",
+    "pandas", "sqlite3",
     "tests.faults.apps",
 )  # fmt: skip
 

@@ -1,0 +1,64 @@
+"""Holds every sealed file of a store to its checksum: for the clock, and for whoever worries.
+
+Reads all there is, and changes nothing. What has no checksum is not looked at: caches and
+databases beside the store's files, and the segments that calls of the last hour are in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from typing import Any
+
+from evalkit.errors import StoreError
+from evalkit.store.files import verify_sha256
+from evalkit.store.parquet import verify_parquet
+from evalkit.store.runs import read_journal, run_folder
+from evalkit.store.views import Store
+
+
+@dataclass(slots=True)
+class Checked:
+    """What a look at all files found."""
+
+    files: int = 0
+    damaged: list[str] = field(default_factory=list)
+    """A sentence for each, which names it."""
+
+    def one(self, look: Callable[[], object]) -> None:
+        self.files += 1
+        try:
+            look()
+        except StoreError as error:
+            self.damaged.append(str(error))
+
+
+def check_files(store: Store) -> Checked:
+    """Read every file of runs, production, labels, feedback, verdicts and baselines."""
+    done = Checked()
+    for run in store.runs():
+        _check_run(store, run, done)
+    days, _ = store.production_parts()
+    labels = sorted((store.path / "labels").glob("*.parquet"))
+    for path in chain(labels, *days.values()):
+        done.one(partial(verify_parquet, path))
+    done.files += len(store.runs()) + len(store.verdicts()) + (len(store.feedback()) > 0)
+    done.one(store.baselines.all)
+    done.damaged += store.problems
+    return done
+
+
+def _check_run(store: Store, run: Mapping[str, Any], done: Checked) -> None:
+    for name, facts in run["files"].items():
+        done.one(partial(verify_sha256, store.path / name, sha256=facts["sha256"]))
+    journal = run_folder(store.path, run["run_id"]) / "journal.jsonl"
+    if journal.exists():
+        whole = run["status"] == "complete"
+        done.one(lambda: _read_to_the_end(read_journal(journal, whole=whole)))
+
+
+def _read_to_the_end(lines: Iterable[object]) -> None:
+    for _ in lines:
+        pass
