@@ -329,8 +329,11 @@ def import_(
     _seal(opened)
     done = import_labels(opened, file, format_of(file, kind), annotator=annotator)
     if as_json:
-        print_json({"file": str(file), "imported": done.added, "known": done.known})
-    say(f"{done.added} labels imported" + (f", {done.known} were here" if done.known else ""))
+        counts = {"imported": done.added, "known": done.known, "corrected": done.corrected}
+        print_json({"file": str(file), **counts})
+    corrected = f", {done.corrected} of them in place of others" if done.corrected else ""
+    known = f", {done.known} were here" if done.known else ""
+    say(f"{done.added} labels imported{corrected}{known}")
     return EXIT_PASS
 
 

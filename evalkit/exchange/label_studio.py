@@ -8,6 +8,7 @@ the note: docs/labels.md has the template. Two answers side by side have no task
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ CHOICES: dict[str, tuple[float | None, bool | None]] = {
     "Cannot tell": (None, None),
 }
 MAX_TASKS = 1_000_000
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 Row = dict[str, Any]
 
@@ -111,9 +113,9 @@ def read_tasks(value: Any, path: str) -> Iterator[tuple[int, Row]]:
 
 def _label(annotation: Row) -> Row:
     said: Row = {
-        "label_id": annotation.get("unique_id"),
+        "label_id": _id(annotation.get("unique_id")),
         "annotator": _annotator(annotation.get("completed_by")),
-        "labelled_at": annotation.get("created_at"),
+        "labelled_at": annotation.get("updated_at") or annotation.get("created_at"),
     }
     results = annotation.get("result")
     for one in results if isinstance(results, list) else ():
@@ -130,6 +132,11 @@ def _label(annotation: Row) -> Row:
             text = value["text"]
             said["comment"] = "\n".join(map(str, text)) if isinstance(text, list) else str(text)
     return said
+
+
+def _id(text: Any) -> Any:
+    """Our ids are UUIDs without hyphens; Label Studio writes them with."""
+    return text.replace("-", "") if isinstance(text, str) and _UUID.fullmatch(text) else text
 
 
 def _choice(chosen: Any) -> tuple[float | None, bool | None]:

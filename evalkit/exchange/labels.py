@@ -15,11 +15,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import InputFileError, StoreError
 from evalkit.exchange.label_studio import read_tasks, tasks_of
+from evalkit.score.labels import ADJUDICATOR
 from evalkit.store.files import write_whole
 from evalkit.store.schema import column_names
 from evalkit.strict import MAX_JSONL_BYTES, StrictError, iter_jsonl, loads_json, read_text
@@ -43,6 +45,8 @@ class Imported:
     added: int
     known: int
     """Labels that were in the store already."""
+    corrected: int
+    """Of the added, those that replace one of the store, as it was changed in Label Studio."""
 
 
 def format_of(path: Path, kind: str | None = None) -> str:
@@ -128,12 +132,14 @@ def import_labels(store: Store, path: Path, kind: str, *, annotator: str | None 
     """
     from evalkit.ids import new_id
 
+    here = {row["label_id"]: row for row in store.sql("SELECT * FROM labels")}
     problems: list[str] = []
     rows: list[Row] = []
     try:
         for place, raw in _read(path, kind):
             try:
-                rows.append(_row(raw, annotator))
+                row = _row(raw, annotator)
+                rows.append(_if_changed(row, here, may_replace=kind == "labelstudio"))
             except ValueError as error:
                 problems.append(f"{place}: {error}")
     except StrictError as error:
@@ -142,15 +148,61 @@ def import_labels(store: Store, path: Path, kind: str, *, annotator: str | None 
         more = len(problems) - SHOWN_PROBLEMS
         told = [*problems[:SHOWN_PROBLEMS], *([f"… and {more} more"] if more > 0 else [])]
         raise InputFileError("\n".join(told))
-    known = {row["label_id"] for row in store.sql("SELECT label_id FROM labels")}
     ids = {row["label_id"] for row in rows if row["label_id"]}
     if len(ids) < sum(row["label_id"] is not None for row in rows):
         raise InputFileError(f"{path}: a label_id comes twice. Each label has its own, or none.")
     new = [row | {"label_id": row["label_id"] or new_id()} for row in rows
-           if row["label_id"] not in known]  # fmt: skip
+           if row["label_id"] not in here]  # fmt: skip
     if new:
         store.add_labels(new_id(), _with_answers(store, new))
-    return Imported(added=len(new), known=len(rows) - len(new))
+    return Imported(
+        added=len(new),
+        known=len(rows) - len(new),
+        corrected=sum(kind == "labelstudio" and row["supersedes"] in here for row in new),
+    )
+
+
+def _if_changed(row: Row, here: Mapping[str, Row], *, may_replace: bool) -> Row:
+    """A label whose id is here but that says something else, as one that replaces it.
+
+    Label Studio keeps an annotation's id when somebody changes it. Its new id follows from
+    what it says, so that the file may be read twice. Raises ValueError where the file has
+    labels as they are kept, of which none ever changes. Any other label is left as it is.
+    """
+    label_id = row["label_id"]
+    if label_id not in here:
+        return row
+    if not may_replace:
+        if _said(row) != _said(here[label_id]):
+            raise ValueError(
+                f"label {label_id} says something else here. Labels are added, never changed: "
+                f"leave label_id empty, and write {label_id} under supersedes"
+            )
+        return row
+    later = {one["supersedes"]: one for one in here.values() if _is_annotators(one)}
+    last = here[label_id]
+    while last["label_id"] in later:
+        last = later[last["label_id"]]
+    if _said(row) == _said(last):
+        return row
+    text = json.dumps([last["label_id"], _said(row)])
+    return row | {
+        "label_id": blake2b(text.encode(), digest_size=16).hexdigest(),
+        "supersedes": last["label_id"],
+    }
+
+
+def _is_annotators(row: Row) -> bool:
+    return row["supersedes"] is not None and not row["annotator"].startswith(ADJUDICATOR)
+
+
+def _said(row: Row) -> tuple[float | None, bool | None, str]:
+    score = row["passed"] if row["score"] is None else row["score"]
+    return (
+        None if score is None else round(float(score), 9),
+        row["passed"],
+        " ".join((row["comment"] or "").split()),
+    )
 
 
 def _read(path: Path, kind: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

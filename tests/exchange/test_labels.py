@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,44 @@ def test_labels_that_are_here_are_left_out(tmp_path: Path) -> None:
 
     assert (done.added, done.known) == (0, len(COMMENTS))
     assert len(labels(store)) == len(COMMENTS)
+
+
+def test_an_annotation_changed_in_label_studio_replaces_its_label_once(tmp_path: Path) -> None:
+    store = labelled(tmp_path / "a")
+    file = tmp_path / "tasks.json"
+    export_labels(open_store(store), file, "labelstudio")
+    tasks = json.loads(file.read_text("utf-8"))
+    changed = tasks[0]["annotations"][0]
+    old = changed["unique_id"]
+    counts = []
+
+    for word in ("Fail", "Fail", "Pass", "Fail"):
+        # Label Studio writes ids with hyphens.
+        changed["unique_id"] = str(uuid.UUID(old))
+        changed["result"] = [{"from_name": "label", "value": {"choices": [word]}}]
+        file.write_text(json.dumps(tasks), encoding="utf-8")
+        done = import_labels(open_store(store), file, "labelstudio")
+        counts.append((done.added, done.known, done.corrected))
+
+    n = len(COMMENTS)
+    assert counts == [(1, n - 1, 1), (0, n, 0), (1, n - 1, 1), (1, n - 1, 1)]
+    rows = labels(store)
+    replaced = {row["supersedes"] for row in rows}
+    about = tasks[0]["data"]["evalkit"]["trace_id"]
+    [row] = [r for r in rows if r["trace_id"] == about and r["label_id"] not in replaced]
+    assert (row["score"], row["passed"], row["comment"]) == (0.0, False, None)
+
+
+@pytest.mark.parametrize("name", ["labels.jsonl", "labels.csv"])
+def test_a_label_edited_in_a_file_is_refused_not_dropped(tmp_path: Path, name: str) -> None:
+    store = labelled(tmp_path / "a")
+    file = tmp_path / name
+    export_labels(open_store(store), file, format_of(file))
+    text = file.read_text("utf-8")
+    file.write_text(text.replace("it's", "it is"), encoding="utf-8", newline="")
+
+    with pytest.raises(InputFileError, match=r":\d+: label \w+ says something else here"):
+        import_labels(open_store(store), file, format_of(file))
 
 
 def test_a_trace_id_is_enough_to_know_the_answer(tmp_path: Path) -> None:
