@@ -73,7 +73,7 @@ def labels_needed(found: Powered, *, max_drop: float, alpha: float) -> int | Non
 
         def enough(labels: float) -> float:
             room = (max_drop / reach(alpha, max(df * labels / n, 1.0))) ** 2 - kept
-            return each / room if room > 0 else CASES_LIMIT
+            return each / room if room > 0 else np.inf
 
         needed = _settled(enough)
     return None if needed is None or needed > found.n else max(needed, LABELS_AT_LEAST)
