@@ -126,7 +126,8 @@ async def attempt_until_answered(
         if not done.may_fit(target.model):
             continue
         answered_by = target
-        ask = _addressed(request, target.model)
+        done.cut.clear()
+        ask = _made_to_fit(_addressed(request, target.model), target, done.cut)
         if shown is not None and shown.text:
             ask = shown.continued(ask)
         share = _share(patience, len(targets) - position, clock)
@@ -159,6 +160,22 @@ def _addressed(request: ModelRequest, model: ModelSettings) -> ModelRequest:
     if model.id == request.model_id and params == request.params:
         return request
     return replace(request, model_id=model.id, params=params)
+
+
+def _made_to_fit(request: ModelRequest, target: Target, cut: list[str]) -> ModelRequest:
+    """The request without what this model has no room for; the next may have room for all."""
+    context = target.model.context
+    if context is None:
+        return request
+    tokens = target.tokens.estimate(request, target.model)
+    while tokens + request.max_tokens > context:
+        trimmed = trim(request.messages)
+        if trimmed is None:
+            break
+        cut.append(trimmed.cut)
+        request = replace(request, messages=trimmed.messages)
+        tokens = target.tokens.estimate(request, target.model)
+    return request
 
 
 @dataclass(slots=True)

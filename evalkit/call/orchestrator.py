@@ -214,7 +214,7 @@ class Orchestrator:
                 own, validate = schema, None
             request = stages.build_request(call, parts, own, tools)
         with call.stages("count"):
-            request = stages.made_to_fit(call, parts, request)
+            stages.refuse_too_long(call, parts, request)
 
         async def ask() -> None:
             await stages.ask(call, parts, request, validate, budget, emit)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.call.answering import Answer, Demands, Emit, find_answer
 from evalkit.call.budget import Budget
-from evalkit.call.context import trim
 from evalkit.call.failures import FAILURES
 from evalkit.call.functions import call_function, load_function
 from evalkit.call.guards import redact_record
@@ -175,28 +174,14 @@ def build_request(
     )
 
 
-def made_to_fit(call: Call, parts: Parts, request: ModelRequest) -> ModelRequest:
-    """Refuse what is over the feature's own limit; trim what the model cannot take."""
-    feature = call.feature
-    model = parts.model(feature.model, feature)
-    context = model.context
-    if feature.max_input_tokens is None and context is None:
-        return request
-    tokens = parts.tokens.estimate(request, model)
-    if feature.max_input_tokens is not None and tokens > feature.max_input_tokens:
-        limit = feature.max_input_tokens
+def refuse_too_long(call: Call, parts: Parts, request: ModelRequest) -> None:
+    """Refuse what is over the feature's own limit; each model's is looked at with its turn."""
+    feature, limit = call.feature, call.feature.max_input_tokens
+    if limit is None:
+        return
+    tokens = parts.tokens.estimate(request, parts.model(feature.model, feature))
+    if tokens > limit:
         raise CallError("context_length", f"about {tokens} tokens, over the limit of {limit}")
-    cut = []
-    while context is not None and tokens + feature.max_tokens > context:
-        trimmed = trim(request.messages)
-        if trimmed is None:
-            break
-        cut.append(trimmed.cut)
-        request = replace(request, messages=trimmed.messages)
-        tokens = parts.tokens.estimate(request, model)
-    if cut:
-        call.route_reason = f"left out: {', '.join(cut)}"
-    return request
 
 
 # --- the answer ---------------------------------------------------------------------

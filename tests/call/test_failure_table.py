@@ -299,6 +299,30 @@ async def test_context_length_goes_to_a_larger_model_when_nothing_may_go(tmp_pat
         assert result.record.served_model == "spare"
 
 
+async def test_what_one_model_has_no_room_for_the_next_may_get_whole(tmp_path: Path) -> None:
+    async with World(tmp_path, failing(500), retries=0) as world:
+        world.set_model("small", context=400)
+
+        result = await world.call(LONG)
+
+        (to_small,), (to_spare,) = world.one.requests, world.two.requests
+        assert len(to_small.body) < len(LONG) < len(to_spare.body)
+        assert result.record.served_model == "spare"
+        assert result.record.route_reason is None
+
+
+async def test_a_stand_in_with_less_room_gets_what_it_has_room_for(tmp_path: Path) -> None:
+    async with World(tmp_path, failing(500), retries=0) as world:
+        world.set_model("spare", context=400)
+
+        result = await world.call(LONG)
+
+        (to_small,), (to_spare,) = world.one.requests, world.two.requests
+        assert len(to_spare.body) < len(LONG) < len(to_small.body)
+        assert result.record.route_reason is not None
+        assert result.record.route_reason.startswith("left out: ")
+
+
 async def test_context_length_never_goes_to_a_smaller_model(tmp_path: Path) -> None:
     async with World(tmp_path, failing(400, error_code="context_length_exceeded")) as world:
         world.set_model("small", context=9_000)
