@@ -345,14 +345,16 @@ class Module:
         return forked(lambda: run_tests(tests, put), timeout_s=10 + TIMES_SLOWER * seconds) == 0
 
 
-def mutate(module: Module, *, sample: int | None, only: int | None) -> tuple[int, list[str]]:
-    """Number of mutants that ran, and those that survived."""
+def mutate(module: Module, *, sample: int | None, only: int | None) -> tuple[int, int, list[str]]:
+    """Mutants that make no difference, how many others ran, and those of them that survived."""
     reached = module.reached()
     mutants = mutants_of(ast.parse(module.path.read_text(encoding="utf-8")))
     if only is not None:
         mutants = [one for one in mutants if one.line == only]
     lines = module.path.read_text(encoding="utf-8").splitlines()
+    every = len(mutants)
     mutants = [one for one in mutants if not is_equal(one, lines[one.line - 1])]
+    equal = every - len(mutants)
     if sample is not None and sample < len(mutants):
         mutants = random.Random(0).sample(mutants, sample)
     at_import = set(_at_import(module.path))
@@ -367,7 +369,7 @@ def mutate(module: Module, *, sample: int | None, only: int | None) -> tuple[int
             told = f"evalkit/decide/{module.name}.py:{mutant.line}: {mutant.told}"
             survivors.append(told + ("" if tests else " (no test comes here)"))
             print(f"  {survivors[-1]}", flush=True)
-    return len(mutants), survivors
+    return equal, len(mutants), survivors
 
 
 def is_equal(mutant: Mutant, line: str) -> bool:
@@ -409,16 +411,16 @@ def main() -> int:
     os.chdir(ROOT)
     for name in LOADED_BEFORE:
         importlib.import_module(name)
-    rows: list[tuple[str, int, int, str, str]] = []
+    rows: list[tuple[str, int, int, int, str, str]] = []
     for name in asked.modules or TESTS:
         began = time.monotonic()
-        n, survivors = mutate(Module(name), sample=asked.sample, only=asked.only)
+        equal, n, survivors = mutate(Module(name), sample=asked.sample, only=asked.only)
         share = 1.0 if not n else 1 - len(survivors) / n
-        rows.append(
-            (name, n, n - len(survivors), f"{share:.0%}", f"{time.monotonic() - began:.0f} s")
-        )
-        print("{:12} {:4} mutants {:4} killed {:>5} {:>7}".format(*rows[-1]), flush=True)
-    share = sum(row[2] for row in rows) / max(1, sum(row[1] for row in rows))
+        took = f"{time.monotonic() - began:.0f} s"
+        rows.append((name, equal, n, n - len(survivors), f"{share:.0%}", took))
+        told = "{:12} {:3} without a difference, {:4} others {:4} killed {:>5} {:>7}"
+        print(told.format(*rows[-1]), flush=True)
+    share = sum(row[3] for row in rows) / max(1, sum(row[2] for row in rows))
     print(f"together {share:.1%} killed, at least {AT_LEAST:.0%} are asked")
     return int(share < AT_LEAST)
 

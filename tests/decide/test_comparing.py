@@ -269,3 +269,23 @@ def test_the_golden_set_of_a_run_is_named_with_its_file(store: Store, tmp_path: 
 
     assert of_run["golden_sets"] == {"tickets": "golden_sets/tickets/golden_set.yaml"}
     assert of_file["golden_sets"] == {}
+
+
+def test_the_cost_of_one_pair_is_given_beside_one_that_knows_none(store: Store) -> None:
+    known: Mapping[str, Mapping[str, Any]] = {
+        "v1": {"latency_ms": None, "cost_usd": None},
+        "v2": {"latency_ms": None, "cost_usd": 0.5},
+    }
+    for run_id in ("run-base", "run-cand"):
+        pairs = [f"small/classify-ticket@{version}" for version in known]
+        with add_run(store, run_id, pairs=pairs) as writer:
+            for version, figures in known.items():
+                for line in lines_of(run_id, cases([1.0] * 60), version=version, **figures):
+                    writer.append(line)
+            writer.seal("complete", counts={})
+
+    budget = gate(store)["budget"]
+
+    assert budget["latency_ms"] == []
+    [cost] = budget["cost_usd"]
+    assert cost["candidate"]["prompt_version"] == "v2"
