@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def write_section(reporter: pytest.TerminalReporter, evaluation: EvalSession) -> None:
     """Runs, verdict, and where the report is."""
     assert evaluation.runs is not None
-    reporter.section("evalkit")
+    reporter.write_sep("=", "evalkit")
     for run in evaluation.runs.kept:
         _write_run(reporter, run, evaluation)
     if evaluation.calls_ahead:

@@ -68,6 +68,7 @@ def test_the_report_is_written_and_its_path_shown(project: Project) -> None:
     page = (project.path / "out" / "report.html").read_text("utf-8")
     assert "quality fell" in page or "regression" in page
     result.stdout.fnmatch_lines(["report: *out/report.html"])
+    result.stdout.fnmatch_lines(["=* evalkit =*", "run * cases, *"], consecutive=True)
 
 
 def test_the_verdict_is_kept_and_its_file_shown(project: Project) -> None:
