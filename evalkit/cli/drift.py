@@ -20,13 +20,22 @@ if TYPE_CHECKING:
 @click.option("--since", type=moment, metavar="WHEN", help="Series begin then; default: ever.")
 @click.option(
     "--alpha", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.05,
-    show_default=True, help="Chance that a steady series ever alarms, all looks together.",
+    show_default=True, help="Chance that anything ever alarms while all is steady.",
 )  # fmt: skip
+@click.option(
+    "--judges", "judges", is_flag=True,
+    help="First have judges grade their anchors, once a day: this asks models.",
+)  # fmt: skip
+@click.option(
+    "--max-cost", type=click.FloatRange(0), metavar="USD", help="Of --judges: stop before."
+)
 @common_options
 def command(
     feature: str | None,
     since: int | None,
     alpha: float,
+    judges: bool,
+    max_cost: float | None,
     as_json: bool,
     store: str | None,
     config: Path | None,
@@ -34,9 +43,11 @@ def command(
     """Watch production by feature, model, prompt version and metric, from the first day on.
 
     Sampled scores; shares of repaired, refused, invalid, slow and dear answers, of unusually
-    long and short ones. May be looked at as often as one likes. Exit status 1 when
-    something has moved for the worse.
+    long and short ones; languages, routes, topics and labels; how judges grade their anchors.
+    May be looked at as often as one likes. Exit status 1 when something has moved for the
+    worse.
     """
+    from evalkit.cli.anchors import grade_anchors
     from evalkit.config import load_settings
     from evalkit.decide.monitor import series_of, watch_all
     from evalkit.score.inputs import describe_inputs
@@ -44,6 +55,8 @@ def command(
 
     settings = load_settings(config)
     opened = open_store(store or settings.store_path)
+    if judges:
+        grade_anchors(settings, opened, max_cost)
     describe_inputs(opened, settings.features, now=now())
     watched = [
         one

@@ -335,6 +335,64 @@ def _range(text: str) -> tuple[float, float]:
     return found
 
 
+# --- anchors -------------------------------------------------------------------------
+
+
+@command.command("anchor")
+@click.argument("judge")
+@click.option("--run", "run", metavar="RUN", help="Make the file, of answers of this run.")
+@click.option("-n", "n", type=click.IntRange(10, 1_000), default=50, show_default=True,
+              help="Answers to take of it.")  # fmt: skip
+@click.option("--max-cost", type=click.FloatRange(0), metavar="USD", help="Stop judging before.")
+@common_options
+def anchor(
+    judge: str, run: str | None, n: int, max_cost: float | None, as_json: bool,
+    store: str | None, config: Path | None,
+) -> int:  # fmt: skip
+    """Keep answers beside JUDGE with what it says of them now, to see later if it changes.
+
+    With --run they are answers of that run, from its lowest grades to its highest, and
+    judges/JUDGE.anchors.jsonl is made anew. Without, the file stays and gets the first
+    judgements of the judge's present version. `evalkit sample` has them graded again
+    once a day, `evalkit drift --judges` too.
+    """
+    from evalkit.decide.selectors import find_run
+    from evalkit.score.anchors import (
+        anchors_path,
+        answers_of_run,
+        judged_first,
+        load_anchors,
+        save_anchors,
+    )
+    from evalkit.score.golden import find_golden_sets, load_golden_set
+    from evalkit.score.judging import find_judge
+    from evalkit.session import run_async
+    from evalkit.store.views import open_store
+
+    settings = _settings(config, store)
+    spec, path = find_judge(judge, settings=settings), anchors_path(judge, settings)
+    if run is None:
+        if not path.exists():
+            raise ConfigError(f"judge {judge} has no anchors. Take some: --run RUN.")
+        anchors = load_anchors(path)
+    else:
+        opened = open_store(settings.store_path)
+        golden = [
+            load_golden_set(one, settings=settings)
+            for one in find_golden_sets((), settings=settings)
+        ]
+        anchors = answers_of_run(opened, find_run(opened.runs(), run)["run_id"], spec, golden, n=n)
+    made, cost = run_async(judged_first(anchors, spec, settings, max_cost_usd=max_cost))
+    save_anchors(path, made)
+    lost = len(anchors) - len(made)
+    if as_json:
+        print_json({"file": str(path), "anchors": len(made), "left_out": lost, "cost_usd": cost})
+    else:
+        more = f"; {lost} could not be judged" if lost else ""
+        click.echo(f"{path}: {len(made)} anchors{more}. Commit it beside the judge.")
+    return EXIT_PASS
+
+
 # --- both ----------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from evalkit.decide.quality import Estimate
     from evalkit.decide.sampled import SampledMetric
     from evalkit.log_sampling import FinishedSample
+    from evalkit.settings import Settings
 
 DEFAULT_RATE = 0.05
 LAG = 60_000_000
@@ -88,9 +89,10 @@ def command(
         max_cost_usd=max_cost,
         concurrency=concurrency,
     )
+    settings = load_settings(config)
     with cluster_at(ray, workers) as cluster:
         done = sample_log(
-            load_settings(config),
+            settings,
             request,
             store=store,
             progress=run_progress,
@@ -102,11 +104,27 @@ def command(
         say("nothing new since the last job")
         return EXIT_PASS
     metrics = _metrics(done)
+    anchors = _anchors(done, settings, max_cost)
     if as_json:
-        print_json(_as_json(done) | {"estimates": [one.as_json() for one in metrics]})
+        found = {"estimates": [one.as_json() for one in metrics], "anchors": anchors}
+        print_json(_as_json(done) | found)
     else:
         _print(done, metrics)
     return EXIT_PASS if done.run.summary.complete else exit_status(done.run.summary)
+
+
+def _anchors(
+    done: FinishedSample, settings: Settings, max_cost: float | None
+) -> list[dict[str, Any]]:
+    """What judges made of their anchors today, for what the job left of its budget."""
+    from evalkit.cli.anchors import grade_anchors
+    from evalkit.store.views import open_store
+
+    if not done.run.summary.complete:
+        return []
+    left = None if max_cost is None else max(0.0, max_cost - done.run.summary.judge_cost_usd)
+    found = grade_anchors(settings, open_store(done.run.store), left)
+    return [one.as_json() for one in found]
 
 
 def _as_json(done: FinishedSample) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from evalkit.decide.alerts import Alert
+from evalkit.decide.anchor_series import FAMILY as ANCHORS
 from evalkit.decide.sequential import FallTest, MeanSequence, fall_prior
 from evalkit.decide.series import alpha_shares, series_of
 from evalkit.decide.series_rows import DAY, Block, Series, Worse
@@ -147,22 +148,38 @@ def quality_alerts(store: Store, *, now: int, min_quality: float | None) -> list
     found = []
     for one in watch_all(series):
         if one.alarm_at is not None and one.alarm_at >= now - MONTH:
-            assert one.mean is not None
-            assert one.reference_mean is not None
-            found.append(
-                Alert(
-                    key=f"drift/{one.key}",
-                    severity="warning",
-                    message=f"{one.key} has moved from {one.reference_mean:.3f} to {one.mean:.3f}",
-                    value=one.mean,
-                    limit=one.reference_mean,
-                    anchor="model-regression",
-                )
-            )
+            found.append(_moved(one))
     if min_quality is not None:
-        scored = (one for one in series if one.worse == "below" and one.is_current)
+        scored = (
+            one for one in series if one.is_current and not one.family and one.worse == "below"
+        )
         found += [alert for one in scored for alert in _too_low(one, now, min_quality)]
     return found
+
+
+def _moved(one: Watched) -> Alert:
+    assert one.mean is not None
+    assert one.reference_mean is not None
+    before, now = one.reference_mean, one.mean
+    message, anchor = f"{one.key} has moved from {before:.3f} to {now:.3f}", "model-regression"
+    if one.series.family == ANCHORS:
+        by = f"by {2 * abs(now - before):.2f} on average"
+        judge, how = one.series.names[0], "lower" if now < before else "higher"
+        message = f"{judge} grades its anchors {how} than before, {by}: the judge has changed"
+        anchor = "judge-drift"
+    elif one.series.family:
+        what, _, kind = one.series.names[3].partition(" ")
+        share = f"from {before:.1%} to {now:.1%} of calls"
+        message = f"{one.series.names[0]}: {what} {kind!r} has risen {share}"
+        anchor = "traffic-changed"
+    return Alert(
+        key=f"drift/{one.key}",
+        severity="warning",
+        message=message,
+        value=now,
+        limit=before,
+        anchor=anchor,
+    )
 
 
 def _too_low(series: Series, now: int, min_quality: float) -> Iterator[Alert]:

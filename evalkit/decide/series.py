@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from evalkit.decide.anchor_series import anchor_series
 from evalkit.decide.input_series import input_series
 from evalkit.decide.sequential import fall_prior
 from evalkit.decide.series_rows import DAY, PAIR, USUAL_DAYS, Series, made_series, share_series
@@ -32,7 +33,12 @@ def series_of(store: Store, *, since: int = 0) -> list[Series]:
     Those that a scorer's new version has ended are among them: they had their part of alpha.
     """
     since = since // DAY * DAY
-    found = [*_scored(store, since), *_counted(store, since), *input_series(store, since)]
+    found = [
+        *_scored(store, since),
+        *_counted(store, since),
+        *input_series(store, since),
+        *anchor_series(store, since),
+    ]
     return sorted(found, key=lambda one: (one.names, one.version))
 
 

@@ -198,9 +198,11 @@ def _topics(store: Store, feature: str, date: str) -> tuple[str, Topics] | None:
 
 def _learnt(store: Store, feature: str, date: str) -> dict[str, Any] | None:
     """Topics of the first week's inputs, and of more days where these are too few."""
-    described = [
-        day for day, counts in saved_days(store) if any(c.feature == feature for c in counts)
-    ]
+    described: list[str] = []
+    for day, counts in saved_days(store):
+        mine = [one.what for one in counts if one.feature == feature]
+        # Who takes the topics away has them learnt from the days that follow.
+        described = [] if "topic" in mine else [*described, day] if mine else described
     begun = _micros(described[0]) if described else _micros(date)
     if _micros(date) < begun + LEARNT_DAYS * DAY_US:
         return None

