@@ -74,6 +74,8 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
         ("> SAME**2", r"comparison: .*|arithmetic: SAME .*"),
         ("1.0) if spread > SAME**2", r"constant: 2 -> 3"),
         ("dtype=np.float64) > SAME", r"comparison: .*"),
+        ("if room > 0 else np.inf", r"comparison: .*"),
+        ("if enough(middle) <= middle", r"comparison: .*"),
         ("< 1e-6", r"comparison: .* < 1e-06 -> .* <= 1e-06"),
         ("<= bar", r"comparison: .* <= bar -> .* < bar"),
         ("slack = SAME * max", r"arithmetic: SAME \* max.*"),
@@ -102,6 +104,7 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
     "the same term for every table, so that it cancels": (
         ("special.gammaln(n + 1.0)", r"arithmetic: n \+ 1.0 -> .*|constant: 1.0 -> 2.0"),
     ),
+    "twenty labels are asked at least": (("low, high = 1, CASES_LIMIT", r"constant: 1 -> 2"),),
     "it only saves a query": (("len({*m.baseline.versions", r"comparison: .* > 1 -> .* >= 1"),),
     "lengths that never differ": (("strict=True", r"constant: True -> False"),),
     "nobody asks of how many labels there is no kappa": (("return None, 0", r"constant: 0 -> 1"),),

@@ -289,3 +289,13 @@ def test_the_cost_of_one_pair_is_given_beside_one_that_knows_none(store: Store) 
     assert budget["latency_ms"] == []
     [cost] = budget["cost_usd"]
     assert cost["candidate"]["prompt_version"] == "v2"
+
+
+def test_where_no_metric_gates_one_could(store: Store) -> None:
+    for run_id in ("run-base", "run-cand"):
+        write_run(store, run_id, cases([1.0] * 60), metrics=[SHOWN])
+
+    verdict = gate(store)
+
+    assert verdict["verdict"] == "unmeasurable"
+    assert verdict["notes"] == ["no metric gates: set gate: true on one in golden_set.yaml"]
