@@ -105,6 +105,12 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
         ("special.gammaln(n + 1.0)", r"arithmetic: n \+ 1.0 -> .*|constant: 1.0 -> 2.0"),
     ),
     "twenty labels are asked at least": (("low, high = 1, CASES_LIMIT", r"constant: 1 -> 2"),),
+    "of two factors one from its mean is enough for what they share": (
+        (
+            "(people - people.mean()) * (judged - judged.mean())",
+            r"arithmetic: \w+ - .* -> .* \+ .*",
+        ),
+    ),
     "it only saves a query": (("len({*m.baseline.versions", r"comparison: .* > 1 -> .* >= 1"),),
     "lengths that never differ": (("strict=True", r"constant: True -> False"),),
     "nobody asks of how many labels there is no kappa": (("return None, 0", r"constant: 0 -> 1"),),
