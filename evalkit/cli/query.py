@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from evalkit.cli.options import common_options, print_json, say
-from evalkit.errors import EXIT_PASS, ConfigError, StoreError
+from evalkit.errors import EXIT_PASS, ConfigError, DamagedStore, StoreError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -65,6 +65,8 @@ def _ask(sql: str, path: str) -> tuple[list[str], list[dict[str, Any]]]:
     try:
         with store.engine(sql) as engine:
             columns, rows = engine.names_and_rows(sql)
+    except DamagedStore:
+        raise
     except StoreError as error:
         raise StoreError(f"{error}\nThe views are: {', '.join(TABLES)}.") from None
     finally:

@@ -12,7 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.dashboard.world import world
+from evalkit.store.views import open_store
+from tests.dashboard.test_page import HOSTILE, Elements
+from tests.dashboard.world import alerts, project, reviews, sampling_job, week, world
 
 pytest.importorskip("starlette", reason="the extra label is not installed")
 pytest.importorskip("uvicorn", reason="the extra label is not installed")
@@ -102,16 +104,54 @@ def test_an_address_is_good_once(server: Server, browser: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "headers", [{"host": "evil.example"}, {"origin": "http://evil.example"}], ids=["host", "origin"]
+    "headers",
+    [
+        {"host": "evil.example"},
+        {"host": "127.0.0.1"},
+        {"host": "localhost:1"},
+        {"host": "127.0.0.1.evil.example"},
+        {"origin": "http://evil.example"},
+        {"origin": "http://127.0.0.1:1"},
+        {"origin": "null"},
+    ],
+    ids=str,
 )
-def test_other_pages_are_refused(browser: httpx.Client, headers: dict[str, str]) -> None:
-    assert browser.get("/data.json", headers=headers).status_code == 403
+def test_a_wrong_host_or_origin_is_refused(browser: httpx.Client, headers: dict[str, str]) -> None:
+    answers = [browser.get(path, headers=headers) for path in ("/", "/data.json")]
+
+    assert [answer.status_code for answer in answers] == [403, 403]
+    assert "calls" not in answers[0].text
+
+
+def test_the_cookie_is_hidden_from_scripts_and_from_other_sites(server: Server) -> None:
+    cookie = httpx.get(server.url).headers["set-cookie"]
+    server.url = server.next_url()
+
+    assert "HttpOnly" in cookie
+    assert "SameSite=Strict" in cookie
 
 
 def test_nothing_can_be_posted(browser: httpx.Client, server: Server) -> None:
-    answer = browser.post("/", data={"csrf": "x"}, headers={"origin": server.base})
+    mine, other = {"origin": server.base}, {"origin": "http://evil.example"}
 
-    assert answer.status_code in (403, 405)
+    answers = [
+        browser.post("/", data={"csrf": "x"}, headers=mine),
+        browser.post("/", data={}, headers=mine),
+        browser.post("/", json={"csrf": "x"}, headers=mine),
+        browser.post("/", data={"csrf": "x"}, headers=other),
+        browser.post("/", data={"csrf": "x"}),
+        browser.post("/", data={"csrf": "x" * 2_000_000}, headers=mine),
+        browser.put("/", content=b"", headers=mine),
+        browser.delete("/data.json", headers=mine),
+    ]
+
+    assert [answer.status_code for answer in answers] == [403] * 8
+
+
+def test_no_path_leads_to_a_file(browser: httpx.Client) -> None:
+    paths = ("/static/..%2f..%2fevalkit.toml", "/static/%2e%2e/page.py", "/static//etc/passwd")
+
+    assert [browser.get(path).status_code for path in paths] == [404] * 3
 
 
 def test_every_answer_forbids_what_is_not_the_pages_own(browser: httpx.Client) -> None:
@@ -119,4 +159,42 @@ def test_every_answer_forbids_what_is_not_the_pages_own(browser: httpx.Client) -
         headers = browser.get(path).headers
         assert headers["content-security-policy"].startswith("default-src 'none'; ")
         assert "unsafe" not in headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
         assert headers["cache-control"] == "no-store"
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_it_listens_on_this_machine_alone(server: Server) -> None:
+    port = int(server.base.rsplit(":", 1)[1])
+
+    lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()
+    listening = {line.split()[1] for line in lines if line.split()[3] == "0A"}
+
+    assert f"0100007F:{port:04X}" in listening
+    assert f"00000000:{port:04X}" not in listening
+
+
+def test_names_from_the_log_are_only_text_in_what_is_served(tmp_path: Path) -> None:
+    text = " ".join(HOSTILE)
+    project(tmp_path)
+    store = open_store(tmp_path / ".evalkit")
+    week(store, text)
+    sampling_job(store, 1, [1.0, 0.5], metric=text, feature=text)
+    alerts(store, text, runbook=text)
+    reviews(store, 1, feature=text)
+    server = Server(tmp_path)
+
+    try:
+        with httpx.Client(base_url=server.base, timeout=30) as client:
+            client.get(server.url).raise_for_status()
+            page, data = client.get("/"), client.get("/data.json")
+    finally:
+        server.stop()
+
+    found = Elements(page.text)
+    assert not {"script", "img", "iframe", "object", "style", "form"} & found.names
+    assert not [name for name in found.attributes if name.startswith("on") or name == "style"]
+    assert not [link for link in found.links if not link.startswith(("#", "/", "data:,"))]
+    assert "alert(1)" in page.text
+    assert data.headers["content-type"].startswith("application/json")
+    assert data.headers["x-content-type-options"] == "nosniff"

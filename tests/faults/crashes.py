@@ -130,8 +130,8 @@ class World:
         left = [
             name
             for name in fingerprints(store)
-            # What is left of a run that never began holds nothing of anybody's.
-            if name.endswith(".tmp") and not name.endswith(".manifest.json.tmp")
+            # A run that never began: nothing of anybody's, and swept by the next purge or compaction.
+            if name.endswith(".tmp") and "/.manifest.json." not in name
         ]
         found.lost(bool(left), f"left behind: {left}")
 
