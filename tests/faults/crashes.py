@@ -130,7 +130,7 @@ class World:
         left = [
             name
             for name in fingerprints(store)
-            # A run that never began: nothing of anybody's, and swept by the next purge or compaction.
+            # A run that never began: nothing of anybody's; the next purge or compaction has it.
             if name.endswith(".tmp") and "/.manifest.json." not in name
         ]
         found.lost(bool(left), f"left behind: {left}")
