@@ -1,21 +1,24 @@
 """Forgets old texts, or all of one user, in every place that has them.
 
 Logged calls, sampling jobs and feedback; answers that wait for people, and jobs; what
-annotators were shown and noted; kept answers. Each place is changed whole or not at all,
-and what was killed is finished by the next.
+annotators were shown and noted; kept answers; who spent what. Each place is changed whole or
+not at all, and what was killed is finished by the next. What lies elsewhere is counted, and said.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from evalkit.call.cache_storage import SqliteCache, cache_path, clear_cache, open_cache
+from evalkit.call.cache_storage import URL_ENV, cache_path, clear_cache
+from evalkit.call.ledger_forgetting import SpendingPurged, forget_spending
 from evalkit.call.queue_forgetting import QueuePurged, forget_queued
 from evalkit.score.label_forgetting import LabelsPurged, forget_labelled
 from evalkit.settings import RetentionSettings, Settings
 from evalkit.store.retention import Purged, PurgeRule, purge
+from evalkit.store.unreached import Unreached, unreached
 from evalkit.store.views import Store
 
 DAY_US = 86_400_000_000
@@ -28,15 +31,23 @@ class Forgotten:
     log: Purged
     queue: QueuePurged
     labels: LabelsPurged
+    spending: SpendingPurged
+    elsewhere: Unreached
+    """What is at attached addresses, and stays there."""
     kept_answers: int | None
     """Answers that caches had; None when that is not known before it is done."""
+    kept_in: str
+    """Where these are: the file, or Redis."""
 
     def as_json(self) -> dict[str, Any]:
         return {
             **self.log.as_json(),
             **asdict(self.queue),
             **asdict(self.labels),
+            **asdict(self.spending),
+            "elsewhere": self.elsewhere.as_json(),
             "kept_answers": self.kept_answers,
+            "kept_in": self.kept_in,
         }
 
 
@@ -65,23 +76,25 @@ def forget(
         labels=labels,
         queue=forget_queued(store.path, rule.before, user_ids=users, dry_run=dry_run),
         log=purge(store, rule, dry_run=dry_run),
+        spending=forget_spending(store.path, user_ids=users, dry_run=dry_run),
+        elsewhere=unreached(store, rule),
         kept_answers=None if dry_run else _forget_kept(settings, rule),
+        kept_in=_kept_in(settings),
     )
 
 
 def _forget_kept(settings: Settings, rule: PurgeRule) -> int:
-    """A cache does not know whose question an answer was for: of a user, all of it goes.
-
-    Redis forgets by itself, as `[retention]` bounds what is kept.
-    """
+    """A cache does not know whose question an answer was for: of a user, all of it goes."""
     if rule.user_ids:
         return clear_cache(settings)
-    cache = open_cache(settings)
-    if not isinstance(cache, SqliteCache) or not cache_path(settings).exists():
-        return 0
     deleted = sum(
-        cache.clear(feature, stored_before=at / 1e6) for feature, at in rule.texts_before_of.items()
+        clear_cache(settings, feature, stored_before=at / 1e6)
+        for feature, at in rule.texts_before_of.items()
     )
     if rule.texts_before is not None:
-        deleted += cache.clear(stored_before=rule.texts_before / 1e6)
+        deleted += clear_cache(settings, stored_before=rule.texts_before / 1e6)
     return deleted
+
+
+def _kept_in(settings: Settings) -> str:
+    return "Redis" if os.environ.get(URL_ENV) else str(cache_path(settings))

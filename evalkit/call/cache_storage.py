@@ -65,18 +65,23 @@ def open_cache(settings: Settings) -> SqliteCache | RedisCache:
     return SqliteCache(cache_path(settings))
 
 
-def clear_cache(settings: Settings, feature: str | None = None) -> int:
+def clear_cache(
+    settings: Settings, feature: str | None = None, *, stored_before: float | None = None
+) -> int:
     """Delete the kept answers of a feature, or all; returns how many.
 
-    Raises ConfigError when the storage cannot be used.
+    `stored_before`, in seconds since 1970, leaves younger ones. Raises ConfigError when the
+    storage cannot be used.
     """
     cache = open_cache(settings)
     if isinstance(cache, SqliteCache):
-        return cache.clear(feature) if cache_path(settings).exists() else 0
+        if not cache_path(settings).exists():
+            return 0
+        return cache.clear(feature, stored_before=stored_before)
 
     async def clear() -> int:
         try:
-            return await cache.clear(feature)
+            return await cache.clear(feature, stored_before=stored_before)
         finally:
             await cache.aclose()
 

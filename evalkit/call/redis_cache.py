@@ -67,20 +67,33 @@ class RedisCache:
         with self._health:
             await self._redis.set(PREFIX + key, data, px=max(1, int(ttl_s * 1000)))
 
-    async def clear(self, namespace: str | None = None) -> int:
+    async def clear(
+        self, namespace: str | None = None, *, stored_before: float | None = None
+    ) -> int:
         """Delete the answers of a namespace (a feature), or of all; returns how many.
 
-        Raises ConfigError when the server does not answer.
+        `stored_before`, in seconds since 1970, leaves younger ones. Raises ConfigError when
+        the server does not answer.
         """
-        patterns = ["*"] if namespace is None else [f"{_literal(namespace)}[:/]*"]
+        pattern = "*" if namespace is None else f"{_literal(namespace)}[:/]*"
         deleted = 0
         try:
-            for pattern in patterns:
-                async for key in self._redis.scan_iter(match=PREFIX + pattern, count=1000):
+            async for key in self._redis.scan_iter(match=PREFIX + pattern, count=1000):
+                if stored_before is None or await self._is_older(key, stored_before):
                     deleted += await self._redis.unlink(key)
         except Exception as error:
             raise ConfigError(f"the cache in Redis cannot be cleared: {error}.") from None
         return deleted
+
+    async def _is_older(self, key: bytes, than: float) -> bool:
+        """Whether an answer was kept before then; one that cannot be read is not worth keeping."""
+        data = await self._redis.get(key)
+        if data is None:
+            return False
+        try:
+            return decode(data).stored_at < than
+        except ValueError:
+            return True
 
     async def aclose(self) -> None:
         with self._health:

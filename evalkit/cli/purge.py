@@ -26,7 +26,8 @@ def command(
 
     Scores, counts, tokens and costs of what is left stay. With --user, all that is of that
     user goes, whatever its age. Sampling jobs, feedback, reviews, jobs, labels and kept
-    answers lose the texts of such calls, too.
+    answers lose the texts of such calls, too. What is due at attached addresses stays, and
+    is counted; of a user, the exit status is 3 then.
     """
     from dataclasses import replace
 
@@ -58,8 +59,16 @@ def command(
         )
     if done.queue.reviews_open:
         say(f"{done.queue.reviews_open} reviews are due but not over: evalkit review list")
-    # What cannot be read was not purged either.
-    return EXIT_UNMEASURABLE if opened.problems else EXIT_PASS
+    if done.spending.spenders_open:
+        say("this user has a call under way: purge again for what it spent")
+    if stays := done.elsewhere.calls:
+        say(
+            f"{stays} calls that are due are at {', '.join(done.elsewhere.addresses)}, which no "
+            "purge reaches: delete them there, or give the bucket a lifecycle rule"
+        )
+    # What cannot be read was not purged either, nor what of a user is elsewhere.
+    is_left = opened.problems or (users and done.elsewhere.calls)
+    return EXIT_UNMEASURABLE if is_left else EXIT_PASS
 
 
 def _print(done: Forgotten, *, dry_run: bool) -> None:
@@ -75,8 +84,11 @@ def _print(done: Forgotten, *, dry_run: bool) -> None:
         f"{would}removed; {queue.reviews_removed} reviews, {queue.jobs_removed} jobs and "
         f"{labels.items_removed} items nobody labelled {would}removed"
     )
-    if done.kept_answers is not None:
-        click.echo(f"{done.kept_answers} kept answers removed")
+    click.echo(f"{done.spending.spenders_removed} users {would}removed from the spending ledger")
+    if done.kept_answers is None:
+        click.echo(f"kept answers in {done.kept_in} are only looked for when it is done")
+    else:
+        click.echo(f"{done.kept_answers} kept answers removed from {done.kept_in}")
 
 
 def _as_logged(user: str) -> tuple[str, str]:

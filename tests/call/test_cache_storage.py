@@ -496,6 +496,19 @@ async def test_redis_forgets_when_the_time_is_over(shared: RedisCache) -> None:
     assert await shared.get("f:2") is None
 
 
+async def test_old_answers_in_redis_go_and_young_ones_stay(shared: RedisCache, now: Now) -> None:
+    await shared.put("help:old", ANSWER, 60)
+    now.s += 100
+    await shared.put("help:young", ANSWER, 60)
+    await shared.put("tickets:young", ANSWER, 60)
+
+    deleted = await shared.clear("help", stored_before=1_000_050.0)
+
+    assert deleted == 1
+    assert await shared.get("help:old") is None
+    assert await shared.get("help:young") is not None
+
+
 async def test_clearing_a_feature_in_redis_leaves_others(shared: RedisCache) -> None:
     for key in ("help:1", "help/small/help@v1:2", "help2:3", "h*p:4", "tickets:5"):
         await shared.put(key, ANSWER, 60)
