@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from importlib import import_module
 from typing import cast
 
@@ -23,10 +24,17 @@ READS_INPUT = frozenset({"python", "http"})
 BATCH = ("evalkit.call.batch", "BatchProvider")
 """Of any provider with `options = { batch = true }`."""
 
+BATCH_OPTIONS = frozenset({"batch", "batch_linger_s", "batch_poll_s"})
+"""What a configuration may say of batches; beside it the provider is used as always."""
+
 
 def build_provider(settings: ProviderSettings) -> Provider:
     """The provider that `settings.wire` names. Raises ConfigError for a missing key or extra."""
-    module, name = BATCH if settings.options.get("batch") else WIRES[settings.wire]
+    batched = bool(settings.options.get("batch"))
+    if not batched and settings.wire in ("openai", "anthropic"):
+        own = {k: v for k, v in settings.options.items() if k not in BATCH_OPTIONS}
+        settings = replace(settings, options=own)
+    module, name = BATCH if batched else WIRES[settings.wire]
     build = cast("Callable[[ProviderSettings], Provider]", getattr(import_module(module), name))
     return build(settings)
 
