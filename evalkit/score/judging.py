@@ -78,10 +78,16 @@ class Judging:
         return self._null_answers[spec.name]
 
     def version(self, spec: JudgeSpec) -> str:
-        """What a score's scorer_version says: another rubric or model is another judge."""
-        features = self.orchestrator.settings.features
-        models = [features[judge_feature(one)].model for one in spec.leaves]
-        return f"{spec.hash}:{'+'.join(models)}"
+        """What a score's scorer_version says: another rubric or model is another judge.
+
+        A model as NAME=ID, or ID where they are the same: the name may come to mean another.
+        """
+        settings = self.orchestrator.settings
+        models = [
+            settings.models[settings.features[judge_feature(one)].model] for one in spec.leaves
+        ]
+        told = [one.id if one.id == one.name else f"{one.name}={one.id}" for one in models]
+        return f"{spec.hash}:{'+'.join(told)}"
 
     def execute(self, spec: JudgeSpec) -> Execute:
         """How a judge makes its calls: as a feature of its own, retries and records included."""

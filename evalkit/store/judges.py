@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def figure_path(store: Store, name: str, scorer_version: str) -> Path:
     """Where a judge's figure stands; opponents of a pairwise judge are no part of it."""
     version = scorer_version.partition(":against=")[0]
-    return store.path / "judges" / (re.sub(r"[^A-Za-z0-9._-]", "-", f"{name}-{version}") + ".json")
+    return store.path / "judges" / (re.sub(r"[^A-Za-z0-9._=-]", "-", f"{name}-{version}") + ".json")
 
 
 def save_figure(store: Store, name: str, scorer_version: str, figure: Mapping[str, Any]) -> Path:

@@ -113,6 +113,25 @@ def test_another_rubric_has_no_figure(project: Path, capsys: pytest.CaptureFixtu
     assert judge_figure(store, "same", version.replace("ruler", "large")) is None
 
 
+def test_another_model_of_the_same_name_is_another_judge(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_labels(project, labelled(40, wrong=0))
+    calibrate = ["judge", "calibrate", "same", "--labels", "labels.jsonl", "--json"]
+    config = project / "evalkit.toml"
+    versions = []
+
+    for id in ("hashed-ngrams", "embedded"):
+        text = config.read_text(encoding="utf-8")
+        config.write_text(text.replace('"hashed-ngrams"', f'"{id}"'), encoding="utf-8")
+        main(calibrate)
+        versions.append(json.loads(capsys.readouterr().out)["scorer_version"])
+
+    assert versions[0].endswith(":ruler=hashed-ngrams")
+    assert versions[1].endswith(":ruler=embedded")
+    assert len(list((project / ".evalkit/judges").iterdir())) == 2
+
+
 def test_calibrating_again_asks_no_model_and_replaces_the_figure(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
