@@ -299,3 +299,14 @@ def test_where_no_metric_gates_one_could(store: Store) -> None:
 
     assert verdict["verdict"] == "unmeasurable"
     assert verdict["notes"] == ["no metric gates: set gate: true on one in golden_set.yaml"]
+
+
+def test_a_judge_that_is_only_shown_is_held_back_by_nothing(store: Store) -> None:
+    shown = {**JUDGED, "gate": False}
+    for run_id in ("run-base", "run-cand"):
+        write_run(store, run_id, cases([1.0] * 60), metrics=[shown], **BY_JUDGE)
+
+    verdict = gate(store)
+
+    assert wholes(verdict)["helpful"]["held_back"] is None
+    assert verdict["notes"] == ["no metric gates: set gate: true on one in golden_set.yaml"]

@@ -201,6 +201,7 @@ EDITED = scored([1] * 9, [1] * 9, uncovered=1)
             "trials without a score could hide a regression",
         ),
         ({"cases": EDITED}, "cases that were edited are too many"),
+        ({"cases": EDITED, "reason": "too few cases"}, "too few cases"),
         (
             {"cases": scored([1] * 20, [NONE] + [1] * 19)},
             "1 of 20 cases have no score on one side or both, which could hide a regression",
