@@ -135,6 +135,7 @@ def _told(verdict: Verdict | None, evidence: Evidence) -> dict[str, Any]:
         "gate_command": how_to_gate(verdict),
         "tiers": TIERS,
         "outcomes": OUTCOMES,
+        "must_pass": _must_pass(evidence),
         **_compared_and_slices(verdict),
     }
     return told | {"parts": _parts(told, evidence)}
@@ -233,6 +234,17 @@ def _compared(verdict: Verdict) -> list[dict[str, Any]]:
         if names.count(group["golden_set"]) == 1:
             group["note"] = ""
     return list(groups.values())
+
+
+def _must_pass(evidence: Evidence) -> set[tuple[str, str]]:
+    """(golden set, metric) of which no case may fail, whatever the comparison says."""
+    return {
+        (name, str(metric.get("name")))
+        for run in evidence.runs
+        for name, golden in (run.get("golden_sets") or {}).items()
+        for metric in golden.get("metrics") or ()
+        if metric.get("must_pass")
+    }
 
 
 def _pairs_note(one: Entry) -> str:

@@ -66,6 +66,19 @@ def test_advisory_metrics_stand_apart_and_slices_are_looked_at() -> None:
     assert others < text.index("language=en")
 
 
+def test_a_metric_that_has_to_pass_is_marked_where_its_comparison_fails_no_build(
+    tmp_path: Path,
+) -> None:
+    metrics = [{"name": "label"}, {"name": "shape", "must_pass": True}]
+    golden = {"hash": "aaaa", "feature": "classify-ticket", "metrics": metrics}
+    store = seal(tmp_path, CANDIDATE, [line(CANDIDATE, "t-001")], golden_sets={"tickets": golden})
+
+    text = page(verdict(comparison(), comparison(metric="shape", gate=False)), store).text
+
+    assert "Advisory shown; a change here fails no build shape must pass" in text
+    assert "label must pass" not in text
+
+
 def test_a_worst_case_shows_input_expected_both_answers_and_reasons(store: Store) -> None:
     shown = page(
         verdict(comparison()), store, expected=lambda *case: (True, {"label": "billing, really"})
