@@ -57,7 +57,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "ppi": ("test_ppi_details",),
     "signflip": ("test_stats_details", "test_stats"),
     "stats": ("test_stats", "test_stats_details", "test_missing"),
-    "stopped": ("test_stopped",),
+    "stopped": ("test_stopped_details", "test_stopped"),
     "trials": ("test_trials",),
     "trust": ("test_trust", "test_people"),
 }
