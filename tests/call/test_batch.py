@@ -81,7 +81,6 @@ async def ask_many(provider: BatchProvider, count: int, **more: Any) -> list[Any
 
 
 @both_wires
-@pytest.mark.parametrize("wire", ["openai", "anthropic"])
 def test_what_a_configuration_says_of_batches_leaves_other_runs_alone(wire: str) -> None:
     options = {"batch": False, "batch_linger_s": 1, "batch_poll_s": 30}
     settings = ProviderSettings(name="p", wire=wire, base_url="http://127.0.0.1:9", options=options)
@@ -89,6 +88,7 @@ def test_what_a_configuration_says_of_batches_leaves_other_runs_alone(wire: str)
     assert not isinstance(build_provider(settings), BatchProvider)
 
 
+@both_wires
 async def test_many_requests_are_one_batch_and_each_gets_its_own_answer(
     wire: str, server: Loopback
 ) -> None:
