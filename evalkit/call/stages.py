@@ -18,6 +18,7 @@ from evalkit.call.budget import Budget
 from evalkit.call.failures import FAILURES
 from evalkit.call.functions import call_function, load_function
 from evalkit.call.guards import redact_record
+from evalkit.call.images import with_images
 from evalkit.call.parts import Parts
 from evalkit.call.policy import check as check_policy
 from evalkit.call.trace import Call, Rendered, sum_or_none
@@ -142,6 +143,8 @@ def render(call: Call, parts: Parts) -> Rendered:
     feature, input = call.feature, call.guarded.input
     prompt = parts.prompts.get(feature.prompt_name, feature.prompt_version)
     messages = prompt.render(input, documents=input.get("documents"))
+    if "images" in input:
+        messages = with_images(messages, input["images"])
     return Rendered(name=prompt.name, version=prompt.version, hash=prompt.hash, messages=messages)
 
 

@@ -25,6 +25,7 @@ from evalkit.errors import CallError
 from evalkit.records import Event, Finish, ModelRequest, TextDelta, ToolCall, Usage
 from tests.call.scripted import Scripted, answer
 from tests.call.test_orchestrator import GOOD, Project
+from tests.loopback import Loopback
 from tests.project import write_project
 
 BILLING, DELIVERY = '{"label": "billing"}', '{"label": "delivery"}'
@@ -211,6 +212,42 @@ async def test_a_record_can_leave_all_texts_out(tmp_path: Path) -> None:
     assert result.output == "Tomorrow."
     assert (result.record.input, result.record.output) == (None, None)
     assert result.record.completion_tokens == 10
+
+
+# --- images -------------------------------------------------------------------------
+
+PIXEL = "data:image/png;base64,iVBORw0KGgo4111111111111111"
+
+
+@pytest.mark.parametrize("pii", ["off", "replace"])
+@pytest.mark.parametrize("wire", ["openai", "anthropic"])
+async def test_an_image_reaches_the_provider_untouched(tmp_path: Path, wire: str, pii: str) -> None:
+    part = {"type": "image_url", "image_url": {"url": PIXEL, "detail": "low"}}
+    with Loopback(answer=lambda request: "a lamp") as server:
+        project = Project(tmp_path, []).change(output_schema=None)
+        one = ProviderSettings(name="one", wire=wire, base_url=f"{server.url}/v1")
+        configured(project, providers={"one": one}, guard=GuardSettings(pii=pii))
+        async with Orchestrator(project.settings) as orchestrator:
+            input = {"text": "What is it?", "images": [part, "https://shop.example/lamp.png"]}
+            result = await orchestrator.execute("classify", input)
+
+        text, *images = server.requests[0].json["messages"][-1]["content"]
+    assert result.output == "a lamp"
+    assert "What is it?" in text["text"]
+    if wire == "openai":
+        assert images[0] == part
+        assert images[1]["image_url"] == {"url": "https://shop.example/lamp.png"}
+    else:
+        assert images[0]["source"]["data"] == PIXEL.partition(",")[2]
+        assert images[1]["source"] == {"type": "url", "url": "https://shop.example/lamp.png"}
+
+
+async def test_what_is_no_image_is_data_for_the_prompt(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer(GOOD)])
+
+    await project.execute({"text": "x", "images": ["lamp.png"]})
+
+    assert isinstance(project.one.asked[0].messages[-1]["content"], str)
 
 
 # --- cache --------------------------------------------------------------------------
