@@ -44,16 +44,24 @@ MAX_TESTS_S = 120.0
 """Of tests for one mutant: those of the first file first, of a file the quickest."""
 
 TESTS: dict[str, tuple[str, ...]] = {
+    "agreement": ("test_agreement",),
     "estimates": ("test_estimates",),
     "gate": ("test_rule", "test_comparing", "test_gate_details", "test_gate"),
     "verdict": ("test_verdict",),
     "comparison": ("test_rule",),
-    "comparing": ("test_comparing", "test_stopped", "test_gating_slices", "test_people"),
+    "comparing": (
+        "test_comparing",
+        "test_people_slices",
+        "test_stopped",
+        "test_gating_slices",
+        "test_people",
+    ),
     "measure": ("test_measure",),
     "missing": ("test_missing", "test_stats_details"),
     "must_pass": ("test_must_pass",),
     "pairing": ("test_pairing", "test_comparing", "test_gate"),
     "people": ("test_people_details", "test_people"),
+    "power": ("test_power", "test_measure"),
     "ppi": ("test_ppi_details",),
     "signflip": ("test_stats_details", "test_stats"),
     "stats": ("test_stats", "test_stats_details", "test_missing"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,62 +15,16 @@ from evalkit.decide.ppi import powered_mean
 from evalkit.decide.render import markdown
 from evalkit.decide.report import render_report
 from evalkit.decide.terminal import verdict_lines
-from evalkit.store.judges import save_figure
 from evalkit.store.views import Store, open_store
+from tests.decide.labelled import JUDGED, PAIR, calibrated, first, judged, label, plain
 from tests.decide.results import LABEL, add_run, cases, lines_of, write_run
 
-JUDGED = {**LABEL, "name": "helpful", "tier": 2}
-PAIR = {"model": "small", "prompt_name": "classify-ticket", "prompt_version": "v2"}
 GATE = GateSettings()
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return open_store(tmp_path / "store")
-
-
-def judged(store: Store, run_id: str, scores: Iterable[float | None], **options: Any) -> None:
-    write_run(
-        store,
-        run_id,
-        cases(map(_plain, scores)),
-        metrics=[JUDGED],
-        tier=2,
-        scorer="helpfulness",
-        scorer_version="judge-1",
-        **options,
-    )
-
-
-def calibrated(store: Store, *, kappa: float = 0.8, n: int = 40, version: str = "judge-1") -> None:
-    """What `evalkit judge calibrate` leaves."""
-    figure = {"overall": {"n": n, "kappa": {"value": kappa}}}
-    save_figure(store, "helpfulness", version, figure)
-
-
-def _plain(score: float | None) -> float | None:
-    return None if score is None else float(score)
-
-
-def label(
-    store: Store, run_id: str, scores: Mapping[str, float], *, file_id: str = "", **facts: Any
-) -> None:
-    store.add_labels(
-        file_id or f"labels-{run_id}",
-        [
-            {
-                "label_id": f"{run_id}-{case_id}-{file_id}", "trace_id": f"{run_id}-{case_id}",
-                "run_id": run_id, "golden_set": "tickets", "case_id": case_id,
-                "case_hash": "bbbb", "trial": 0, **PAIR, "metric": "helpful", "score": score,
-                "passed": score >= 1, "annotator": "ada", "inclusion_prob": 0.5, **facts,
-            }
-            for case_id, score in scores.items()
-        ],
-    )  # fmt: skip
-
-
-def first(values: Iterable[float], n: int) -> dict[str, float]:
-    return {case_id: float(value) for case_id, value in list(cases(values).items())[:n]}
 
 
 def decide(store: Store, **changes: Any) -> dict[str, Any]:
@@ -191,7 +144,7 @@ def rescored(
         store, run_id, pairs=["small/classify-ticket@v2"], metrics=[JUDGED], rescored_from=origin
     ) as writer:
         facts = {"tier": 2, "scorer": "helpfulness", "scorer_version": "judge-1"} | columns
-        for line in lines_of(run_id, cases(map(_plain, scores)), metrics=[JUDGED], **facts):
+        for line in lines_of(run_id, cases(map(plain, scores)), metrics=[JUDGED], **facts):
             writer.append(line)
         writer.seal("complete", counts={"scored": 100})
 
@@ -468,84 +421,3 @@ def test_labels_do_not_bear_on_checks(store: Store) -> None:
         label(store, run_id, first(truth, 60), metric="label")
 
     assert only(decide(store))["method"] != "ppi"
-
-
-def judged_by_channel(store: Store, run_id: str, channels: Mapping[str, int], **facts: Any) -> None:
-    """A run whose first cases are of the first channel, and so on; all pass."""
-    pairs, scores = ["small/classify-ticket@v2"], cases([1.0] * sum(channels.values()))
-    named = iter(scores.items())
-    with add_run(
-        store, run_id, pairs=pairs, metrics=[JUDGED], gating_slices=["channel"], **facts
-    ) as writer:
-        for channel, n in channels.items():
-            part = dict(itertools.islice(named, n))
-            for line in lines_of(
-                run_id, part, metrics=[JUDGED], tier=2, scorer="helpfulness",
-                scorer_version="judge-1", slices={"channel": channel},
-            ):  # fmt: skip
-                writer.append(line)
-        writer.seal("complete", counts={"scored": len(scores)})
-
-
-@pytest.mark.parametrize("trusted", [False, True])
-def test_a_slice_with_few_labels_gates_only_by_a_judge_that_may(
-    store: Store, trusted: bool
-) -> None:
-    if trusted:
-        calibrated(store)
-    for run_id in ("run-base", "run-cand"):
-        judged_by_channel(store, run_id, {"chat": 60, "mail": 40})
-        label(store, run_id, first([1.0] * 100, 79))
-
-    verdict = decide(store)
-
-    gates = {c["slice"]: (c["gate"], c["people"] is not None) for c in verdict["comparisons"]}
-    assert gates == {
-        None: (True, True),
-        "channel=chat": (True, True),
-        "channel=mail": (trusted, False),
-    }
-
-
-def test_slices_of_a_judge_that_stands_alone_gate_as_it_does(store: Store) -> None:
-    calibrated(store)
-    for run_id in ("run-base", "run-cand"):
-        judged_by_channel(store, run_id, {"chat": 60, "mail": 40})
-        label(store, run_id, first([1.0] * 100, 10))
-
-    verdict = decide(store)
-
-    assert [(c["slice"], c["gate"], c["people"]) for c in verdict["comparisons"]] == [
-        (None, True, None),
-        ("channel=chat", True, None),
-        ("channel=mail", True, None),
-    ]
-
-
-def test_labels_do_not_change_what_was_decided_early(store: Store) -> None:
-    versions = {"v2": 1.0, "v3": 1.0}
-    told = {
-        "golden_set": "tickets", "metric": "helpful", "baseline": "small/classify-ticket@v2",
-        "candidate": "small/classify-ticket@v3", "tolerance": 0.0, "max_drop": 0.05, "n": 100,
-        "n_drawn": 100, "delta": 0.0, "ci": [-0.1, 0.1], "p_value": 1.0, "p_max_drop": 0.01,
-    }  # fmt: skip
-    calibrated(store)
-    with add_run(
-        store, "run-cand", pairs=[f"small/classify-ticket@{v}" for v in versions],
-        metrics=[JUDGED], stop_early={"stopped": True, "family_size": 1, "comparisons": [told]},
-    ) as writer:  # fmt: skip
-        for version, score in versions.items():
-            for line in lines_of(
-                "run-cand", cases([score] * 100), version=version, metrics=[JUDGED], tier=2,
-                scorer="helpfulness", scorer_version="judge-1",
-            ):  # fmt: skip
-                writer.append(line)
-        writer.seal("complete", counts={})
-    for version in versions:
-        label(store, "run-cand", first([1.0] * 100, 60), file_id=version, prompt_version=version)
-
-    verdict = run_gate(store, candidate="run-cand", settings=GATE)
-
-    assert (only(verdict)["method"], only(verdict)["people"]) == ("e-process", None)
-    assert verdict["verdict"] == "pass"
-    assert "helpful on tickets is the judge's word alone: it was decided early" in verdict["notes"]
