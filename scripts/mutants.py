@@ -84,6 +84,7 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
         ("dtype=np.float64) > SAME", r"comparison: .*"),
         ("if room > 0 else np.inf", r"comparison: .*"),
         ("if enough(middle) <= middle", r"comparison: .*"),
+        ("room <= 0", r"comparison: room <= 0 -> room < 0"),
         ("< 1e-6", r"comparison: .* < 1e-06 -> .* <= 1e-06"),
         ("<= bar", r"comparison: .* <= bar -> .* < bar"),
         ("slack = SAME * max", r"arithmetic: SAME \* max.*"),
@@ -94,6 +95,8 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
         ("LATTICE_WORK", r"constant: 4000000 -> .*"),
         ("LATTICE_WORK", r"comparison: work <= LATTICE_WORK -> .*"),
         ("LATTICE_STEPS = ", r"constant: .*"),
+        ("for _ in range(50):", r"constant: .*"),
+        ("TRIALS_LIMIT", r"comparison: within / room > TRIALS_LIMIT -> .*"),
     ),
     "room for a number that nothing reads": (
         ("np.zeros(int(sizes.sum()) + 1)", r"constant: 1 -> 2"),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 from statsmodels.stats.power import TTestPower
 
-from evalkit.decide.power import Plan, outlook
+from evalkit.decide.power import Plan, outlook, quantile, reach
 from evalkit.decide.stats import compare
 
 
@@ -90,3 +91,96 @@ def test_untouched_cases_needed_come_from_the_zero_event_bound() -> None:
     bound = 1 - 0.05 ** (1 / (seen.cases_needed or 1))
     assert bound <= 0.05 < 1 - 0.05 ** (1 / ((seen.cases_needed or 2) - 1))
     assert scipy_stats.binom.pmf(0, seen.cases_needed, 0.05) <= 0.05
+
+
+# --- at the limits ----------------------------------------------------------------------
+
+
+def plan(**changes: Any) -> Plan:
+    values: dict[str, Any] = {"se": None, "df": math.inf, "n": 10, "n_units": 10}
+    return Plan(**(values | changes))
+
+
+@pytest.mark.parametrize(("paired_counts", "needed"), [(True, 4), (False, 5)])
+def test_a_drop_has_to_turn_as_many_units_as_the_test_needs_at_all(
+    paired_counts: bool, needed: int
+) -> None:
+    """Half to the power of units that all fell is below 5 % with five, a mid-p with four."""
+    drop = plan(paired_counts=paired_counts).mde(0.05)
+    just_enough = plan(paired_counts=paired_counts, n_units=needed).mde(0.05)
+
+    assert drop is not None
+    assert scipy_stats.binom.sf(needed - 1, 10, drop) == pytest.approx(0.8)
+    assert just_enough == pytest.approx(0.8 ** (1 / needed))
+    assert plan(paired_counts=paired_counts, n_units=needed - 1).mde(0.05) is None
+
+
+def test_the_drop_found_is_that_of_the_spread_where_this_is_larger() -> None:
+    z = scipy_stats.norm.ppf(0.95) + scipy_stats.norm.ppf(0.8)
+    t = scipy_stats.t.ppf(0.95, 9) + scipy_stats.t.ppf(0.8, 9)
+
+    assert plan(se=0.3).mde(0.05) == pytest.approx(0.3 * z)
+    assert plan(se=0.3, df=9.0).mde(0.05) == pytest.approx(0.3 * t)
+    assert plan(se=0.001, paired_counts=True).mde(0.05) == plan(paired_counts=True).mde(0.05)
+    assert plan(se=0.001).mde(0.05) == pytest.approx(0.001 * z)
+    assert plan(se=0.5).mde(0.05) is None
+
+
+@pytest.mark.parametrize("max_drop", [0.05, 0.3, 0.9])
+def test_cases_without_an_event_exclude_a_drop_that_would_have_shown(max_drop: float) -> None:
+    cases = plan().cases_needed(max_drop=max_drop, alpha=0.05)
+
+    assert cases is not None
+    assert (1 - max_drop) ** cases < 0.05 <= (1 - max_drop) ** (cases - 1)
+    clustered = plan(n=100).cases_needed(max_drop=max_drop, alpha=0.05)
+    assert clustered == math.floor(10 * math.log(0.05) / math.log(1 - max_drop)) + 1
+
+
+def test_a_drop_of_everything_needs_a_case_and_none_at_all_no_number() -> None:
+    assert plan().cases_needed(max_drop=1.0, alpha=0.05) == 1
+    assert plan().cases_needed(max_drop=0.0, alpha=0.05) is None
+    assert plan(se=0.1).trials_needed(max_drop=0.0, alpha=0.05, within=0.1, trials=1) is None
+
+
+def test_two_cases_are_the_fewest_that_have_a_spread() -> None:
+    assert plan(se=1e-9).cases_needed(max_drop=0.5, alpha=0.05) == 2
+
+
+def test_more_cases_than_anybody_has_are_no_number() -> None:
+    assert plan(se=0.3).cases_needed(max_drop=1e-6, alpha=0.05) is None
+
+
+def test_as_many_trials_as_fill_the_room_exactly_are_enough() -> None:
+    room = (0.1 / reach(0.05, math.inf)) ** 2 * 10
+
+    def needed(within: float) -> int | None:
+        return plan(se=1e-6).trials_needed(max_drop=0.1, alpha=0.05, within=within, trials=1)
+
+    assert [needed(k * room) for k in (0.5, 1, 7, 7.01)] == [1, 1, 7, 8]
+
+
+def test_spread_between_cases_is_nothing_that_trials_take_away() -> None:
+    few = plan(se=0.05).trials_needed(max_drop=0.1, alpha=0.05, within=0.02, trials=2)
+    alone = plan(se=0.2).trials_needed(max_drop=0.1, alpha=0.05, within=0.02, trials=2)
+
+    between = 0.05**2 * 10 - 0.02 / 2
+    room = (0.1 / reach(0.05, math.inf)) ** 2 * 10 - between
+    assert few == math.ceil(0.02 / room)
+    assert alone is None
+
+
+@pytest.mark.parametrize(("n", "trials"), [(1, 1), (2, 0)])
+def test_less_than_two_cases_and_a_trial_measure_nothing(n: int, trials: int) -> None:
+    with pytest.raises(ValueError, match="measure nothing"):
+        outlook(n=n, trials=trials, between=0.1, within=0.1)
+
+
+def test_two_cases_and_a_trial_have_an_outlook() -> None:
+    found = outlook(n=2, trials=1, between=0.1, within=0.1)
+
+    assert (found.n, found.trials, found.mde) == (2, 1, None)
+
+
+def test_quantiles_are_students_or_the_normal_ones() -> None:
+    assert quantile(0.95, math.inf) == pytest.approx(scipy_stats.norm.ppf(0.95))
+    assert quantile(0.95, 7.0) == pytest.approx(scipy_stats.t.ppf(0.95, 7))
