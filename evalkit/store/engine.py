@@ -173,6 +173,8 @@ class Engine:
     def _make_views(self, connection: duckdb.DuckDBPyConnection) -> None:
         import pyarrow as pa
 
+        # Else view, statement and scan each read the footers of all files again.
+        _run(connection, "SET parquet_metadata_cache = true")
         for view, table in self._tables.items():
             connection.register(f"_also_{view}" if view in self._files else view, table)
         for view, files in self._files.items():
