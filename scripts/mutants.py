@@ -122,6 +122,7 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
             r"arithmetic: \w+ - .* -> .* \+ .*",
         ),
     ),
+    "both are known, or neither is": (("paired.se is None or paired.df is None", r"and/or: .*"),),
     "it only saves a query": (("len({*m.baseline.versions", r"comparison: .* > 1 -> .* >= 1"),),
     "lengths that never differ": (("strict=True", r"constant: True -> False"),),
     "nobody asks of how many labels there is no kappa": (("return None, 0", r"constant: 0 -> 1"),),

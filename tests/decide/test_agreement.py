@@ -13,6 +13,7 @@ from pathlib import Path
 import krippendorff as peer
 import numpy as np
 import pytest
+from scipy import stats as scipy_stats
 from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.inter_rater import cohens_kappa
 
@@ -233,3 +234,55 @@ def test_crowd_workers_with_gaps_agree_as_krippendorff_computes(
     for scale in ("nominal", "ordinal"):
         alpha = peer.alpha(table, level_of_measurement=scale)
         assert krippendorff(table, scale=scale).value == pytest.approx(alpha, abs=1e-6)  # type: ignore[arg-type]
+
+
+# --- intervals ------------------------------------------------------------------------
+
+
+def zero_events(n: int) -> float:
+    """Share of disagreement that n cases without any leave possible at 5 %."""
+    return float(1 - 0.05 ** (1 / n))
+
+
+def test_kappas_interval_is_symmetric_in_arctanh() -> None:
+    a, b = [0, 0, 1, 1, 0, 1, 1, 0, 1, 0] * 3, [0, 1, 1, 1, 0, 1, 0, 0, 1, 0] * 3
+
+    seen = kappa(a, b)
+
+    assert seen.value == pytest.approx(0.6)
+    assert seen.se is not None
+    assert seen.ci is not None
+    reach = scipy_stats.t.ppf(0.95, 29) * seen.se / (1 - 0.6**2)
+    assert [math.atanh(end) for end in seen.ci] == pytest.approx(
+        [math.atanh(0.6) - reach, math.atanh(0.6) + reach]
+    )
+
+
+def test_perfect_agreement_could_be_as_low_as_zero_events_allow() -> None:
+    """Three of four cases get one value: they agree by chance in 5/8 of them."""
+    a = [1, 1, 1, 0] * 5
+
+    two, gwet, many = kappa(a, a), ac1([a, a]), krippendorff([a, a])
+
+    assert two.ci == pytest.approx((1 - zero_events(20) / (1 - 5 / 8), 1.0))
+    assert gwet.ci == pytest.approx((1 - zero_events(20) / (1 - 3 / 8), 1.0))
+    assert many.ci == pytest.approx((1 - zero_events(20) / (1 - many.expected), 1.0))  # type: ignore[operator]
+
+
+def test_wholly_opposed_raters_end_at_the_lowest_agreement() -> None:
+    seen = kappa([0, 1] * 10, [1, 0] * 10)
+
+    assert seen.value == pytest.approx(-1.0)
+    assert seen.ci is not None
+    assert seen.ci[0] == -1.0
+
+
+@pytest.mark.parametrize("cases", [1, 2])
+def test_two_cases_that_two_rated_are_enough_to_agree(cases: int) -> None:
+    both = [0, 1][:cases]
+    a, b = [*both, 1, 0], [*both, NAN, NAN]
+
+    found = (kappa(a, b), ac1([a, b]), krippendorff([a, b]))
+
+    assert [one.n for one in found] == [cases] * 3
+    assert [one.value is not None for one in found] == [cases == 2] * 3

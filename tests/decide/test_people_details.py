@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy import stats as scipy_stats
 from evalkit.decide.missing import worst_case
 from evalkit.decide.pairing import Cases
 from evalkit.decide.people import (
+    Labels,
     People,
     Said,
     compare_with_people,
@@ -97,6 +99,15 @@ def test_a_judge_that_compared_answers_says_so_in_its_version(
 
     assert is_pairwise(planned(candidate_group=group)) is pairwise
     assert is_pairwise(planned()) is False
+
+
+def test_without_a_store_nobody_said_anything() -> None:
+    labels = Labels(None, ["tickets"], project=Path.cwd())
+
+    found = labels.of(planned(), scored([1.0] * 3, [1.0] * 3))
+
+    assert [said.n for said in (found.d, found.baseline, found.candidate)] == [0, 0, 0]
+    assert labels.agreement(planned()) is None
 
 
 # --- the test ---------------------------------------------------------------------------
