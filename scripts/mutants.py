@@ -2,7 +2,7 @@
 
 python -m scripts.mutants                    every module below, at least 85 % of mutants killed
 python -m scripts.mutants stats --sample 60  some of one module's, drawn with a fixed seed
-python -m scripts.mutants gate --only 214    those of one line
+python -m scripts.mutants gate --only 214    those of some lines
 
 Each mutant runs in a process forked from this one, in which everything but evalkit is loaded
 already, and only the tests run that reach its line. Linux and macOS.
@@ -366,12 +366,14 @@ class Module:
         return forked(lambda: run_tests(tests, put), timeout_s=10 + TIMES_SLOWER * seconds) == 0
 
 
-def mutate(module: Module, *, sample: int | None, only: int | None) -> tuple[int, int, list[str]]:
+def mutate(
+    module: Module, *, sample: int | None, only: Sequence[int] | None
+) -> tuple[int, int, list[str]]:
     """Mutants that make no difference, how many others ran, and those of them that survived."""
     reached = module.reached()
     mutants = mutants_of(ast.parse(module.path.read_text(encoding="utf-8")))
     if only is not None:
-        mutants = [one for one in mutants if one.line == only]
+        mutants = [one for one in mutants if one.line in only]
     lines = module.path.read_text(encoding="utf-8").splitlines()
     every = len(mutants)
     mutants = [one for one in mutants if not is_equal(one, lines[one.line - 1])]
@@ -427,7 +429,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m scripts.mutants")
     parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"of {', '.join(TESTS)}")
     parser.add_argument("--sample", type=int, help="so many of each module's mutants")
-    parser.add_argument("--only", type=int, metavar="LINE", help="mutants of one line")
+    parser.add_argument("--only", type=int, nargs="+", metavar="LINE", help="mutants of lines")
     asked = parser.parse_args()
     os.chdir(ROOT)
     for name in LOADED_BEFORE:
