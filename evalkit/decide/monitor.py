@@ -49,7 +49,8 @@ class Watched:
     mean: float | None
     """Design-weighted, since then; of all days when nothing was found."""
     interval: tuple[float, float] | None
-    """Holds that mean at all looks at once, with probability 0.95 unless asked otherwise."""
+    """Holds that mean at all looks at once, with probability 0.95 unless asked otherwise; None
+    where no one mean fits, as after a move for the better."""
     since: int | None
     """The day on which it probably moved, microseconds since 1970."""
     alarm_at: int | None
@@ -128,11 +129,13 @@ def _mean(blocks: Sequence[Block]) -> float | None:
     return total / weight if weight else None
 
 
-def _interval(blocks: Sequence[Block], *, alpha: float) -> tuple[float, float]:
+def _interval(blocks: Sequence[Block], *, alpha: float) -> tuple[float, float] | None:
+    """None where no one mean fits all days: it has moved, and not for the worse."""
     sequence = MeanSequence(alpha=alpha)
     for block in blocks:
         sequence.add(block.values, block.weights, block.counts)
-    return sequence.interval
+    low, high = sequence.interval
+    return (low, high) if low <= high else None
 
 
 # --- alerts --------------------------------------------------------------------------
@@ -184,8 +187,8 @@ def _moved(one: Watched) -> Alert:
 
 def _too_low(series: Series, now: int, min_quality: float) -> Iterator[Alert]:
     blocks = [block for block in series.blocks if block.at >= now - WEEK - DAY]
-    mean, high = _mean(blocks), _interval(blocks, alpha=ALPHA)[1]
-    if mean is not None and high < min_quality:
+    mean, interval = _mean(blocks), _interval(blocks, alpha=ALPHA)
+    if mean is not None and interval is not None and (high := interval[1]) < min_quality:
         n = int(sum(block.counts.sum() for block in blocks))
         yield Alert(
             key=f"quality/{series.key}",

@@ -139,12 +139,14 @@ def _kinds(row: Mapping[str, Any], feature: FeatureSettings | None) -> Iterator[
 
 
 def _text(row: Mapping[str, Any]) -> str:
-    """What the input says: its values, without the names of its fields."""
+    """What is asked: the input's values, without the documents that come with it."""
     try:
         given = json.loads(row["input"])
     except ValueError:
         return str(row["input"])[:MAX_CHARS]
-    values = list(given.values()) if isinstance(given, dict) else given
+    values: Any = given
+    if isinstance(given, dict):
+        values = [value for name, value in given.items() if name != "documents"]
     return "\n".join(texts_of(values))[:MAX_CHARS]
 
 

@@ -195,6 +195,18 @@ def test_answers_count_as_the_labels_of_their_schema(tmp_path: Path) -> None:
     assert {c.kind: c.n for c in counts if c.what == "answer"} == {"a": 2, "other": 2}
 
 
+def test_documents_that_come_with_a_question_do_not_hide_its_language(tmp_path: Path) -> None:
+    store = open_store(tmp_path / ".evalkit")
+    documents = [{"id": "d1", "text": "The library is open on all weekdays and it is free. " * 9}]
+    asked = {"question": "Wann öffnet die Bibliothek am Montag?", "documents": documents}
+    store.add_calls("log", [plain(call(ts=FROM, input=asked))])
+
+    describe_inputs(store, {}, now=FROM + 3 * DAY)
+
+    ((_, counts),) = saved_days(store)
+    assert [one.kind for one in counts if one.what == "language"] == ["de"]
+
+
 def test_routes_are_counted_by_their_kind(tmp_path: Path) -> None:
     store = open_store(tmp_path / ".evalkit")
     reasons = ["kind refund (0.91) -> small", "kind refund -> small", "kind faq -> call:m:f"]

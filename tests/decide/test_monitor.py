@@ -84,6 +84,12 @@ def test_daily_looks_at_a_steady_series_seldom_alarm() -> None:
     assert alarms <= 8
 
 
+def test_a_mean_that_rose_has_no_one_interval() -> None:
+    found = watch(series([0.3] * 20 + [0.9] * 20))
+
+    assert (found.state, found.interval) == ("steady", None)
+
+
 def begun(day: int, name: str, *, family: str = "", version: str = "") -> Series:
     blocks = [block(day, [0.0, 1.0], counts=[20, 80])]
     names = ("f", "m", "v1", name)
