@@ -96,6 +96,8 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
         ("LATTICE_WORK", r"comparison: work <= LATTICE_WORK -> .*"),
         ("LATTICE_STEPS = ", r"constant: .*"),
         ("for _ in range(50):", r"constant: .*"),
+        ("CASES_LIMIT = ", r"constant: .*"),
+        ("TRIALS_LIMIT = ", r"constant: .*"),
         ("TRIALS_LIMIT", r"comparison: within / room > TRIALS_LIMIT -> .*"),
     ),
     "room for a number that nothing reads": (
@@ -121,6 +123,9 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
             "(people - people.mean()) * (judged - judged.mean())",
             r"arithmetic: \w+ - .* -> .* \+ .*",
         ),
+    ),
+    "no room is left by a drop of nothing": (
+        ("within is None or max_drop <= 0", r"comparison: max_drop <= 0 -> max_drop < 0"),
     ),
     "both are known, or neither is": (("paired.se is None or paired.df is None", r"and/or: .*"),),
     "it only saves a query": (("len({*m.baseline.versions", r"comparison: .* > 1 -> .* >= 1"),),

@@ -184,3 +184,9 @@ def test_two_cases_and_a_trial_have_an_outlook() -> None:
 def test_quantiles_are_students_or_the_normal_ones() -> None:
     assert quantile(0.95, math.inf) == pytest.approx(scipy_stats.norm.ppf(0.95))
     assert quantile(0.95, 7.0) == pytest.approx(scipy_stats.t.ppf(0.95, 7))
+
+
+def test_few_of_many_cases_are_counted_with_one_degree_of_freedom() -> None:
+    cases = plan(se=0.001, n=1_000, df=1.0).cases_needed(max_drop=0.05, alpha=0.05)
+
+    assert cases == math.ceil(1_000 * (reach(0.05, 1.0) * 0.001 / 0.05) ** 2)
