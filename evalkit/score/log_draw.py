@@ -102,10 +102,7 @@ class Draw:
         """Of each stratum its quota; whoever comes later has to be nearer than the last of them."""
         quota = self._rule.per_stratum or 0
         places, strata, ids = (np.concatenate(parts) for parts in zip(*self._held, strict=True))
-        # A call that comes twice is one.
-        order = np.lexsort((ids, places, strata))
-        again = (strata[order][1:] == strata[order][:-1]) & (ids[order][1:] == ids[order][:-1])
-        order = order[np.concatenate([[True], ~again])]
+        order = _in_order(places, strata, ids)
         strata, starts = strata[order], np.searchsorted(strata[order], np.arange(len(self._sizes)))
         rank = np.arange(len(order)) - starts[strata]
         kept = order[rank < quota]
@@ -163,6 +160,24 @@ class Strata:
             self._known, self._order = known[by_hash], order[by_hash]
             places = np.searchsorted(self._known, hashes)
         return self._order[places]
+
+
+def _in_order(
+    places: Places, strata: NDArray[np.int64], ids: NDArray[np.object_]
+) -> NDArray[np.int64]:
+    """Calls by stratum, place and id; one that comes twice is one."""
+    order = np.lexsort((places, strata))
+    tied = _tied(places, strata, order)
+    if (ids[order[tied]] != ids[order[tied + 1]]).any():  # two calls at one place, of 2**64
+        order = np.lexsort((ids, places, strata))
+    again = tied[ids[order[tied]] == ids[order[tied + 1]]]
+    return np.delete(order, again + 1)
+
+
+def _tied(places: Places, strata: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where in the order a call stands as the one after it does."""
+    places, strata = places[order], strata[order]
+    return np.flatnonzero((places[1:] == places[:-1]) & (strata[1:] == strata[:-1]))
 
 
 def draw_calls(units: Sequence[Unit], rule: DrawRule) -> dict[str, Place]:

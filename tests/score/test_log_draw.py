@@ -137,3 +137,35 @@ def test_places_are_the_same_on_every_machine() -> None:
 
 PLACE = 0.5406584201674625
 """As `plainly` has it, over 2**64."""
+
+
+def test_of_two_calls_at_one_place_a_quota_takes_the_same_in_any_order() -> None:
+    one = "call-000000-0001"
+    other = at_the_same_place(one)
+    units = [Unit(key=key) for key in (one, other)]
+
+    drawn = [draw_calls(order, DrawRule(per_stratum=1)) for order in (units, units[::-1])]
+
+    assert place_of(one, "") == place_of(other, "")
+    assert [list(each) for each in drawn] == [[min(one, other)]] * 2
+
+
+def at_the_same_place(key: str) -> str:
+    """Another text of 16 letters: of what its first eight do, the last eight make up for."""
+    first, last = (int.from_bytes(key[at : at + 8].encode(), "little") for at in (0, 8))
+    wanted = halfway(first) ^ last
+    for n in range(100_000):
+        begins = f"{n:08d}"[::-1]
+        ends = halfway(int.from_bytes(begins.encode(), "little")) ^ wanted
+        if not ends & 0x8080808080808080:
+            return begins + ends.to_bytes(8, "little").decode("ascii")
+    raise AssertionError("no such text")
+
+
+def halfway(word: int) -> int:
+    """What `plainly` has found after the first word of 16 letters."""
+    whole = (1 << 64) - 1
+    found = int.from_bytes(blake2b(b"", digest_size=8).digest())
+    found ^= 16 * 0x9E3779B97F4A7C15 & whole
+    found = (found ^ word) * 0x9E3779B97F4A7C15 & whole
+    return found ^ found >> 32
