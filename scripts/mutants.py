@@ -61,6 +61,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "must_pass": ("test_must_pass",),
     "pairing": ("test_pairing", "test_comparing", "test_gate"),
     "people": ("test_people_details", "test_people"),
+    "plans": ("test_plans",),
     "power": ("test_power", "test_measure"),
     "ppi": ("test_ppi_details",),
     "signflip": ("test_stats_details", "test_stats"),
@@ -138,7 +139,7 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
         ("np.nan_to_num", r"constant: 0.0 -> 1.0"),
         ("np.where(labelled, y, 0.0)", r"constant: 0.0 -> 1.0"),
     ),
-    "numpy takes any negative length for the rest": ((".reshape(-1)", r"constant: 1 -> 2"),),
+    "numpy takes any negative length for the rest": ((".reshape(-1", r"constant: 1 -> 2"),),
     "a sum of chances passes 1 by rounding alone": (
         ("min(low, 1.0)", r"constant: 1.0 -> 2.0"),
         (".sum() / chance.sum()), 1.0)", r"constant: 1.0 -> 2.0"),

@@ -190,3 +190,17 @@ def test_few_of_many_cases_are_counted_with_one_degree_of_freedom() -> None:
     cases = plan(se=0.001, n=1_000, df=1.0).cases_needed(max_drop=0.05, alpha=0.05)
 
     assert cases == math.ceil(1_000 * (reach(0.05, 1.0) * 0.001 / 0.05) ** 2)
+
+
+def test_more_trials_than_anybody_runs_are_no_number() -> None:
+    found = plan(se=1e-6).trials_needed(max_drop=1e-4, alpha=0.05, within=0.2, trials=1)
+
+    assert found is None
+
+
+def test_without_any_spread_the_outlook_is_that_of_zero_events() -> None:
+    found = outlook(n=10, trials=1, between=0.0, within=0.0)
+
+    assert found.mde == plan(df=9.0).mde(0.05)
+    assert found.cases_needed == 59
+    assert found.trials_needed is None
