@@ -128,6 +128,7 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
     "no room is left by a drop of nothing": (
         ("within is None or max_drop <= 0", r"comparison: max_drop <= 0 -> max_drop < 0"),
     ),
+    "where a search begins is not where it ends": (("    n = 2.0", r"constant: 2.0 -> 3.0"),),
     "both are known, or neither is": (("paired.se is None or paired.df is None", r"and/or: .*"),),
     "it only saves a query": (("len({*m.baseline.versions", r"comparison: .* > 1 -> .* >= 1"),),
     "lengths that never differ": (("strict=True", r"constant: True -> False"),),
