@@ -84,13 +84,14 @@ def main() -> None:
     with ProcessPoolExecutor(options.workers) as pool:
         rate = _steady(pool, options)
         first = shares(begins(options.series))[0]
-        heads = ("its only series", f"one of {options.series}")
-        print(f"\n| fall on day 100 | {' | '.join(f'{head}: found' for head in heads)} |", end="")
-        print(" days: median, 90 % | " * 2)
+        print(
+            f"\n| fall on day {FALL_DAY} | only series: found within the year | days until then: "
+            f"median, 90 % | one of {options.series}: found | days: median, 90 % |"
+        )
+        print("| ---: | ---: | ---: | ---: | ---: |", flush=True)
         for drop in DROPS:
             cells = [_fallen(pool, options, drop, share) for share in (1.0, first)]
-            print(f"| {drop:.0%} | " + " | ".join(c[0] for c in cells), end=" | ")
-            print(" | ".join(c[1] for c in cells) + " |")
+            print(f"| {drop:.0%} | {' | '.join(' | '.join(one) for one in cells)} |", flush=True)
     print(f"\n{time.monotonic() - started:.0f} s")
     margin = 3 * math.sqrt(ALPHA * (1 - ALPHA) / options.years)
     if rate > ALPHA + margin:
@@ -105,7 +106,8 @@ def _steady(pool: ProcessPoolExecutor, options: argparse.Namespace) -> float:
     rate = years / len(found)
     print(
         f"steady, {options.series} series, {options.answers} answers a day each, mean {MEAN}: "
-        f"{years} of {len(found)} years alarmed, {rate:.2%}; promised at most {ALPHA:.0%}"
+        f"{years} of {len(found)} years alarmed, {rate:.2%}; promised at most {ALPHA:.0%}",
+        flush=True,
     )
     return rate
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -30,6 +31,13 @@ State = Literal["steady", "drift", "too few"]
 ALPHA = 0.05
 ENOUGH = 100
 """Observations that a series is called steady with."""
+_RUNBOOK = {
+    "dear share": "cost-spike",
+    "slow share": "provider-outage",
+    "long input share": "traffic-changed",
+    "short input share": "traffic-changed",
+}
+"""Metric -> where the runbook speaks of it; of the others under model regression."""
 WEEK = 7 * DAY
 MONTH = 30 * DAY
 
@@ -164,7 +172,8 @@ def _moved(one: Watched) -> Alert:
     assert one.mean is not None
     assert one.reference_mean is not None
     before, now = one.reference_mean, one.mean
-    message, anchor = f"{one.key} has moved from {before:.3f} to {now:.3f}", "model-regression"
+    message = f"{one.key} has moved from {before:.3f} to {now:.3f}"
+    anchor = _RUNBOOK.get(one.series.names[3], "model-regression")
     if one.series.family == ANCHORS:
         by = f"by {2 * abs(now - before):.2f} on average"
         judge, how = one.series.names[0], "lower" if now < before else "higher"
@@ -175,10 +184,12 @@ def _moved(one: Watched) -> Alert:
         share = f"from {before:.1%} to {now:.1%} of calls"
         message = f"{one.series.names[0]}: {what} {kind!r} has risen {share}"
         anchor = "traffic-changed"
+    assert one.since is not None
+    since = datetime.fromtimestamp(one.since / 1e6, tz=UTC).date().isoformat()
     return Alert(
         key=f"drift/{one.key}",
         severity="warning",
-        message=message,
+        message=f"{message}, probably since {since}",
         value=now,
         limit=before,
         anchor=anchor,
