@@ -16,8 +16,7 @@ from evalkit.decide.anchor_series import anchor_series
 from evalkit.decide.input_series import input_series
 from evalkit.decide.sequential import fall_prior
 from evalkit.decide.series_rows import DAY, PAIR, USUAL_DAYS, Series, made_series, share_series
-from evalkit.errors import StoreError
-from evalkit.store.engine import Engine
+from evalkit.store.sample_tallies import marked
 from evalkit.store.tallies import tallied
 
 if TYPE_CHECKING:
@@ -64,42 +63,21 @@ def alpha_shares(series: Sequence[Series]) -> list[float]:
 # --- scores of sampling jobs -----------------------------------------------------------
 
 _SCORED = """
-    WITH drawn AS (
-        SELECT *, slices['feature'] AS feature FROM scores
-        WHERE score IS NOT NULL AND inclusion_prob > 0
-    ), newest AS (
-        SELECT feature, model, prompt_version, metric,
-            arg_max(scorer_version, created_at) AS current
-        FROM drawn GROUP BY 1, 2, 3, 4
-    ), once AS (
-        SELECT feature, model, prompt_version, metric, scorer_version, trace_id,
-            unnest(max_by({'score': score, 'p': inclusion_prob, 'made_at': created_at},
-                (created_at, run_id))),
-        FROM drawn GROUP BY 1, 2, 3, 4, 5, 6
+    WITH newest AS (
+        SELECT feature, model, prompt_version, metric, arg_max(version, newest) AS current
+        FROM marks GROUP BY ALL
     )
-    SELECT feature, model, prompt_version, metric, scorer_version AS version,
-        scorer_version = current AS is_current, epoch_us(made_at) // $day * $day AS day,
-        round(score, 2) AS value, p, count(*) AS n
-    FROM once JOIN newest USING (feature, model, prompt_version, metric)
+    SELECT feature, model, prompt_version, metric, version, version = current AS is_current, day,
+        value, p, sum(n)::BIGINT AS n
+    FROM marks JOIN newest USING (feature, model, prompt_version, metric)
     GROUP BY ALL ORDER BY ALL
 """
 
 
 def _scored(store: Store, since: int) -> Iterator[Series]:
     """Scores of complete sampling jobs: each call once, by each version of its scorer."""
-    files = []
-    for run in store.runs():
-        sample = run.get("sample") or {}
-        if (run.get("kind"), run["status"]) == ("sample", "complete") and sample["until"] > since:
-            try:
-                files += store.score_files(run["run_id"])
-            except StoreError as error:
-                store.problems.append(str(error))
-    if not files:
-        return
-    with Engine() as engine:
-        engine.add_files("scores", files)
-        rows = engine.rows(_SCORED, {"day": DAY})
+    with marked(store, since=since) as engine:
+        rows = engine.rows(_SCORED)
     yield from made_series(rows, worse="below")
 
 

@@ -148,9 +148,11 @@ def test_weights_take_out_what_the_draw_put_in() -> None:
     assert found.state == "steady"
 
 
-def job(store: Store, run_id: str, scores: list[float], *, until: int = AT + DAY) -> None:
+def job(
+    store: Store, run_id: str, scores: list[float], *, since: int = AT, until: int = AT + DAY
+) -> None:
     """A sampling job whose scores are of its window's end."""
-    sample = {"since": AT, "until": until, "config": "c"}
+    sample = {"since": since, "until": until, "config": "c"}
     with store.create_run({"run_id": run_id, "kind": "sample", "sample": sample}) as writer:
         for number, value in enumerate(scores):
             one = line(number, run_id=run_id)
@@ -220,6 +222,20 @@ def test_a_second_look_reads_no_call(store: Store) -> None:
     second = series_of(open_store(store.path))
 
     assert [(one.names, seen(one)) for one in second] == [(one.names, seen(one)) for one in first]
+
+
+def test_scores_of_a_job_that_stands_alone_are_read_once(store: Store) -> None:
+    job(store, "sample-a", [1.0] * 3)
+    job(store, "sample-b", [0.0] * 2, since=AT + DAY, until=AT + 2 * DAY)
+    (first,) = (one for one in series_of(store) if one.names[3] == "fits")
+    for path in (store.path / "scores").glob("*.parquet"):
+        path.unlink()
+
+    again = open_store(store.path)
+    (second,) = (one for one in series_of(again) if one.names[3] == "fits")
+
+    assert again.problems == []
+    assert seen(second) == seen(first) == [[(1.0, 3)], [(0.0, 2)]]
 
 
 def test_a_call_in_two_jobs_counts_once(store: Store) -> None:
