@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
+from evalkit.decide.comparison import Side
 from evalkit.decide.missing import worst_case
 from evalkit.decide.pairing import Cases
 from evalkit.decide.people import (
@@ -24,7 +26,10 @@ from evalkit.decide.people import (
 from evalkit.decide.power import Plan
 from evalkit.decide.ppi import powered_mean
 from evalkit.decide.rows import Group
-from tests.decide.measured import NONE, POLICY, V2, paired, planned, scored
+from evalkit.records import Pair
+from evalkit.store.views import Store, open_store
+from tests.decide.labelled import label
+from tests.decide.measured import NONE, POLICY, V2, paired, planned, run, scored
 
 JUDGE = np.tile([0.0, -1.0, 0.0, 1.0, 0.0], 20)
 LABELS = np.where(np.arange(100) < 40, np.tile([0.0, -1.0, -1.0, 1.0, 0.0], 20), NONE)
@@ -108,6 +113,42 @@ def test_without_a_store_nobody_said_anything() -> None:
 
     assert [said.n for said in (found.d, found.baseline, found.candidate)] == [0, 0, 0]
     assert labels.agreement(planned()) is None
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(tmp_path / "store")
+
+
+def labels_of(
+    store: Store, baseline: Mapping[str, float], candidate: Mapping[str, float]
+) -> People:
+    """Of two runs' labels by case and chance; the candidate's score 0.5, the baseline's 1."""
+    for run_id, chances, score in (("base", baseline, 1.0), ("cand", candidate, 0.5)):
+        for case_id, chance in chances.items():
+            file_id = f"{run_id}-{case_id}"
+            label(store, run_id, {case_id: score}, file_id=file_id, inclusion_prob=chance)
+    before, after = (
+        Side(source=run(run_id), pair=Pair.parse("small/classify-ticket@v2"))
+        for run_id in ("base", "cand")
+    )
+    plan = planned(metric="helpful", baseline=before, candidate=after)
+    labels = Labels(store, ["tickets"], project=Path.cwd())
+    return labels.of(plan, scored([1.0] * 4, [1.0] * 4))
+
+
+def test_sides_labelled_apart_have_the_chance_of_both_and_together_that_of_one(
+    store: Store,
+) -> None:
+    found = labels_of(store, {"c0": 0.5, "c1": 0.5, "c2": 0.5}, {"c0": 0.4, "c1": 0.5, "c3": 1.0})
+
+    assert found.n_labelled == 2
+    assert found.d.scores[:2].tolist() == [-0.5, -0.5]
+    assert found.d.inclusion is not None
+    assert found.d.inclusion.tolist() == pytest.approx([0.2, 0.5, 1.0, 1.0])
+    assert found.baseline.inclusion is None
+    assert found.candidate.inclusion is not None
+    assert found.candidate.inclusion.tolist() == pytest.approx([0.4, 0.5, 1.0, 1.0])
 
 
 # --- the test ---------------------------------------------------------------------------
