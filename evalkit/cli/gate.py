@@ -112,7 +112,7 @@ def command(
     if as_json:
         _print_json(verdict)
     else:
-        _print(verdict)
+        print_verdict(verdict)
     return exit_code(verdict, strict=strict or policy.strict)
 
 
@@ -173,7 +173,7 @@ def _print_json(verdict: Mapping[str, Any]) -> None:
     click.echo(f"{{\n{lines}\n}}")
 
 
-def _print(verdict: Mapping[str, Any]) -> None:
+def print_verdict(verdict: Mapping[str, Any]) -> None:
     from shutil import get_terminal_size
 
     from evalkit.decide.terminal import WIDTH, unpainted, verdict_lines

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from evalkit.cli.options import common_options, print_json, say
 from evalkit.cli.ray_options import cluster_at, ray_options
+
+if TYPE_CHECKING:
+    from evalkit.session import FinishedRun
+    from evalkit.settings import Settings
 
 
 @click.command("run")
@@ -47,6 +52,11 @@ from evalkit.cli.ray_options import cluster_at, ray_options
 @click.option(
     "--batch", is_flag=True, help="Through the providers' batch endpoints: a day, half the price."
 )
+@click.option(
+    "--drift", is_flag=True,
+    help="Then compare with the first run of the same pairs, prompts and cases; one alpha for "
+    "all such runs.",
+)  # fmt: skip
 @click.option("--shard", metavar="I/N", help="Only the I-th of N parts; then evalkit merge.")
 @ray_options
 @common_options
@@ -65,6 +75,7 @@ def command(
     stop_early: bool,
     baseline_pair: str | None,
     batch: bool,
+    drift: bool,
     shard: str | None,
     ray: str | None,
     workers: int | None,
@@ -89,6 +100,8 @@ def command(
         raise click.UsageError("--batch sends all cases at once: leave out --stop-early.")
     if ray is not None and (batch or record is not None):
         raise click.UsageError("--ray takes neither --batch nor --record. Leave out one of them.")
+    if drift and (stop_early or shard is not None or limit is not None):
+        raise click.UsageError("--drift compares whole runs: no --stop-early, --shard, --limit.")
     _check_tape(record, replay, resume)
     from evalkit.cli.progress import run_progress
     from evalkit.cli.stop_early import early_lines, early_rule
@@ -128,8 +141,9 @@ def command(
             stop_rule=early_rule(settings.gate),
             crew_of=None if cluster is None else cluster.crew_of_run,
         )
+    verdict = _against_first(finished, settings) if drift else None
     if as_json:
-        print_json(finished.as_json())
+        print_json(finished.as_json() | ({"drift": verdict} if drift else {}))
     else:
         print_summary(finished.run_id, finished.summary)
         for line in (
@@ -140,7 +154,29 @@ def command(
             click.echo(f"note: {note}")
         if replay is not None and finished.summary.errors["not_found"]:
             click.echo(_not_recorded(replay, finished.summary.errors["not_found"]))
-    return exit_status(finished.summary)
+    return exit_status(finished.summary) if verdict is None else _told(verdict, as_json)
+
+
+def _against_first(finished: FinishedRun, settings: Settings) -> dict[str, Any] | None:
+    """The verdict on the run and the first like it; None when it is that, or not complete."""
+    from evalkit.cli.run_drift import against_first
+    from evalkit.store.views import open_store
+
+    if not finished.summary.complete:
+        return None
+    found = against_first(open_store(finished.store), finished.run_id, settings)
+    if found is None:
+        say("the first complete run of these pairs, prompts and cases: nothing to compare with")
+    return found
+
+
+def _told(verdict: dict[str, Any], as_json: bool) -> int:
+    from evalkit.cli.gate import print_verdict
+    from evalkit.decide.gate import exit_code
+
+    if not as_json:
+        print_verdict(verdict)
+    return exit_code(verdict, strict=False)
 
 
 def _check_tape(record: Path | None, replay: Path | None, resume: str | None) -> None:
