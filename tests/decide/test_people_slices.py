@@ -29,9 +29,8 @@ def judged_by_channel(store: Store, run_id: str, channels: Mapping[str, int], **
     """A run whose first cases are of the first channel, and so on; all pass."""
     pairs, scores = ["small/classify-ticket@v2"], cases([1.0] * sum(channels.values()))
     named = iter(scores.items())
-    with add_run(
-        store, run_id, pairs=pairs, metrics=[JUDGED], gating_slices=["channel"], **facts
-    ) as writer:
+    facts = {"gating_slices": ["channel"], **facts}
+    with add_run(store, run_id, pairs=pairs, metrics=[JUDGED], **facts) as writer:
         for channel, n in channels.items():
             part = dict(itertools.islice(named, n))
             for line in lines_of(
@@ -60,6 +59,17 @@ def test_a_slice_with_few_labels_gates_only_by_a_judge_that_may(
         "channel=chat": (True, True),
         "channel=mail": (trusted, False),
     }
+
+
+def test_labels_make_no_slice_gate_that_is_only_looked_at(store: Store) -> None:
+    for run_id in ("run-base", "run-cand"):
+        judged_by_channel(store, run_id, {"chat": 60, "mail": 40}, gating_slices=[])
+        label(store, run_id, first([1.0] * 100, 79))
+
+    verdict = decide(store, baseline="run-base")
+
+    gates = {c["slice"]: c["gate"] for c in verdict["comparisons"]}
+    assert gates == {None: True, "channel=chat": False, "channel=mail": False}
 
 
 def test_slices_of_a_judge_that_stands_alone_gate_as_it_does(store: Store) -> None:
