@@ -221,7 +221,19 @@ class _Gate:
         )
         self.whole_views |= {pool.view for pool in pools}
         self.notes += [*sides.problems, *notes]
-        return pooled
+        return [self._unless_unmeasured(plan) for plan in pooled]
+
+    def _unless_unmeasured(self, plan: Planned) -> Planned:
+        """What has no baseline may be excused; a candidate that was not measured itself is not."""
+        mine = plan.candidate_group
+        if not plan.no_baseline or mine is None:
+            return plan
+        if mine.n_scored >= (self.policy.min_coverage - SAME) * mine.n_rows:
+            return plan
+        missing = (
+            f"{mine.n_rows - mine.n_scored} of {mine.n_rows} scores of the candidate are missing"
+        )
+        return replace(plan, no_baseline=False, reason=f"{missing}; {plan.reason}")
 
     def _excused(self, plan: Planned) -> bool:
         """Whether there is nothing yet to compare with and that was said to be fine."""

@@ -73,6 +73,8 @@ class Group:
     """Whether any row knows its call's latency or cost."""
     versions: tuple[str, str] | None
     """Least and greatest scorer_version; None where none is known."""
+    n_scored: int = 0
+    """Rows with a score."""
 
 
 _COMMON = (
@@ -122,7 +124,8 @@ def groups_of(engine: Engine) -> list[Group]:
     """Every metric of every pair in `score_rows`, in a fixed order."""
     found = engine.rows("""
         SELECT source, golden_set, metric, model, prompt_name, prompt_version,
-            max(tier) AS tier, count(*) AS n, max(case_hash) <> '' AS has_hashes,
+            max(tier) AS tier, count(*) AS n, count(score) AS n_scored,
+            max(case_hash) <> '' AS has_hashes,
             coalesce(max(len(slices)), 0) > 0 AS has_slices,
             max(trial) > min(trial) AS several_trials,
             count(latency_ms) + count(cost_usd) > 0 AS has_calls,
@@ -143,6 +146,7 @@ def groups_of(engine: Engine) -> list[Group]:
             ),
             tier=int(row["tier"] or 0),
             n_rows=int(row["n"]),
+            n_scored=int(row["n_scored"]),
             has_hashes=bool(row["has_hashes"]),
             has_slices=bool(row["has_slices"]),
             several_trials=bool(row["several_trials"]),

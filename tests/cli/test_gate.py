@@ -91,6 +91,21 @@ def test_no_baseline_is_3_unless_allowed(gate: Gate, store: Store) -> None:
     assert gate("--allow-no-baseline")[0] == 0
 
 
+@pytest.mark.parametrize("n_missing", [24, 80])
+def test_a_candidate_that_was_not_measured_is_3_without_a_baseline_too(
+    gate: Gate, store: Store, n_missing: int
+) -> None:
+    write_run(store, "run-1", cases([None] * n_missing + [1.0] * (80 - n_missing)))
+
+    status, verdict = gate("--allow-no-baseline")
+
+    assert (status, verdict["verdict"]) == (3, "unmeasurable")
+    assert (
+        f"{n_missing} of 80 scores of the candidate are missing"
+        in verdict["comparisons"][0]["reason"]
+    )
+
+
 def test_an_empty_store_is_3_and_still_json(gate: Gate) -> None:
     status, verdict = gate()
 

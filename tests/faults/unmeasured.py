@@ -201,6 +201,12 @@ def nothing_answers(bench: Bench) -> None:
             gate = there.gate()
             found.wrong(gate.status != 3, f"{gate.status}: {gate.output[:300]} {gate}")
             _check_missing_is_null(found, there, CASES)
+    for argv in ((), ("--allow-no-baseline",)):
+        with place(bench) as there, bench.fault(f"and no baseline {argv}") as found:
+            there.provider.down = {"v2": _some(CASES, seed=0)}
+            there.run("--prompt", "classify@v2")
+            gate = there.gate(*argv)
+            found.wrong(gate.status != 3, f"{gate.status}: {gate.output[:300]} {gate}")
 
 
 def _kinds(bench: Bench, seed: int) -> list[str]:
