@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 from tests.faults.layer import Counter, Fault, Layer
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-LIMIT_S = 60.0
+LIMIT_S = 240.0
 PRELOAD = (
     "evalkit.cli.run", "evalkit.cli.gate", "evalkit.cli.baseline", "evalkit.cli.query",
     "evalkit.cli.purge", "evalkit.cli.summary", "evalkit.cli.stop_early", "evalkit.session",
