@@ -310,3 +310,15 @@ def test_a_judge_that_is_only_shown_is_held_back_by_nothing(store: Store) -> Non
 
     assert wholes(verdict)["helpful"]["held_back"] is None
     assert verdict["notes"] == ["no metric gates: set gate: true on one in golden_set.yaml"]
+
+
+def test_scores_of_another_version_of_the_scorer_have_a_way_to_be_made_again(store: Store) -> None:
+    write_run(store, "run-base", cases([1.0] * 60), scorer_version="check-1")
+    write_run(store, "run-cand", cases([1.0] * 60), scorer_version="check-2")
+
+    verdict = gate(store)
+
+    assert wholes(verdict)["label"]["reason"] == (
+        "scored by different versions of the scorer (check-1 and check-2): "
+        "score the stored outputs again with evalkit rescore run-base"
+    )
