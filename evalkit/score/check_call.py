@@ -8,7 +8,7 @@ What the record does not know (a price, a token count) is no score, never a pass
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +52,23 @@ def citations(params: Params, base: Path) -> Measure:
         cited = _listed(at_path(answer)) if at_path else _bracketed(answer.output, known)
         unknown = [id for id in cited if id not in known]
         if unknown:
-            return yes_no(False, f"cites {short(unknown[:MAX_LISTED])}, which was not given")
+            return yes_no(False, f"cites {_named(unknown)}, which was not given")
         if len(cited) < least:
             return yes_no(False, f"cites {len(cited)} documents, at least {least} wanted")
         if expect is not None:
             wanted = set(expect(answer))
             right = _CITED_AS_WANTED[require](set(cited), wanted)
-            return yes_no(right, f"cites {short(cited)}, {require} of {short(sorted(wanted))}")
-        return yes_no(True, f"cites {short(cited)}, all given")
+            ids = _named(sorted(wanted))
+            return yes_no(right, f"cites {_named(cited)}; wanted ({require}): {ids}")
+        return yes_no(True, f"cites {_named(cited)}, all given")
 
     return measure
+
+
+def _named(ids: Sequence[str]) -> str:
+    """A few ids for a message, quoted; how many more there are."""
+    more = f" and {len(ids) - MAX_LISTED} more" if len(ids) > MAX_LISTED else ""
+    return (", ".join(map(short, ids[:MAX_LISTED])) or "nothing") + more
 
 
 _CITED_AS_WANTED: dict[Any, Callable[[set[str], set[str]], bool]] = {

@@ -437,6 +437,16 @@ def test_citations_must_be_of_documents_that_were_given(
     assert passes({"check": "citations", **spec}, output, **answer) is passed
 
 
+def test_citations_say_what_was_cited_and_what_was_wanted() -> None:
+    wanted = {"check": "citations", "require": "exact", "value": "d1"}
+
+    missed = score(wanted, "x [d1] [d2]", input=DOCUMENTS)
+    nothing = score(wanted, "x", input=DOCUMENTS)
+
+    assert missed.reason == "cites 'd1', 'd2'; wanted (exact): 'd1'"
+    assert nothing.reason == "cites 0 documents, at least 1 wanted"
+
+
 def call(name: str, arguments: str) -> ToolCall:
     return ToolCall(id="c1", name=name, arguments=arguments)
 
