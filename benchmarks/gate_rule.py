@@ -25,6 +25,7 @@ PLANNED = Planned(
     candidate_group=None,
     baseline=SIDE,
     baseline_group=None,
+    no_baseline=False,
 )
 POLICY = Policy(alpha=0.05, correction="holm", min_coverage=0.95)
 
