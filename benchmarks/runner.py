@@ -10,7 +10,7 @@ Parquet. Wall, CPU and peak memory are those of the whole process, imports inclu
 Wall time means waiting and computing. On a slow machine computing hides the waiting, and
 the ratio of wall times becomes that of CPU; so where the bare loop takes more CPU than on
 the machine that the bounds were set on, both run once more with answers as many times
-slower, and the bound on wall time is held to that pair. The first pair is printed too.
+slower. That pair is only printed: the bound is held to the first.
 """
 
 from __future__ import annotations
@@ -151,6 +151,7 @@ def main() -> int:
     print(f"{options.cases:,} cases, two calls each, {IN_FLIGHT} in flight")
     tell(bare, ours, DELAY_MS, options.cases)
     rows = [
+        ("wall, evalkit / bare loop", ours.wall_s / bare.wall_s, BOUND_WALL),
         ("CPU, evalkit / bare loop", ours.cpu_s / bare.cpu_s, BOUND_CPU),
         ("peak memory, MB", ours.peak_mb, BOUND_MB),
     ]
@@ -163,7 +164,7 @@ def main() -> int:
             bare, ours = side_by_side(Path(scratch), url, options.cases)
         print(f"  this machine is {slowness:.1f} times slower than where the bounds were set")
         tell(bare, ours, delay_ms, options.cases)
-    rows.insert(0, ("wall, evalkit / bare loop", ours.wall_s / bare.wall_s, BOUND_WALL))
+        print(f"    evalkit / bare loop: {ours.wall_s / bare.wall_s:.2f} in wall time")
     return report(rows, options.json)
 
 
