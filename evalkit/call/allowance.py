@@ -35,11 +35,11 @@ class Allowance:
     """One call's share of the limits. Every one that is reserved is settled."""
 
     request: ModelRequest
+    models: Sequence[ModelSettings]
+    """Those that may answer; without a price of the first, limits in USD cannot see the call."""
     once: Most
-    """Of `request` at any of the call's models."""
+    """Of `request` at any of them."""
     estimator: TokenEstimator
-    priced: bool
-    """Whether the first model has a price; without, limits in USD cannot see the call."""
     budget: Budget | None
     ledger: Ledger | None
     reserved_usd: float = 0.0
@@ -84,7 +84,11 @@ class Allowance:
         if request.messages is first.messages and request.max_tokens == first.max_tokens:
             return self.once
         tokens = self.estimator.estimate(request, model)
-        usd = _most_usd((model,), tokens, request.max_tokens) if self.priced else None
+        usd = None
+        if self.models[0].price is not None:
+            # A fallback without a price counts as the dearest of those that have one.
+            models = self.models if model.price is None else (model,)
+            usd = _most_usd(models, tokens, request.max_tokens)
         return Most(usd or 0.0, tokens + request.max_tokens)
 
     async def _set_aside(self, usd: float, tokens: int) -> None:
@@ -117,9 +121,9 @@ async def set_aside(
     usd = _most_usd(models, tokens, request.max_tokens)
     allowance = Allowance(
         request=request,
+        models=models,
         once=Most(usd or 0.0, tokens + request.max_tokens),
         estimator=estimator,
-        priced=usd is not None,
         budget=budget,
         ledger=ledger,
     )

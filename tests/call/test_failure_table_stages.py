@@ -236,6 +236,21 @@ async def test_a_retry_that_a_limit_has_no_room_for_is_not_made(tmp_path: Path) 
         assert budget.reserved_usd == 0.0
 
 
+async def test_a_fallback_without_a_price_is_no_free_one_when_it_is_given_more_room(
+    tmp_path: Path,
+) -> None:
+    cut = Behaviour(text="Dear", finish_reason="length", usage={"prompt": 20, "completion": 64})
+    async with World(tmp_path, Behaviour(status=500), output_schema=None, retries=1) as world:
+        world.two.script(answer=lambda request: cut)
+        world.set_model("spare", price=None)
+        budget = Budget(limit_usd=0.0004)
+
+        result = await world.call(budget=budget)
+
+        assert result.error_kind == "budget"
+        assert len(world.two.requests) == 1
+
+
 async def test_without_a_degrade_path_the_failure_is_typed_and_told(tmp_path: Path) -> None:
     async with World(tmp_path) as world:
         world.set(budgets=BudgetSettings(total=SpendCap(month_usd=0.0)))
