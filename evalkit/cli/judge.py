@@ -382,11 +382,16 @@ def anchor(
             for one in find_golden_sets((), settings=settings)
         ]
         anchors = answers_of_run(opened, find_run(opened.runs(), run)["run_id"], spec, golden, n=n)
-    made, cost = run_async(judged_first(anchors, spec, settings, max_cost_usd=max_cost))
+    made, cost_usd, unpriced_calls = run_async(
+        judged_first(anchors, spec, settings, max_cost_usd=max_cost)
+    )
     save_anchors(path, made)
     lost = len(anchors) - len(made)
     if as_json:
-        print_json({"file": str(path), "anchors": len(made), "left_out": lost, "cost_usd": cost})
+        print_json({
+            "file": str(path), "anchors": len(made), "left_out": lost,
+            "cost_usd": cost_usd, "unpriced_calls": unpriced_calls,
+        })  # fmt: skip
     else:
         more = f"; {lost} could not be judged" if lost else ""
         click.echo(f"{path}: {len(made)} anchors{more}. Commit it beside the judge.")

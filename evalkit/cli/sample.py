@@ -120,9 +120,13 @@ def _anchors(
     from evalkit.cli.anchors import grade_anchors
     from evalkit.store.views import open_store
 
-    if not done.run.summary.complete:
+    summary = done.run.summary
+    if not summary.complete:
         return []
-    left = None if max_cost is None else max(0.0, max_cost - done.run.summary.judge_cost_usd)
+    if max_cost is not None and summary.unpriced_calls:
+        say("anchors are not graded: what the job left of --max-cost is not known")
+        return []
+    left = None if max_cost is None else max(0.0, max_cost - summary.judge_cost_usd)
     found = grade_anchors(settings, open_store(done.run.store), left)
     return [one.as_json() for one in found]
 

@@ -71,6 +71,8 @@ class Looked:
     shift: float | None
     """Mean score minus the mean of the first ones; None where too few could be judged."""
     cost_usd: float
+    """Of the calls whose cost is known."""
+    unpriced_calls: int
     is_first: bool
 
     def as_json(self) -> dict[str, Any]:
@@ -190,22 +192,22 @@ def answers_of_run(
 
 async def grade(
     anchors: Sequence[Anchor], spec: JudgeSpec, judging: Judging, *, concurrency: int
-) -> tuple[dict[str, float], float]:
-    """Anchor -> score of those that could be judged, and what it cost."""
+) -> tuple[dict[str, float], float, int]:
+    """Anchor -> score of those that could be judged; USD; calls whose cost is not known."""
     items = [Labelled(answer=one.answer, labels={"first": 0.0}) for one in anchors]
     rater = judging.rater(spec)
     judged = await judge_labelled(items, lambda _: rater, concurrency=concurrency)
     found = {
         one.labelled.answer.case_id: one.judge for one in judged if one.judge is not None
     }  # fmt: skip
-    return found, costs(judged)[0]
+    cost_usd, unpriced_calls, _ = costs(judged)
+    return found, cost_usd, unpriced_calls
 
 
-def judging_of(spec: JudgeSpec, settings: Settings, max_cost_usd: float | None) -> Judging:
+def judging_of(spec: JudgeSpec, settings: Settings, budget: Budget | None) -> Judging:
     """The judge on a call path of its own, which keeps no vote. ConfigError for a pairwise one."""
     if any(leaf.pairwise for leaf in spec.leaves):
         raise ConfigError(f"judge {spec.name} compares two answers: it has no anchors.")
-    budget = None if max_cost_usd is None else Budget(limit_usd=max_cost_usd)
     orchestrator = Orchestrator.from_config(with_judge_features(settings, [spec]))
     return Judging(orchestrator=orchestrator, budget=budget, keep=False)
 
@@ -224,15 +226,14 @@ async def look_at_anchors(
     `max_cost_usd`; a judge that did not get through is tried again by the next look.
     """
     found: list[Looked] = []
-    left = max_cost_usd
+    budget = None if max_cost_usd is None else Budget(limit_usd=max_cost_usd)
     for name in anchored(settings) if names is None else names:
         spec = find_judge(name, settings=settings)
-        judging = judging_of(spec, settings, left)
+        judging = judging_of(spec, settings, budget)
         async with judging.orchestrator:
             looked = await _look(spec, judging, settings, store, now)
         if looked is not None:
             found.append(looked)
-            left = None if left is None else max(0.0, left - looked.cost_usd)
     return found
 
 
@@ -244,7 +245,9 @@ async def _look(
     if look_path(store, spec.name, version, date).exists():
         return None
     anchors = load_anchors(anchors_path(spec.name, settings))
-    scores, cost_usd = await grade(anchors, spec, judging, concurrency=settings.run.concurrency)
+    scores, cost_usd, unpriced_calls = await grade(
+        anchors, spec, judging, concurrency=settings.run.concurrency
+    )
     first = {one.id: one.first[version] for one in anchors if version in one.first}
     known = None if first else first_look(store, spec.name, version)
     is_first = not first and known is None
@@ -266,20 +269,25 @@ async def _look(
         changed=sum(abs(scores[name] - first[name]) > 1e-9 for name in both),
         shift=shift,
         cost_usd=cost_usd,
+        unpriced_calls=unpriced_calls,
         is_first=is_first,
     )
 
 
 async def judged_first(
     anchors: Sequence[Anchor], spec: JudgeSpec, settings: Settings, *, max_cost_usd: float | None
-) -> tuple[list[Anchor], float]:
-    """The anchors with what the judge as it is now says of them, and what that cost.
+) -> tuple[list[Anchor], float, int]:
+    """The anchors with what the judge as it is now says of them, the USD of calls whose cost is
+    known, and how many other calls there were.
 
     Those that it could not judge are left out. ConfigError when that is most of them.
     """
-    judging = judging_of(spec, settings, max_cost_usd)
+    budget = None if max_cost_usd is None else Budget(limit_usd=max_cost_usd)
+    judging = judging_of(spec, settings, budget)
     async with judging.orchestrator:
-        scores, cost = await grade(anchors, spec, judging, concurrency=settings.run.concurrency)
+        scores, cost_usd, unpriced_calls = await grade(
+            anchors, spec, judging, concurrency=settings.run.concurrency
+        )
         version = judging.version(spec)
     if len(scores) < JUDGED_SHARE * len(anchors):
         raise ConfigError(
@@ -290,4 +298,4 @@ async def judged_first(
         for one in anchors
         if one.id in scores
     ]
-    return done, cost
+    return done, cost_usd, unpriced_calls

@@ -164,3 +164,40 @@ def test_drift_has_judges_grade_their_anchors(
     assert main(["drift", "--judges", "--json"]) == 0
 
     assert "judge same: first grades of 30 anchors" in capsys.readouterr().err
+
+
+def test_grades_without_a_price_are_counted_not_free(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = project / "evalkit.toml"
+    text = config.read_text("utf-8").replace("price = { input = 0.0, output = 0.0 }\n", "")
+    config.write_text(text, encoding="utf-8")
+    write_anchors(project, right=8)
+    capsys.readouterr()
+
+    assert main(["judge", "anchor", "same", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    (looked,) = look(project, 0)
+
+    assert (told["cost_usd"], told["unpriced_calls"]) == (0.0, 30)
+    assert looked.as_json()["unpriced_calls"] == 30
+
+
+def test_what_one_judge_spends_of_the_limit_the_next_has_not(project: Path) -> None:
+    config = project / "evalkit.toml"
+    text = config.read_text("utf-8").replace(
+        "input = 0.0, output = 0.0", "input = 1.0, output = 1.0"
+    )
+    config.write_text(text, encoding="utf-8")
+    other = JUDGE.replace("name: same\n", "name: second\n")
+    (project / "judges" / "second.yaml").write_text(other, encoding="utf-8")
+    anchors = write_anchors(project, right=8)
+    (project / "judges" / "second.anchors.jsonl").write_bytes(anchors.read_bytes())
+    settings = load_settings(config)
+    store = open_store(settings.store_path)
+
+    found = asyncio.run(look_at_anchors(settings, store, now=FROM, max_cost_usd=0.015))
+
+    assert sum(one.cost_usd for one in found) <= 0.015
+    assert [one.judge for one in found] == ["same", "second"]
+    assert found[1].judged < found[0].judged
