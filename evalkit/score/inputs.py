@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from evalkit.errors import EvalkitError
 from evalkit.pii import texts_of
@@ -47,6 +47,9 @@ CLASSES = ("classify", "route")
 """Tasks whose answer is one of few labels."""
 LABEL_FIELDS = ("label", "category", "intent", "class", "route")
 OTHER = "other"
+
+Labels: TypeAlias = tuple[str, Mapping[str, None]]
+"""The field that holds a label, and the labels there are."""
 _LABEL = re.compile(r"[\w .:/-]{1,60}")
 _ROUTE = re.compile(r"kind (?P<kind>.{1,60}?)(?: \([^()]*\))? -> ")
 
@@ -92,10 +95,12 @@ def _describe(
     store: Store, engine: Engine, date: str, features: Mapping[str, FeatureSettings]
 ) -> None:
     counts: Counter[Counted] = Counter()
+    labels = {name: _labels(feature) for name, feature in features.items()}
     by_feature: dict[str, list[Mapping[str, Any]]] = {}
     for row in _drawn(engine, date):
-        by_feature.setdefault(row["feature"], []).append(row)
-        counts.update(_kinds(row, features.get(row["feature"])))
+        name = row["feature"]
+        by_feature.setdefault(name, []).append(row)
+        counts.update(_kinds(row, features.get(name), labels.get(name)))
     for feature, rows in by_feature.items():
         known = _topics(store, feature, date)
         if known is not None:
@@ -120,7 +125,9 @@ def _drawn(engine: Engine, date: str) -> list[dict[str, Any]]:
 # --- one call ----------------------------------------------------------------------------
 
 
-def _kinds(row: Mapping[str, Any], feature: FeatureSettings | None) -> Iterator[Counted]:
+def _kinds(
+    row: Mapping[str, Any], feature: FeatureSettings | None, labels: Labels | None
+) -> Iterator[Counted]:
     """What one call is counted as."""
     name = row["feature"]
     language = detect_language(_text(row)) or "not clear"
@@ -134,7 +141,7 @@ def _kinds(row: Mapping[str, Any], feature: FeatureSettings | None) -> Iterator[
             model=row["model"] or "",
             prompt_version=row["prompt_version"] or "",
             what="answer",
-            kind=_label(row["output"], _labels(feature)),
+            kind=_label(row["output"], labels),
         )
 
 
@@ -150,9 +157,9 @@ def _text(row: Mapping[str, Any]) -> str:
     return "\n".join(texts_of(values))[:MAX_CHARS]
 
 
-def _labels(feature: FeatureSettings | None) -> tuple[str, Mapping[str, None]] | None:
+def _labels(feature: FeatureSettings) -> Labels | None:
     """The field of the answer that is one of few texts, and these, as its schema has them."""
-    if feature is None or feature.output_schema is None:
+    if feature.output_schema is None:
         return None
     try:
         schema = json.loads(feature.output_schema.read_text(encoding="utf-8"))
@@ -166,7 +173,7 @@ def _labels(feature: FeatureSettings | None) -> tuple[str, Mapping[str, None]] |
     return None
 
 
-def _label(output: str, known: tuple[str, Mapping[str, None]] | None) -> str:
+def _label(output: str, known: Labels | None) -> str:
     """The label of an answer; `other` for one that is none."""
     try:
         value = json.loads(output)
