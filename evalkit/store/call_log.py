@@ -27,7 +27,7 @@ from evalkit.errors import StoreError
 from evalkit.frozen import by_field
 from evalkit.ids import new_id
 from evalkit.records import CallRecord
-from evalkit.store.files import remove, sweep
+from evalkit.store.files import open_temporary, remove, sweep
 from evalkit.store.rows import encode_row
 
 log = logging.getLogger(__name__)
@@ -198,11 +198,16 @@ class CallLog:
             with self._carefully("segments of ended processes"):
                 seal_left_segments(self._store, spool=self._spool)
 
-        self._sealer = threading.Thread(target=work, name="evalkit-call-log-seal", daemon=True)
-        self._sealer.start()
+        sealer = threading.Thread(target=work, name="evalkit-call-log-seal", daemon=True)
+        try:
+            sealer.start()
+        except RuntimeError:  # a Python that is ending starts no threads
+            work()
+        else:
+            self._sealer = sealer
 
     def _finish_sealing(self) -> None:
-        """Here, not beside: a Python that is ending starts no threads."""
+        """Here, not beside: nobody would wait for it."""
         if self._sealer is not None:
             self._sealer.join()
         segment, self._segment = self._segment, None
@@ -265,12 +270,9 @@ class _Segment:
         folder = segments_folder(store)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path = folder / f"{new_id()}.jsonl"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
         # Under its own name only once it is locked: else another process takes it for one
         # that was left, and removes it.
-        unnamed = self.path.with_suffix(".new")
-        self._descriptor = os.open(unnamed, flags, 0o600)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unnamed, self._descriptor = open_temporary(self.path, os.O_APPEND)
         os.rename(unnamed, self.path)
         self.size = 0
         self.is_torn = False

@@ -93,7 +93,7 @@ def write_whole(path: Path, *, replace: bool = False) -> Iterator[WholeFile]:
         _make_folder(path.parent)
         for left in path.parent.glob(f".{glob.escape(path.name)}.*tmp"):
             _remove_if_left(left)
-        temporary, descriptor = _open_temporary(path)
+        temporary, descriptor = open_temporary(path)
         file = WholeFile(descriptor)
         try:
             yield file
@@ -149,8 +149,7 @@ def sweep(store: Path, *, runs: bool = True) -> None:
         if not runs and Path(folder) == store:
             folders[:] = [name for name in folders if name != "runs"]
         for name in files:
-            is_hidden = name.startswith(".") and name.endswith(".tmp")
-            if is_hidden or name.endswith(".new"):
+            if name.startswith(".") and name.endswith(".tmp"):
                 _remove_if_left(Path(folder, name))
 
 
@@ -159,10 +158,11 @@ def _temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
-def _open_temporary(path: Path) -> tuple[Path, int]:
+def open_temporary(path: Path, flags: int = 0) -> tuple[Path, int]:
+    """Open a file that shall become `path`, locked; returns its name until then and descriptor."""
     while True:
         temporary = _temporary_name(path)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, 0o600)
         if _hold(descriptor):
             return temporary, descriptor
         os.close(descriptor)

@@ -179,7 +179,7 @@ def check_done(found: Found, now: State, expected: State) -> None:
 
 def check_nothing_left(found: Found, folder: Path, *, is_purged: bool) -> None:
     files = [path for path in folder.rglob("*") if path.is_file()]
-    half = [str(path) for path in files if path.suffix in (".tmp", ".new")]
+    half = [str(path) for path in files if path.suffix == ".tmp"]
     found.lost(bool(half), f"left behind: {half}")
     if is_purged:
         telling = [str(path) for path in files if ANNS_WORDS in path.read_bytes()]

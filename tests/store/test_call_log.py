@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from evalkit.records import CallRecord
 from evalkit.store.call_log import CallLog, seal_left_segments, segments_folder
+from evalkit.store.files import sweep
 from evalkit.store.views import open_store
 from tests.store.journal_lines import call, plain
 
@@ -359,3 +361,25 @@ def test_a_window_reads_the_files_of_its_days_alone(tmp_path: Path) -> None:
 
     assert found == [{"trace_id": "t-1"}]
     assert list(store.production_parts()[0]) == ["1970-01-01", "1970-01-02", "1970-01-03"]
+
+
+def test_nothing_is_lost_when_others_sweep_the_store_meanwhile(tmp_path: Path) -> None:
+    # A log that closes opens its last segment, and what finds no disk then is lost.
+    done = threading.Event()
+
+    def sweep_on() -> None:
+        while not done.is_set():
+            sweep(segments_folder(tmp_path))
+
+    sweeper = threading.Thread(target=sweep_on)
+    sweeper.start()
+    try:
+        for number in range(100):
+            with CallLog(tmp_path) as log:
+                log(call(trace_id=f"t-{number:03d}"))
+            assert (log.lost, log.failures) == (0, 0)
+    finally:
+        done.set()
+        sweeper.join()
+
+    assert traces(tmp_path) == [f"t-{n:03d}" for n in range(100)]

@@ -35,7 +35,7 @@ open_store(sys.argv[1]).add_calls(sys.argv[2], rows())
 
 
 def half_written(store: Path) -> list[Path]:
-    return sorted(path for path in store.rglob("*") if path.suffix in (".tmp", ".new"))
+    return sorted(path for path in store.rglob("*") if path.suffix == ".tmp")
 
 
 def kill_a_writer(store: Path, file_id: str = "log") -> None:
