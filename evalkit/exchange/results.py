@@ -7,6 +7,7 @@ right, and nothing is guessed. A score that is empty or NaN is missing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -122,7 +123,8 @@ def _add_parquet(engine: Engine, path: Path) -> list[str]:
         reason = str(error).splitlines()[0]
         raise InputFileError(f"{path}: cannot be read as Parquet: {reason}") from None
     require([*types], str(path))
-    if not types["score"].startswith(_NUMERIC):
+    _refuse_equal_names(path)
+    if not _NUMERIC.fullmatch(types["score"]):
         raise InputFileError(
             f"{path}: the column score is {types['score']}, not a number.{FIXES['score']}"
         )
@@ -136,7 +138,19 @@ def _add_parquet(engine: Engine, path: Path) -> list[str]:
     return [*types]
 
 
-_NUMERIC = ("DOUBLE", "FLOAT", "DECIMAL", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UINTEGER")
+_NUMERIC = re.compile(r"DOUBLE|FLOAT|DECIMAL\(\d+,\d+\)|U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER")
+
+
+def _refuse_equal_names(path: Path) -> None:
+    """For the engine `Score` is `score`, and of two it would take the first."""
+    import pyarrow.parquet as pq
+
+    names = pq.read_schema(path).names
+    for name in COLUMNS:
+        equal = [other for other in names if other.lower() == name]
+        if len(equal) > 1:
+            shown = " and ".join(map(quoted, equal[:3]))
+            raise InputFileError(f"{path}: the columns {shown} have one name. Keep one.")
 
 
 def _parquet_cell(name: str, kind: str) -> str:
@@ -173,15 +187,17 @@ _TYPED = """
         coalesce(try_cast(tier AS INTEGER), 0) AS tier,
         NULL::BOOLEAN AS passed,
         NULL::VARCHAR AS reason,
-        try_cast(latency_ms AS DOUBLE) AS latency_ms,
-        try_cast(cost_usd AS DOUBLE) AS cost_usd
+        nullif(try_cast(latency_ms AS DOUBLE), 'nan'::DOUBLE) AS latency_ms,
+        nullif(try_cast(cost_usd AS DOUBLE), 'nan'::DOUBLE) AS cost_usd
     FROM raw
     """
 
 
 # --- problems -----------------------------------------------------------------------
 
-_KEY = "golden_set, model, prompt_name, prompt_version, case_id, case_hash, trial, metric"
+_TRIAL = "coalesce(try_cast(trial AS BIGINT), 0)"
+"""As it is compared: `0`, `00`, `0.0` and nothing are one trial."""
+_KEY = f"golden_set, model, prompt_name, prompt_version, case_id, case_hash, {_TRIAL}, metric"
 
 
 def _refuse_bad_rows(engine: Engine, path: Path, *, unit: str) -> None:
@@ -194,7 +210,7 @@ def _refuse_bad_rows(engine: Engine, path: Path, *, unit: str) -> None:
 def _problems(engine: Engine, path: Path, *, unit: str) -> list[str]:
     """What is wrong with the rows of `raw`, a line each; a few more than are shown."""
     at = "" if unit == "line" else " row "
-    bad = engine.rows(_problem_sql())
+    bad = engine.rows(_problem_sql(is_text=unit == "line"))
     twice = engine.rows(_DUPLICATES)
     return [f"{path}:{at}{row['line']}: {_problem(row)}" for row in bad] + [
         f"{path}:{at}{row['again']}: case {quoted(row['case_id'])}, metric {quoted(row['metric'])}"
@@ -218,16 +234,33 @@ def _problem(row: dict[str, Any]) -> str:
         return f"score {quoted(value)} is not within 0 and 1.{fix}"
     if name == "outcome":
         return f"outcome {quoted(value)} is not known.{fix}"
-    return (
-        f"{name} {quoted(value)} is not a {'number' if name != 'trial' else 'whole number'}.{fix}"
-    )
+    return f"{name} {quoted(value)} is not a {_WANTED.get(name, 'number')}.{fix}"
 
 
-def _problem_sql() -> str:
+_WANTED = {
+    "trial": "whole number",
+    "tier": "tier",
+    "latency_ms": "number from 0 upwards",
+    "cost_usd": "number from 0 upwards",
+}
+"""What a column holds, when it is not any number."""
+
+
+def _problem_sql(*, is_text: bool) -> str:
     outcomes = ", ".join(f"'{name}'" for name in OUTCOMES)
 
     def not_a(kind: str, name: str) -> str:
-        return f"{name} IS NOT NULL AND try_cast({name} AS {kind}) IS NULL"
+        # The engine reads 1_0 as ten, and rounds 0.4 to a whole number.
+        wrong = [f"try_cast({name} AS {kind}) IS NULL"]
+        if is_text:
+            wrong.append(f"contains({name}, '_')")
+        if kind != "DOUBLE":
+            wrong.append(f"try_cast({name} AS DOUBLE) <> try_cast({name} AS {kind})")
+        return f"{name} IS NOT NULL AND ({' OR '.join(wrong)})"
+
+    def not_an_amount(name: str) -> str:
+        number = f"try_cast({name} AS DOUBLE)"
+        return f"{not_a('DOUBLE', name)} OR {number} < 0 OR {number} = 'inf'::DOUBLE"
 
     cases = {
         "case_id": "case_id IS NULL",
@@ -241,9 +274,9 @@ def _problem_sql() -> str:
             "outcome NOT IN ('scored', 'product_failure') AND NOT isnan(try_cast(score AS DOUBLE))"
         ),
         "trial": not_a("BIGINT", "trial"),
-        "tier": not_a("INTEGER", "tier"),
-        "latency_ms": not_a("DOUBLE", "latency_ms"),
-        "cost_usd": not_a("DOUBLE", "cost_usd"),
+        "tier": f"{not_a('INTEGER', 'tier')} OR try_cast(tier AS INTEGER) NOT BETWEEN 1 AND 3",
+        "latency_ms": not_an_amount("latency_ms"),
+        "cost_usd": not_an_amount("cost_usd"),
     }
     whens = " ".join(f"WHEN {condition} THEN '{name}'" for name, condition in cases.items())
     values = " ".join(f"WHEN '{name}' THEN CAST({name.split(':')[0]} AS VARCHAR)" for name in cases)
@@ -259,9 +292,9 @@ _DUPLICATES = f"""
     WITH twice AS (
         SELECT hash({_KEY}) AS h FROM raw GROUP BY h HAVING count(*) > 1
     ), doubtful AS (
-        SELECT {_KEY}, line FROM raw WHERE hash({_KEY}) IN (SELECT h FROM twice)
+        SELECT * FROM raw WHERE hash({_KEY}) IN (SELECT h FROM twice)
     )
-    SELECT case_id, metric, trial, min(line) AS line, min(line, 2)[2] AS again
+    SELECT case_id, metric, min(trial) AS trial, min(line) AS line, min(line, 2)[2] AS again
     FROM doubtful WHERE case_id IS NOT NULL AND metric IS NOT NULL
     GROUP BY {_KEY} HAVING count(*) > 1
     ORDER BY again LIMIT {SHOWN_PROBLEMS + 1}
