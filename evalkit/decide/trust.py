@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 JUDGE = 2
 """Tier of what a judge scores."""
+SAME = 1e-9
 NO_FLOOR = -1.0
 """Agreement cannot be lower: with this as the floor every judge gates, measured or not."""
 
@@ -108,8 +109,13 @@ class Trust:
 
 
 def _kappa_of(figure: Mapping[str, Any] | None) -> tuple[float | None, int]:
-    """A figure's kappa, and over how many labelled answers."""
-    overall = (figure or {}).get("overall")
-    if not isinstance(overall, Mapping):
-        return None, 0
-    return (overall.get("kappa") or {}).get("value"), int(overall.get("n") or 0)
+    """A figure's kappa, and over how many labelled answers; what is damaged is not known."""
+    overall = _mapping((figure or {}).get("overall"))
+    value: Any = _mapping(overall.get("kappa")).get("value")
+    n = overall.get("n")
+    known = type(value) in (int, float) and abs(value) <= 1 + SAME
+    return (value if known else None), (n if isinstance(n, int) else 0)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

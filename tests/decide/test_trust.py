@@ -20,7 +20,7 @@ from evalkit.store.views import Engine, Store, open_store
 from tests.decide.measured import V2, file, planned, run
 
 
-def figure(kappa: float | None = 0.5, n: int | None = 20) -> dict[str, Any]:
+def figure(kappa: Any = 0.5, n: Any = 20) -> dict[str, Any]:
     return {"overall": {"n": n, "kappa": {"value": kappa}}}
 
 
@@ -78,6 +78,15 @@ def store(tmp_path: Path) -> Store:
         (figure(n=None), False),
         ({"overall": {"n": 40}}, False),
         ({"overall": "0.9"}, False),
+        ({"overall": {"n": 40, "kappa": 0.9}}, False),
+        ({"overall": {"n": 40, "kappa": [{"value": 0.9}]}}, False),
+        (figure(kappa="0.9"), False),
+        (figure(kappa=float("nan")), False),
+        (figure(kappa=float("inf")), False),
+        (figure(kappa=True), False),
+        (figure(n="many"), False),
+        (figure(n=float("inf")), False),
+        (figure(n=[40]), False),
         ({}, False),
         (None, False),
     ],
@@ -135,6 +144,23 @@ def test_what_is_not_enough_says_why_and_what_to_do(
     save_figure(store, "help", "judge-1", found)
 
     assert objection(store) == why
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        ({"overall": {"n": 40, "kappa": 0.9}}, "never calibrated"),
+        ({"overall": {"n": 40, "kappa": {"value": "0.9"}}}, "never calibrated"),
+        ({"overall": {"n": 40, "kappa": {"value": 7.5}}}, "never calibrated"),
+        ({"overall": {"n": "40", "kappa": {"value": 0.9}}}, "held to 0 labels"),
+    ],
+)
+def test_a_figure_that_is_damaged_lets_no_judge_gate(
+    store: Store, found: dict[str, Any], why: str
+) -> None:
+    save_figure(store, "help", "judge-1", found)
+
+    assert why in (objection(store) or "")
 
 
 def test_a_judge_without_a_name_is_told_so_that_one_can_fill_it_in(store: Store) -> None:
