@@ -501,12 +501,12 @@ def test_a_huge_line_is_refused_quickly(tmp_path: Path) -> None:
     path = tmp_path / "evalkit.toml"
     with path.open("wb") as file:
         file.truncate(100_000_000)
-    started = time.perf_counter()
+    started = time.process_time()
 
     with pytest.raises(ConfigError, match="larger than 1 MB"):
         load_settings(path)
 
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 JUNK = st.recursive(

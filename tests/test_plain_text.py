@@ -81,6 +81,6 @@ def test_composed_and_combining_forms_become_one() -> None:
 def test_letters_under_piles_of_marks_do_not_cost_quadratic_time() -> None:
     pile = "a" + "\u0301\u0316" * 200_000
 
-    started = time.perf_counter()
+    started = time.process_time()
     assert normal(pile) == pile
-    assert time.perf_counter() - started < 2  # normal form itself takes minutes
+    assert time.process_time() - started < 2  # normal form itself takes minutes

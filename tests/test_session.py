@@ -189,7 +189,7 @@ def test_a_seed_makes_limit_draw_the_same_cases(tmp_path: Path) -> None:
 
 
 def test_a_right_answer_that_came_too_late_is_a_failure_of_the_product(tmp_path: Path) -> None:
-    write_project(tmp_path, target="tests.apps:late", feature="max_latency_ms = 20", cases=2)
+    write_project(tmp_path, target="tests.apps:late", feature="max_latency_ms = 400", cases=2)
 
     finished = run(tmp_path)
 
@@ -249,18 +249,15 @@ def judge_kindness(folder: Path) -> None:
 
 def kill_when_handed_in(server: Loopback, folder: Path, batches: int, *arguments: str) -> str:
     """Start a run and kill it while the provider has that many batches; returns its id."""
-    server.batches.held = False
-    server.batches.polls_needed = 10
+    server.batches.can_end = batches - 1
     process = start(folder, *arguments)
-    deadline = time.monotonic() + 30
-    while len(server.batches.batches) < batches:
+    deadline = time.monotonic() + 120
+    while sum(batch.polls > 0 for batch in list(server.batches.batches.values())) < batches:
         assert time.monotonic() < deadline, "no batch was handed in"
         time.sleep(0.01)
-    server.batches.held = True
-    time.sleep(0.3)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    server.batches.held = False
+    server.batches.can_end = sys.maxsize
     (run_id,) = os.listdir(folder / ".evalkit" / "runs")
     return run_id
 
@@ -277,8 +274,8 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen:
 
 
 def wait_for(server: Loopback, requests: int) -> None:
-    """Until the server has answered so many; bounded by 30 s."""
-    deadline = time.monotonic() + 30
+    """Until the server has answered so many; bounded by two minutes."""
+    deadline = time.monotonic() + 120
     while server.stats.requests < requests:
         assert time.monotonic() < deadline, "the run does not get on"
         time.sleep(0.01)
@@ -315,9 +312,9 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
         process = start(tmp_path, "--concurrency", "8")
         wait_for(server, 40)
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=30)
+        output, errors = process.communicate(timeout=120)
         stopped = json.loads(output)
-        again, _ = start(tmp_path, "--resume", stopped["run_id"]).communicate(timeout=60)
+        again, _ = start(tmp_path, "--resume", stopped["run_id"]).communicate(timeout=300)
         requests = dict(server.stats.by_case)
 
     assert process.returncode == 130, errors

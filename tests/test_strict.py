@@ -70,12 +70,12 @@ def test_json_that_readers_read_differently_is_refused(text: str, expected: str)
 
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
 def test_deep_json_is_refused_quickly(opening: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
 
     message = refusal(lambda: loads_json(opening * 1_000_000, where="x"))
 
     assert message.endswith("nested deeper than 64 levels")
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_brackets_in_text_are_no_depth() -> None:
@@ -163,11 +163,11 @@ def test_a_line_of_100_mb_costs_neither_time_nor_memory(tmp_path: Path) -> None:
         file.write(b'"}\n{"a": 2}\n')
     errors: list[StrictError] = []
     tracemalloc.start()
-    started = time.perf_counter()
+    started = time.process_time()
 
     values = [value for _, _, value in iter_jsonl(path, on_error=errors.append)]
 
-    seconds, peak = time.perf_counter() - started, tracemalloc.get_traced_memory()[1]
+    seconds, peak = time.process_time() - started, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert values == [{"a": 1}, {"a": 2}]
     assert [f"{e.line}: {e.message}" for e in errors] == ["2: a line is longer than 1 MB"]

@@ -140,7 +140,7 @@ class World:
 
     async def first_request(self) -> None:
         """Wait until the first server has been asked."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not self.one.stats.requests:  # noqa: ASYNC110 - it counts in another thread
                 await asyncio.sleep(0.002)
 

@@ -245,7 +245,7 @@ def test_processes_share_one_limit_exactly(path: Path) -> None:
     command = [sys.executable, "-c", SPENDER, str(path)]
     spenders = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
 
-    done = [int(spender.communicate(timeout=60)[0]) for spender in spenders]
+    done = [int(spender.communicate(timeout=300)[0]) for spender in spenders]
 
     assert sum(done) == 400
     day, _ = of(Ledger(path, BudgetSettings()), "total")

@@ -308,7 +308,7 @@ def test_kill_9_in_the_middle_of_an_action_shows_as_unknown_and_never_repeats(
         os.kill(runner.pid, signal.SIGKILL)
         runner.wait()
     with started(RUNNER, path) as second:
-        second.wait(timeout=30)
+        second.wait(timeout=300)
 
     queue = ReviewQueue(path)
     (review,) = queue.list("unknown")

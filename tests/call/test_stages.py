@@ -289,12 +289,16 @@ async def test_a_hundred_equal_calls_at_once_make_one_request(tmp_path: Path) ->
 
 
 class Slowly(Scripted):
-    """Plays its steps, each after a while."""
+    """Plays its steps, each after a while, and not before it may."""
 
-    takes: float = 0.01
+    def __init__(self, steps: list[Any]) -> None:
+        super().__init__(steps)
+        self.may = asyncio.Event()
+        self.may.set()
 
     async def stream(self, request: ModelRequest):  # type: ignore[no-untyped-def]
-        await asyncio.sleep(self.takes)
+        await asyncio.sleep(0.01)
+        await self.may.wait()
         async for event in super().stream(request):
             yield event
 
@@ -319,7 +323,7 @@ async def test_a_hundred_equal_calls_share_the_answer_of_a_stand_in_that_nobody_
 async def test_an_equal_call_waits_no_longer_than_its_own_deadline(tmp_path: Path) -> None:
     project = Project(tmp_path, []).change(cache_ttl=3600)
     project.one = Slowly([answer(GOOD)])
-    project.one.takes = 0.5
+    project.one.may.clear()
     orchestrator = Orchestrator(project.settings, providers={"one": project.one})
 
     patient = asyncio.create_task(orchestrator.execute("classify", "Two invoices"))
@@ -327,7 +331,8 @@ async def test_an_equal_call_waits_no_longer_than_its_own_deadline(tmp_path: Pat
     hurried = await orchestrator.execute("classify", "Two invoices", max_latency_ms=50)
 
     assert hurried.error_kind == "timeout"
-    assert hurried.record.latency_ms < 300
+    assert not patient.done()
+    project.one.may.set()
     assert (await patient).ok
     await orchestrator.aclose()
 

@@ -128,7 +128,7 @@ async def test_a_stream_that_stalls_is_cut(tmp_path: Path, monkeypatch: pytest.M
             await asyncio.Event().wait()
 
     project = free_text(tmp_path)
-    project.change(max_latency_ms=50, retries=0)
+    project.change(max_latency_ms=500, retries=0)
     project.one = Stalling([])
 
     shown, result = await stream(project)
@@ -173,10 +173,10 @@ async def test_what_was_seen_in_a_stream_stands_in_the_record(tmp_path: Path) ->
 async def test_a_tool_call_that_is_being_written_is_no_silence(tmp_path: Path) -> None:
     arguments = '{"text": "' + "a" * 70 + '"}'
     call = {"id": "c1", "name": "note", "arguments": arguments}
-    slow = Behaviour(tool_calls=[call], finish_reason="tool_calls", tokens_per_s=40)
+    slow = Behaviour(tool_calls=[call], finish_reason="tool_calls", tokens_per_s=15)
     note = {"name": "note", "parameters": {"type": "object"}}
     async with World(
-        tmp_path, slow, output_schema=None, tools=("note",), ttft_ms=200, idle_ms=200
+        tmp_path, slow, output_schema=None, tools=("note",), ttft_ms=1000, idle_ms=1000
     ) as world:
         result = [one async for one in world.orchestrator.stream("sort", "x", tools=[note])][-1]
 
@@ -184,7 +184,7 @@ async def test_a_tool_call_that_is_being_written_is_no_silence(tmp_path: Path) -
         assert kinds(result) == [None]
         assert result.record.tool_calls[0].arguments == arguments
         assert result.record.ttft_ms is not None
-        assert result.record.ttft_ms < 200 < result.record.latency_ms
+        assert result.record.ttft_ms < 1000 < result.record.latency_ms
 
 
 async def test_a_late_first_token_asks_the_next_model(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ async def test_closing_the_stream_cancels_the_call(tmp_path: Path) -> None:
     assert await anext(events) == TextDelta("on and ")
     await events.aclose()
 
-    await asyncio.wait_for(closed.wait(), 1)
+    await asyncio.wait_for(closed.wait(), 60)
 
 
 async def test_a_configuration_error_reaches_the_reader(tmp_path: Path) -> None:

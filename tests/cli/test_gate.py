@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -334,15 +334,16 @@ def test_a_thousand_cases_are_decided_in_little_time_and_without_heavy_imports(
         "print(sorted(heavy), file=sys.stderr); sys.exit(status)"
     )
 
-    began = time.monotonic()
+    began = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-c", code, "gate", *files, "--json"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
-    took_s = time.monotonic() - began
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
 
     assert done.returncode == 0
     assert done.stderr.strip() == "[]"
-    assert took_s < 15  # a bound for a loaded machine; alone it is about one second
+    took_s = ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
+    assert took_s < 15  # CPU time on a slow machine; on others it is about one second

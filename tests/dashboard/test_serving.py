@@ -45,7 +45,7 @@ class Server:
 
     def stop(self) -> int:
         self.process.terminate()
-        status = self.process.wait(timeout=20)
+        status = self.process.wait(timeout=120)
         assert self.process.stdout is not None
         self.process.stdout.close()
         return status
@@ -63,7 +63,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def browser(server: Server) -> Iterator[httpx.Client]:
     """Somebody who opened the address that was printed last."""
-    with httpx.Client(base_url=server.base, timeout=30) as client:
+    with httpx.Client(base_url=server.base, timeout=120) as client:
         client.get(server.url).raise_for_status()
         server.url = server.next_url()
         yield client
@@ -185,7 +185,7 @@ def test_names_from_the_log_are_only_text_in_what_is_served(tmp_path: Path) -> N
     server = Server(tmp_path)
 
     try:
-        with httpx.Client(base_url=server.base, timeout=30) as client:
+        with httpx.Client(base_url=server.base, timeout=120) as client:
             client.get(server.url).raise_for_status()
             page, data = client.get("/"), client.get("/data.json")
     finally:

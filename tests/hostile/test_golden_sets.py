@@ -26,7 +26,7 @@ def attempts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
     with Loopback() as server:
         command = [sys.executable, "-m", "tests.hostile.hostile_sets", f"{server.url}/v1"]
         folder = tmp_path_factory.mktemp("sets")
-        done = subprocess.run([*command, str(folder)], capture_output=True, text=True, timeout=120)
+        done = subprocess.run([*command, str(folder)], capture_output=True, text=True, timeout=600)
         requests = server.stats.requests
     assert done.returncode == 0, done.stderr
     found = {one["name"]: one for one in map(json.loads, done.stdout.splitlines())}

@@ -30,7 +30,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         client = [sys.executable, "-m", "tests.hostile.hostile_client", port, str(folder)]
         try:
             done = subprocess.run(
-                [*client, str(int(DEADLINE_S * 1000))], capture_output=True, text=True, timeout=200
+                [*client, str(int(DEADLINE_S * 1000))], capture_output=True, text=True, timeout=600
             )
         finally:
             server.kill()

@@ -132,7 +132,7 @@ class Server:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(timeout=20)
+        self.process.wait(timeout=120)
 
     def __enter__(self) -> Server:
         return self
@@ -152,7 +152,7 @@ class Annotator:
     def __init__(self, url: str) -> None:
         self.base = url.split("/?")[0]
         self.http = httpx.Client(
-            base_url=self.base, headers={"origin": self.base}, follow_redirects=True, timeout=30
+            base_url=self.base, headers={"origin": self.base}, follow_redirects=True, timeout=120
         )
         self.http.get(url).raise_for_status()
         self.page = self.get("/")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,6 +49,8 @@ class BatchServer:
         """After so many questions how far it is, a batch has ended."""
         self.held = False
         """While true, no batch ends."""
+        self.can_end = sys.maxsize
+        """How many do: the ones handed in after these do not."""
         self.expires_after: int | None = None
         """Lines of a batch that are answered; the others expire."""
         self.refuses: str | None = None
@@ -75,7 +78,8 @@ class BatchServer:
             return _text("".join(json.dumps(row) + "\n" for row in batch.results))
         else:
             batch.polls += 1
-            if batch.polls >= self.polls_needed and not self.held:
+            first = list(self.batches).index(batch.id) < self.can_end
+            if batch.polls >= self.polls_needed and first and not self.held:
                 self._end(batch)
         return _json(self._shown(batch))
 

@@ -29,7 +29,7 @@ from tests.loopback import Loopback
 from tests.project import case, write_project
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
-SLOW_START = 60
+SLOW_START = 300
 CACHE = "cacheprovider"
 OWN = "evalkit.pytest_plugin"
 

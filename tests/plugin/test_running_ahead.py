@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from tests.loopback import Behaviour, Loopback, Rule
 from tests.plugin.conftest import Project
 
@@ -21,13 +19,10 @@ def test_calls_overlap(served: Project, server: Loopback) -> None:
     concurrent(served, 64)
     server.script(Rule(Behaviour(delay_ms=100)))
 
-    started = time.perf_counter()
     result = served.eval("--llm-eval-no-gate", "-q")
-    wall_s = time.perf_counter() - started
 
     assert sum(result.parseoutcomes().values()) == 64
-    assert wall_s < 64 * 0.1
-    assert server.stats.max_in_flight <= IN_FLIGHT
+    assert IN_FLIGHT // 2 < server.stats.max_in_flight <= IN_FLIGHT
 
 
 def test_a_stop_at_the_first_failure_wastes_at_most_the_window(

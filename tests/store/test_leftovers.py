@@ -40,7 +40,7 @@ def half_written(store: Path) -> list[Path]:
 
 def kill_a_writer(store: Path, file_id: str = "log") -> None:
     command = [sys.executable, "-c", KILLED, str(store), file_id]
-    ended = subprocess.run(command, cwd=CHECKOUT, timeout=60)
+    ended = subprocess.run(command, cwd=CHECKOUT, timeout=300)
     assert ended.returncode == -signal.SIGKILL
 
 

@@ -265,7 +265,7 @@ def test_a_second_process_is_told_so(store: Store) -> None:
     """
 
     with store.create_run(manifest()):
-        said, _ = python(code, store.path).communicate(timeout=60)
+        said, _ = python(code, store.path).communicate(timeout=300)
 
     assert "run run-1 is being written in another process" in said
 
@@ -313,7 +313,7 @@ def test_kill_9_while_writing_loses_no_finished_case(store: Store) -> None:
             break
     process.send_signal(signal.SIGKILL)
     said = [int(last), *map(int, process.stdout.read().split())]
-    process.wait(timeout=60)
+    process.wait(timeout=300)
     process.stdout.close()
 
     with store.open_run("run-1") as again:
@@ -403,7 +403,7 @@ def test_a_seal_that_was_killed_is_done_again(store: Store) -> None:
             writer.seal("complete")
     """
     process = python(code, store.path)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL
     assert (store.path / "scores" / "run=run-1.parquet").exists()
     assert case_ids(store) == []

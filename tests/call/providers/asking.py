@@ -67,7 +67,7 @@ async def failure(provider: Provider, **changes: Any) -> CallError:
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread does; fails after five seconds."""
-    async with asyncio.timeout(5):
+    """Wait for what another thread does; fails after a minute."""
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - another thread sets no asyncio.Event
             await asyncio.sleep(0.001)

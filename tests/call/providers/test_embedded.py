@@ -104,6 +104,14 @@ def test_an_unknown_backend_is_named_with_those_there_are() -> None:
 async def test_a_hundred_calls_in_flight_leave_the_loop_alive() -> None:
     one = provider()
     await anext(one.stream(request()))
+
+    # One turn of the loop runs all hundred, about 0.2 ms each; far more is a blocked loop.
+    # A machine that stood still does not do so three times.
+    assert min([await longest_turn_s(one) for _ in range(3)]) < 1.0
+
+
+async def longest_turn_s(one: EmbeddedProvider) -> float:
+    """Of the loop, while a hundred calls are in flight."""
     longest_s = 0.0
 
     async def heart() -> None:
@@ -120,9 +128,7 @@ async def test_a_hundred_calls_in_flight_leave_the_loop_alive() -> None:
     beat = asyncio.create_task(heart())
     await asyncio.gather(*(call(i) for i in range(100)))
     beat.cancel()
-
-    # One turn of the loop runs all hundred, about 0.2 ms each; far more is a blocked loop.
-    assert longest_s < 1.0
+    return longest_s
 
 
 @pytest.mark.parametrize(

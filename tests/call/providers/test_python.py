@@ -166,7 +166,7 @@ async def test_a_target_that_is_not_there_is_not_found(target: str, provider_for
 
 
 async def test_as_many_calls_run_at_once_as_may_be_in_flight(provider_for: Build) -> None:
-    meeting = threading.Barrier(20, timeout=10)
+    meeting = threading.Barrier(20, timeout=60)
 
     def answer(input: Any) -> str:
         meeting.wait()

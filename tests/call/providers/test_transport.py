@@ -46,13 +46,6 @@ def wire(request: pytest.FixtureRequest) -> str:
     return name
 
 
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 # --- connections -------------------------------------------------------------------
 
 
@@ -133,9 +126,11 @@ async def test_cancelling_closes_the_connection(wire: str, stream: bool) -> None
 async def test_a_deadline_ends_a_call_that_never_answers(wire: str) -> None:
     with Loopback(Rule(Behaviour(stall_after=-1), times=1)) as server:
         async with provider_of(wire, server) as provider:
+            asking = asyncio.create_task(ask(provider))
+            await eventually(lambda: server.stats.requests == 1)
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.05):
-                    await ask(provider)
+                    await asking
 
             await eventually(lambda: server.stats.lost == 1)
             _, finish = await ask(provider)
@@ -192,8 +187,11 @@ async def test_closing_an_unused_provider_does_nothing(wire: str) -> None:
 
 
 async def test_a_refused_connection_is_a_connect_failure(wire: str) -> None:
-    async with provider_of(wire, base_url=f"http://127.0.0.1:{unused_port()}") as provider:
-        error = await failure(provider)
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))  # and does not listen
+        port = deaf.getsockname()[1]
+        async with provider_of(wire, base_url=f"http://127.0.0.1:{port}") as provider:
+            error = await failure(provider)
 
     assert error.kind == "connect"
     assert "loop" in str(error)
