@@ -24,7 +24,8 @@ PULSE_S = 5.0
 """How often somebody who waits looks whether the loop still lives."""
 CLOSE_S = 10.0
 REFILL = 16
-"""A window is filled again when a so-manieth of it is empty: one wake-up of the loop for many."""
+"""A window is filled again when a so-manieth of it is empty, and later where it is wider than what
+may be under way at once: one wake-up of the loop for many."""
 HAND_OVER_S = 0.01
 """For so long results are gathered and handed over together, where more than `FEW` are under way:
 two threads that want the interpreter's lock for every result take longer than the results do."""
@@ -115,7 +116,7 @@ class RunAhead(Generic[K, V]):
         self._do = do
         self._thread = thread
         self._window = window
-        self._refill = self._since = max(1, window // REFILL)
+        self._refill = self._since = max(1, window // REFILL, (window - concurrency) // 2)
         self._slots = asyncio.Semaphore(concurrency)
         self._uses = uses
         self._started: set[K] = set()

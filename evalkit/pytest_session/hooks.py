@@ -159,15 +159,16 @@ class EvalSession:
         """Gates run after every case, whatever order the items were given."""
         session.items.sort(key=lambda item: isinstance(item, GateItem))
         self._items = session.items
-        covered = {unit for item in self._items for unit in self.units_of(item)}
+        units = {one: self.units_of(one) for one in self._items if not isinstance(one, GateItem)}
+        covered = set(chain.from_iterable(units.values()))
+        self._units, self._first_unit = [], {}
         for item in self._items:
             if isinstance(item, GateItem):
                 item.units = [unit for unit in item.all_units() if unit not in covered]
                 covered.update(item.units)
-        self._units, self._first_unit = [], {}
-        for item in self._items:
+                units[item] = self.units_of(item)
             self._first_unit[item] = len(self._units)
-            self._units += self.units_of(item)
+            self._units += units[item]
         if self.worker is None and self.parts() and not self.config.getoption("collectonly"):
             try:
                 self._plan = self.plan(self.parts())

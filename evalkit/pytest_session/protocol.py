@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, TypeGuard
 
@@ -61,15 +61,16 @@ class ShortWay:
     def run(self, item: CaseItem, nextitem: pytest.Item | None) -> None:
         """What `pytest_runtest_protocol` does."""
         hook = item.ihook
+        keywords: dict[str, Literal[1]] = dict.fromkeys(item.keywords, 1)
         hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        hook.pytest_runtest_logreport(report=_passed(item, "setup"))
+        hook.pytest_runtest_logreport(report=_passed(item, "setup", keywords))
         self._report_call(item)
         if item.session.shouldfail or item.session.shouldstop:
             nextitem = None
         if nextitem is None or nextitem.parent is not item.parent:
             _tear_down(item, nextitem)
         else:
-            hook.pytest_runtest_logreport(report=_passed(item, "teardown"))
+            hook.pytest_runtest_logreport(report=_passed(item, "teardown", dict(keywords)))
         hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
 
     def _report_call(self, item: CaseItem) -> None:
@@ -108,12 +109,14 @@ def _tear_down(item: CaseItem, nextitem: pytest.Item | None) -> None:
         hook.pytest_exception_interact(node=item, call=call, report=report)
 
 
-def _passed(item: CaseItem, when: Literal["setup", "teardown"]) -> pytest.TestReport:
+def _passed(
+    item: CaseItem, when: Literal["setup", "teardown"], keywords: Mapping[str, Literal[1]]
+) -> pytest.TestReport:
     now = time.time()
     return pytest.TestReport(
         nodeid=getattr(item, "id", item.nodeid),  # parsed already from pytest 9.2 on
         location=item.location,
-        keywords=dict.fromkeys(item.keywords, 1),
+        keywords=keywords,
         outcome="passed",
         longrepr=None,
         when=when,
