@@ -159,9 +159,9 @@ class Orchestrator:
             ts=time.time_ns() // 1000,
             started=self._parts.clock.monotonic(),
             stages=Stages(self._parts.clock.monotonic),
-            user_id=user_id,
-            tenant=tenant,
-            session_id=session_id,
+            user_id=_as_text(user_id),
+            tenant=_as_text(tenant),
+            session_id=_as_text(session_id),
             pinned=pinned,
         )
         try:
@@ -336,3 +336,8 @@ PINNED: Mapping[str, Any] = {
     "flag": None,
 }
 """What a pinned call leaves out: whatever could have somebody else answer."""
+
+
+def _as_text(name: object) -> str | None:
+    """An id as the records have it; an application may hand in its own number or UUID."""
+    return name if name is None or isinstance(name, str) else str(name)

@@ -19,16 +19,17 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 
-from evalkit.errors import StoreError
+from evalkit import json_bytes
+from evalkit.errors import DamagedStore, StoreError
 from evalkit.frozen import by_field
 from evalkit.ids import new_id
 from evalkit.records import CallRecord
 from evalkit.store.files import open_temporary, remove, sweep
-from evalkit.store.rows import encode_row
+from evalkit.store.rows import CRC_TAIL, closed_line, encode_row, has_checksum, is_whole
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ BATCH = 1000
 MAX_HELD = 100_000
 """Records in memory while the disk refuses; later ones are lost, and counted."""
 SAY_EVERY_S = 60.0
+MAX_SAID = 5
+"""Lines of one segment that are said one by one when they are left out."""
 
 
 class CallLog:
@@ -68,7 +71,8 @@ class CallLog:
         now: Callable[[], float] = time.time,
     ) -> None:
         self.lost = 0
-        """Records that found no room while the disk refused, or that no JSON can hold."""
+        """Records that found no room while the disk refused, that no JSON can hold, or whose
+        line was damaged before it was sealed."""
         self.failures = 0
         """Writes that the disk refused; the records were kept and tried again."""
         self._store = Path(store)
@@ -134,11 +138,13 @@ class CallLog:
         while not self._closing:
             self._wake.wait(self._flush_s)
             self._wake.clear()
-            self._write()
+            with self._carefully("call records"):
+                self._write()
             if self._segment is not None and self._is_full(self._segment):
                 segment, self._segment = self._segment, None
                 self._seal_beside(segment)
-        self._write()
+        with self._carefully("call records"):
+            self._write()
         self._finish_sealing()
         if self._held:
             self.lost += len(self._held)
@@ -157,7 +163,8 @@ class CallLog:
 
     def _write_some(self) -> bool:
         """Whether a disk took them; else they stay held."""
-        records = list(islice(self._held, BATCH))
+        # By place: records come in meanwhile, which an iterator of the deque does not survive.
+        records = [self._held[place] for place in range(min(BATCH, len(self._held)))]
         rows, bad = _encoded(records)
         written = self._write_to(self._store, rows)
         if not written and self._spool is not None:
@@ -216,7 +223,7 @@ class CallLog:
     def _seal(self, segment: _Segment | None) -> None:
         if segment is not None:
             with self._carefully("a segment"), contextlib.closing(segment):
-                _seal(self._store, segment.path)
+                self.lost += _seal(self._store, segment.path)
 
     @contextlib.contextmanager
     def _carefully(self, what: str) -> Iterator[None]:
@@ -224,6 +231,9 @@ class CallLog:
         try:
             yield
         except (OSError, StoreError) as error:
+            self._say(what, error)
+        except Exception as error:  # the thread that ended would take all later records along
+            log.exception("%s: not as expected", what)
             self._say(what, error)
 
     def _say(self, what: str, error: Exception) -> None:
@@ -280,7 +290,7 @@ class _Segment:
 
     def write(self, rows: Sequence[bytes]) -> None:
         """Append all of them or none."""
-        data = b"".join(row + b"\n" for row in rows)
+        data = b"".join(closed_line(row[:-1]) for row in rows)
         try:
             written = 0
             while written < len(data):
@@ -305,12 +315,27 @@ def segments_folder(store: Path) -> Path:
     return store / "calls" / "open"
 
 
-def read_segment(path: Path) -> Iterator[bytes]:
-    """The whole lines of a segment; a half-written one, or what a dead disk left, is none."""
+def read_segment(path: Path, *, on_damaged: Callable[[StoreError], None]) -> Iterator[bytes]:
+    """The whole lines of a segment, without their checksums; a half-written last one is none.
+
+    `on_damaged` is told of each other line that is not what was written.
+    """
     with path.open("rb") as file:
-        for line in file:
-            if line.startswith(b"{") and line.endswith(b"}\n"):
+        for number, line in enumerate(file, start=1):
+            if is_whole(line):
+                yield line[:-CRC_TAIL] + b"}"
+            elif not has_checksum(line) and _is_call(line):
                 yield line[:-1]
+            elif line.endswith(b"\n"):
+                on_damaged(DamagedStore(f"{path}:{number}: damaged line."))
+
+
+def _is_call(line: bytes) -> bool:
+    """Whether a line without a checksum, as they were once, is a call."""
+    try:
+        return line.endswith(b"}\n") and b'"ts":%d' % json_bytes.decode(line)["ts"] in line
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return False
 
 
 def seal_left_segments(store: Path, *, spool: Path | None = None) -> int:
@@ -338,13 +363,21 @@ def seal_left_segments(store: Path, *, spool: Path | None = None) -> int:
     return sealed
 
 
-def _seal(store: Path, path: Path) -> None:
+def _seal(store: Path, path: Path) -> int:
     """Turn a segment into Parquet files of its name, a day each, and remove it.
 
     Readers take the segment for as long as it is there, and its files only afterwards: a
-    seal that was killed is done again from the beginning.
+    seal that was killed is done again from the beginning. Returns how many of its lines
+    are left out, since they are damaged or no calls; these are said.
     """
     from evalkit.store.sealing import seal_calls
 
-    seal_calls(read_segment(path), store=store, file_id=path.stem)
+    left_out: list[StoreError] = []
+    rows = read_segment(path, on_damaged=left_out.append)
+    seal_calls(rows, store=store, file_id=path.stem, on_bad=left_out.append)
+    for error in left_out[:MAX_SAID]:
+        log.error("%s: a call is left out: %s", path.name, error)
+    if len(left_out) > MAX_SAID:
+        log.error("%s: %d calls are left out in all", path.name, len(left_out))
     remove(path)
+    return len(left_out)

@@ -1,7 +1,7 @@
 """Holds every sealed file of a store to its checksum: for the clock, and for whoever worries.
 
-Reads all there is, and changes nothing. What has no checksum is not looked at: caches and
-databases beside the store's files, and the segments that calls of the last hour are in.
+Reads all there is, and changes nothing; of the segments that calls of the last hour are in,
+every line. What has no checksum is not looked at: caches and databases beside the store's files.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any
 
 from evalkit.errors import StoreError
+from evalkit.store.call_log import segments_folder
 from evalkit.store.files import verify_sha256
 from evalkit.store.parquet import verify_parquet
 from evalkit.store.runs import read_journal, run_folder
@@ -45,6 +46,7 @@ def check_files(store: Store) -> Checked:
     for path in chain(labels, *days.values()):
         done.one(partial(verify_parquet, path))
     done.files += len(store.runs()) + len(store.verdicts()) + (len(store.feedback()) > 0)
+    done.files += len(list(segments_folder(store.path).glob("*.jsonl")))  # with the days, above
     done.one(store.baselines.all)
     done.damaged += store.problems
     return done

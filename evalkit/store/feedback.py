@@ -23,7 +23,7 @@ from evalkit.errors import ConfigError
 from evalkit.ids import new_id
 from evalkit.pii import redact
 from evalkit.store.files import explain_os_errors, write_whole
-from evalkit.store.rows import encode_row
+from evalkit.store.rows import closed_line, encode_row
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -124,8 +124,7 @@ def forget_feedback(
 
 
 def _encoded(row: Row) -> bytes:
-    body = encode_row(row, "feedback")[:-1]
-    return b'%b,"crc":"%08x"}\n' % (body, zlib.crc32(body))
+    return closed_line(encode_row(row, "feedback")[:-1])
 
 
 def _without_crc(row: Row) -> Row:

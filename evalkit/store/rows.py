@@ -6,6 +6,8 @@ the reader has no type for are JSON text (kind json) or lists of pairs (kind map
 
 from __future__ import annotations
 
+import re
+import zlib
 from collections.abc import Mapping
 from math import isfinite
 from typing import Any
@@ -64,3 +66,24 @@ def decode_row(readable: Row, table: str) -> dict[str, Any]:
             else {pair["key"]: pair["value"] for pair in value}
         )
     return row
+
+
+# --- a line of a file that only grows, with its checksum ----------------------------------
+
+CRC_TAIL = len(b',"crc":"01234567"}\n')
+_CRC = re.compile(rb',"crc":"[0-9a-f]{8}"\}\n')
+
+
+def closed_line(body: bytes) -> bytes:
+    """A JSON object without its closing brace, as a line that says when it is damaged."""
+    return b'%b,"crc":"%08x"}\n' % (body, zlib.crc32(body))
+
+
+def is_whole(line: bytes) -> bool:
+    """Whether a line is what `closed_line` made."""
+    return line[-CRC_TAIL:] == b',"crc":"%08x"}\n' % zlib.crc32(line[:-CRC_TAIL])
+
+
+def has_checksum(line: bytes) -> bool:
+    """Whether a line says what it has to be, true or not: older ones do not."""
+    return _CRC.fullmatch(line[-CRC_TAIL:]) is not None

@@ -8,7 +8,6 @@ writer per run, by a lock that any death of the process releases.
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,10 +25,9 @@ from evalkit.store.files import (
     verify_sha256,
     write_json,
 )
-from evalkit.store.rows import decode_row, encode_row
+from evalkit.store.rows import CRC_TAIL, closed_line, decode_row, encode_row, is_whole
 from evalkit.store.schema import SCHEMA_VERSION
 
-_CRC_TAIL = len(b',"crc":"01234567"}\n')
 _BLOCK = 1 << 16
 
 
@@ -263,15 +261,15 @@ def encode_line(line: Mapping[str, Any]) -> bytes:
         raise StoreError(f"journal line {line.get('key')}: {error}; it was not written.") from None
     calls, scores = (b",".join(each) for each in rows)
     body = b'%b,"calls":[%b],"scores":[%b]' % (head[:-1], calls, scores)
-    return b'%b,"crc":"%08x"}\n' % (body, zlib.crc32(body))
+    return closed_line(body)
 
 
 def decode_line(data: bytes) -> dict[str, Any] | None:
     """What `encode_line` was given; None when `data` is damaged or not whole."""
-    if not _is_whole(data):
+    if not is_whole(data):
         return None
     try:
-        line = json_bytes.decode(data[:-_CRC_TAIL] + b"}")
+        line = json_bytes.decode(data[:-CRC_TAIL] + b"}")
         del line["sizes"]
         for table in ROWS_OF_A_LINE:
             line[table] = [decode_row(row, table) for row in line[table]]
@@ -301,10 +299,6 @@ def _slices(data: bytes, at: int, sizes: Sequence[int]) -> tuple[list[bytes], in
     return rows, at - bool(sizes)
 
 
-def _is_whole(data: bytes) -> bool:
-    return data[-_CRC_TAIL:] == b',"crc":"%08x"}\n' % zlib.crc32(data[:-_CRC_TAIL])
-
-
 def read_journal(path: Path, *, whole: bool = False) -> Iterator[dict[str, Any]]:
     """Lines of a journal, one in memory at a time; a damaged last line is dropped.
 
@@ -316,7 +310,7 @@ def read_journal(path: Path, *, whole: bool = False) -> Iterator[dict[str, Any]]
 
 def split_journal(path: Path) -> Iterator[SplitLine]:
     """The same lines in their parts."""
-    return _read_lines(path, lambda data: split_line(data) if _is_whole(data) else None)
+    return _read_lines(path, lambda data: split_line(data) if is_whole(data) else None)
 
 
 def sorted_journal(path: Path) -> Iterator[SplitLine]:
@@ -334,7 +328,7 @@ def sorted_journal(path: Path) -> Iterator[SplitLine]:
 
 
 def _sized(data: bytes) -> tuple[SplitLine, int] | None:
-    return (split_line(data), len(data)) if _is_whole(data) else None
+    return (split_line(data), len(data)) if is_whole(data) else None
 
 
 def _refuse_other_size(path: Path, size: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import date, timedelta
 from functools import lru_cache
@@ -68,12 +68,21 @@ def write_calls(calls: Iterable[Row], *, store: Path, file_id: str) -> list[Path
     return [store / name for name in sinks.facts]
 
 
-def seal_calls(rows: Iterable[bytes], *, store: Path, file_id: str) -> list[Path]:
-    """Write encoded calls, a file for each day; files of a seal that was killed are replaced."""
+def seal_calls(
+    rows: Iterable[bytes],
+    *,
+    store: Path,
+    file_id: str,
+    on_bad: Callable[[StoreError], None] | None = None,
+) -> list[Path]:
+    """Write encoded calls, a file for each day; files of a seal that was killed are replaced.
+
+    A row that is no call is left out, and `on_bad` is told; without it nothing is written.
+    """
     for path in (store / "calls").glob(f"date=*/{file_id}.parquet"):
         with explain_os_errors(path):
             path.unlink()
-    with _Sinks(store) as sinks:
+    with _Sinks(store, on_bad) as sinks:
         for row in rows:
             sinks.open(calls_file(_ts(row), file_id), "calls").add(row)
             sinks.bound_memory()
@@ -136,14 +145,17 @@ def _first_of_each_key(lines: Iterable[SplitLine]) -> Iterator[SplitLine]:
 class _Sinks:
     """The files being filled, opened as rows come for them."""
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, on_bad: Callable[[StoreError], None] | None = None) -> None:
         self._store = store
+        self._on_bad = on_bad
         self._stack = ExitStack()
         self._sinks: dict[str, _Sink] = {}
 
     def open(self, name: str, table: str) -> _Sink:
         if name not in self._sinks:
-            self._sinks[name] = self._stack.enter_context(_Sink(self._store / name, table))
+            self._sinks[name] = self._stack.enter_context(
+                _Sink(self._store / name, table, self._on_bad)
+            )
         return self._sinks[name]
 
     def bound_memory(self) -> None:
@@ -170,8 +182,11 @@ class _Sinks:
 class _Sink:
     """One Parquet file being filled; it appears when the `with` block ends without an error."""
 
-    def __init__(self, path: Path, table: str) -> None:
+    def __init__(
+        self, path: Path, table: str, on_bad: Callable[[StoreError], None] | None = None
+    ) -> None:
         self.facts: dict[str, Any] = {}
+        self._on_bad = on_bad
         self.table = table
         self._path = path
         self._rows = Rows(table)
@@ -196,8 +211,9 @@ class _Sink:
     def flush(self) -> None:
         """Write what is held as one row group."""
         if len(self._rows):
-            self._n_written += len(self._rows)
-            self._writer.write_batch(self._rows.take())
+            batch = self._rows.take(on_bad=self._on_bad)
+            self._n_written += batch.num_rows
+            self._writer.write_batch(batch)
 
     def __exit__(self, *error: Any) -> None:
         if error[0] is not None:
@@ -233,14 +249,34 @@ class Rows:
         self._lines.append(row)
         self.n_bytes += len(row)
 
-    def take(self) -> pa.RecordBatch:
+    def take(self, *, on_bad: Callable[[StoreError], None] | None = None) -> pa.RecordBatch:
         """What is held (at least a row), as an Arrow record batch; then nothing is.
 
-        Raises StoreError, naming the column, when a value is not of its type.
+        When a value is not of its type: raises StoreError, naming the column, or leaves out
+        the rows that it stands in and tells `on_bad` of each.
         """
+        lines, self._lines, self.n_bytes = self._lines, [], 0
+        try:
+            return self._batch(lines)
+        except StoreError:
+            if on_bad is None:
+                raise
+        return self._batch([line for line in lines if self._is_good(line, on_bad)])
+
+    def _is_good(self, line: bytes, on_bad: Callable[[StoreError], None]) -> bool:
+        try:
+            self._batch([line])
+        except StoreError as error:
+            on_bad(error)
+            return False
+        return True
+
+    def _batch(self, lines: Sequence[bytes]) -> pa.RecordBatch:
         import pyarrow as pa
 
-        lines, self._lines, self.n_bytes = self._lines, [], 0
+        if not lines:
+            empty = [pa.nulls(0, field.type) for field in self.schema]
+            return pa.RecordBatch.from_arrays(empty, schema=self.schema)
         try:
             table = _read_json(lines, self._table)
         except pa.ArrowException as first:
@@ -287,6 +323,9 @@ def _as_type(array: pa.Array, wanted: pa.DataType) -> pa.Array:
     if isinstance(array, pa.ChunkedArray):
         array = array.chunk(0)
     if pa.types.is_map(wanted):
+        if array.values.null_count or array.values.field(0).null_count:
+            # Arrow would end the process.
+            raise StoreError("calls and scores: a map has a pair without a key")
         pairs = pa.StructArray.from_arrays(
             array.values.flatten(), fields=[wanted.key_field, wanted.item_field]
         )

@@ -314,15 +314,19 @@ class Store:
 
         rows, open_ids = Rows("calls"), set()
         batches: list[pa.RecordBatch] = []
+
+        def left_out(error: StoreError) -> None:
+            self._problem(f"{str(error).rstrip('.')}. It is left out.")
+
         for path in sorted(segments_folder(self.path).glob("*.jsonl")):
             with suppress(FileNotFoundError):  # sealed meanwhile: then its files are there
-                for row in read_segment(path):
+                for row in read_segment(path, on_damaged=left_out):
                     rows.add(row)
                     if rows.n_bytes > GROUP_BYTES:
-                        batches.append(rows.take())
+                        batches.append(rows.take(on_bad=left_out))
                 open_ids.add(path.stem)
         if len(rows):
-            batches.append(rows.take())
+            batches.append(rows.take(on_bad=left_out))
         return (pa.Table.from_batches(batches) if batches else None), open_ids
 
     def _table(
