@@ -54,29 +54,22 @@ def parse_selector(text: str, *, is_run: Callable[[str], bool]) -> Selector:
 
 
 def parse_compare(text: str, *, is_run: Callable[[str], bool]) -> tuple[Selector, Selector]:
-    """Read `CANDIDATE:BASELINE`; exactly one colon may part it into two selectors."""
-    readings = []
+    """Read `CANDIDATE:BASELINE`; exactly one colon may part it into two selectors.
+
+    There is no second reading: ids of runs and names hold no slash, versions no colon.
+    """
     for at in _colons(text):
         try:
-            readings.append(
-                (
-                    parse_selector(text[:at], is_run=is_run),
-                    parse_selector(text[at + 1 :], is_run=is_run),
-                )
+            return (
+                parse_selector(text[:at], is_run=is_run),
+                parse_selector(text[at + 1 :], is_run=is_run),
             )
         except ConfigError:
             continue
-    if not readings:
-        raise ConfigError(
-            f"--compare {text!r} is not CANDIDATE:BASELINE, each a run of this store, a pair "
-            "(MODEL/PROMPT@VERSION) or RUN:PAIR. E.g. small/classify@v3:small/classify@v2."
-        )
-    return _named_run_first(readings)
-
-
-def _named_run_first(readings: Sequence[tuple[Selector, Selector]]) -> tuple[Selector, Selector]:
-    """Of several readings the one that names most runs: a colon in a model's name is rare."""
-    return max(readings, key=lambda sides: sum(side.run is not None for side in sides))
+    raise ConfigError(
+        f"--compare {text!r} is not CANDIDATE:BASELINE, each a run of this store, a pair "
+        "(MODEL/PROMPT@VERSION) or RUN:PAIR. E.g. small/classify@v3:small/classify@v2."
+    )
 
 
 def _colons(text: str) -> list[int]:

@@ -65,7 +65,7 @@ class EProcess:
         self.log_peak = max(self.log_peak, float(log_e.max()))
         return log_e
 
-    def log_factors(self, values: ArrayLike, weights: ArrayLike = 1.0) -> Floats:
+    def log_factors(self, values: ArrayLike, weights: ArrayLike) -> Floats:
         """Log growth of each bet by each observation, (n_values, n_bets)."""
         y, w = _checked(values, weights)
         gain = self._sign * w * (y - self._mean)

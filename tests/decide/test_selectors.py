@@ -72,11 +72,8 @@ def test_what_stands_before_a_pair_has_to_be_a_run() -> None:
     assert selector == Selector(pair=Pair(model="llama:8b", prompt_name="p", prompt_version="v1"))
 
 
-def test_of_two_readings_the_one_with_more_runs_is_meant() -> None:
-    # A model `a:b` against a model `c`, or the pair of model `a` … : only runs tell.
-    text = "run-b/p@v1:run-a:m/p@v2"
-
-    left, right = parse_compare(text, is_run=named("run-a"))
+def test_a_run_and_its_pair_stand_on_either_side() -> None:
+    left, right = parse_compare("run-b/p@v1:run-a:m/p@v2", is_run=named("run-a"))
 
     assert (left.run, right.run) == (None, "run-a")
     assert (str(left.pair), str(right.pair)) == ("run-b/p@v1", "m/p@v2")
@@ -296,6 +293,12 @@ def test_answers_of_a_run_that_is_gone_count_by_its_name() -> None:
 
     assert pooled(runs) == ["c", "a"]
     assert pooled(runs, candidate=run("cand", rescored_from="gone")) == ["a"]
+
+
+def test_answers_are_followed_to_their_origin_through_every_run_there_is() -> None:
+    runs = [run("c"), run("b", rescored_from="a"), run("a", rescored_from="gone")]
+
+    assert pooled(runs, candidate=run("cand", rescored_from="b")) == []
 
 
 def test_runs_that_name_each_other_as_their_origin_come_to_an_end() -> None:
