@@ -86,7 +86,8 @@ class CallError(EvalkitError):
     """One attempt, or one call, did not give a usable answer.
 
     `kind` is a row of the failure table (`evalkit.call.failures`); `status` the
-    HTTP status where there was one; `retry_after_s` what the provider asked for.
+    HTTP status where there was one; `retry_after_s` what the provider asked for;
+    `had_begun` whether some of an answer had come.
     """
 
     def __init__(
@@ -101,3 +102,4 @@ class CallError(EvalkitError):
         self.kind = kind
         self.status = status
         self.retry_after_s = retry_after_s
+        self.had_begun = False

@@ -393,7 +393,7 @@ async def _attempt(
         gate.learn(passed, kind, latency_s)
     attempt = _recorded(request, target, wait_s, latency_s, reply, error)
     if allowance is not None and most is not None:
-        allowance.ended(most, attempt, paid=kind not in UNPAID)
+        allowance.ended(most, attempt, paid=error is None or not _is_unpaid(error))
     return _Outcome((attempt,), reply, error)
 
 
@@ -439,8 +439,13 @@ UNPAID = frozenset(
 """Refused before a model worked: these attempts cost nothing. Others without usage are unknown."""
 
 
+def _is_unpaid(error: CallError) -> bool:
+    """Whether no model worked; where some of an answer had come, one did."""
+    return error.kind in UNPAID and not error.had_begun
+
+
 def _cost_usd(model: ModelSettings, usage: Usage, error: CallError | None) -> float | None:
-    if error is not None and error.kind in UNPAID and usage.prompt_tokens is None:
+    if error is not None and _is_unpaid(error) and usage.prompt_tokens is None:
         return 0.0 if model.price is not None else None
     return None if model.price is None else model.price.cost_usd(usage)
 

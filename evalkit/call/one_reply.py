@@ -35,18 +35,24 @@ async def read_reply(
     pieces: list[str] = []
     size = 0
     ttft_ms: float | None = None
-    async with aclosing(provider.stream(request)) as events:
-        event = await _first_event(events, ttft_s)
-        while isinstance(event, TextDelta):
-            if ttft_ms is None:
-                ttft_ms = round((monotonic() - started) * 1000, 3)
-            size += len(event.text)
-            if size > MAX_REPLY_CHARS:
-                raise CallError("too_large", f"the answer passed {MAX_REPLY_CHARS:,} characters")
-            pieces.append(event.text)
-            if shown is not None:
-                await shown.add(event.text)
-            event = await _next_event(events, idle_s if request.stream else None)
+    try:
+        async with aclosing(provider.stream(request)) as events:
+            event = await _first_event(events, ttft_s)
+            while isinstance(event, TextDelta):
+                if ttft_ms is None:
+                    ttft_ms = round((monotonic() - started) * 1000, 3)
+                size += len(event.text)
+                if size > MAX_REPLY_CHARS:
+                    raise CallError(
+                        "too_large", f"the answer passed {MAX_REPLY_CHARS:,} characters"
+                    )
+                pieces.append(event.text)
+                if shown is not None:
+                    await shown.add(event.text)
+                event = await _next_event(events, idle_s if request.stream else None)
+    except CallError as error:
+        error.had_begun = ttft_ms is not None
+        raise
     if event is None:
         raise CallError("stream_cut", "the answer ended without a finish_reason")
     if shown is not None:

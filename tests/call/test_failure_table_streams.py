@@ -70,6 +70,18 @@ async def test_a_stream_that_breaks_before_its_first_word_is_tried_again_silentl
         assert result.record.resumed == 0
 
 
+@pytest.mark.parametrize(("error_at", "cost"), [(1, 0.0), (10, None)], ids=["before", "after"])
+async def test_what_a_model_wrote_before_an_error_costs_what_nobody_knows(
+    tmp_path: Path, error_at: int, cost: float | None
+) -> None:
+    breaks = Behaviour(text=WHOLE, error_at=error_at)
+    async with free_text(tmp_path, Rule(breaks, times=1)) as world:
+        _, result = await world.stream()
+
+        assert result.record.attempts[0].error_kind == "server"
+        assert result.record.attempts[0].cost_usd == cost
+
+
 async def test_a_stream_that_stays_silent_goes_to_the_next_model(tmp_path: Path) -> None:
     async with free_text(tmp_path, Behaviour(text=WHOLE, stall_after=1), ttft_ms=80) as world:
         shown, result = await world.stream()

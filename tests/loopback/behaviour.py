@@ -61,6 +61,8 @@ class Behaviour:
     """The model's answer; None: an instance of the request's schema, else `ok`."""
     wrap: str | None = None
     """`fence` or `prose` put around the answer."""
+    reasoning: str | None = None
+    """What the model of a stream writes before its answer."""
     tool_calls: Sequence[Mapping[str, Any]] = ()
     """`{"id", "name", "arguments": JSON text}` each."""
     refusal: str | None = None

@@ -149,6 +149,8 @@ def _openai_events(request: Request, behaviour: Behaviour, text: str) -> Iterato
         return f"data: {json.dumps(chunk)}\n\n"
 
     yield event({"role": "assistant", "content": ""})
+    for token in _TOKENS.findall(behaviour.reasoning or ""):
+        yield event({"reasoning_content": token})
     if behaviour.refusal is not None:
         yield event({"refusal": behaviour.refusal})
     elif not behaviour.tool_calls or behaviour.text is not None:
@@ -204,6 +206,8 @@ def _anthropic_blocks(request: Request, behaviour: Behaviour, text: str) -> list
             block = {"type": "tool_use", "id": "toolu_1", "name": forced["name"], "input": value}
             return [block]
     blocks: list[dict[str, Any]] = []
+    if behaviour.reasoning is not None:
+        blocks.append({"type": "thinking", "thinking": behaviour.reasoning})
     if not behaviour.tool_calls or behaviour.text is not None:
         blocks.append({"type": "text", "text": text})
     for call in behaviour.tool_calls:
@@ -250,6 +254,10 @@ def _anthropic_events(request: Request, behaviour: Behaviour, text: str) -> Iter
         if block["type"] == "text":
             start: dict[str, Any] = {"type": "text", "text": ""}
             deltas = [{"type": "text_delta", "text": t} for t in _TOKENS.findall(block["text"])]
+        elif block["type"] == "thinking":
+            start = {"type": "thinking", "thinking": ""}
+            thought = _TOKENS.findall(block["thinking"])
+            deltas = [{"type": "thinking_delta", "thinking": t} for t in thought]
         else:
             start = block | {"input": {}}
             raw = json.dumps(block["input"])

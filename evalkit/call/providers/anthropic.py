@@ -323,6 +323,8 @@ class _Reading:
             yield from self._arguments(index, text(delta.get("partial_json"), "partial_json"))
             if index in self._calls:
                 yield TextDelta("")
+        elif delta.get("type") == "thinking_delta":
+            yield TextDelta("")  # no text of the answer, and no silence either
 
     def _text(self, piece: Any) -> Iterator[TextDelta]:
         if piece := text(piece, "text"):

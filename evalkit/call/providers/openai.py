@@ -42,6 +42,9 @@ None takes `max_completion_tokens` at OpenAI itself. `stream_usage`: ask for tok
 streams, which some servers refuse. `logprobs`: ask for the probabilities of tokens where a
 confidence is needed, which some models refuse."""
 
+SIGNS_OF_LIFE = ("tool_calls", "reasoning_content", "reasoning")
+"""What a model writes that is no text of the answer, and no silence either."""
+
 FINISH_REASONS: dict[str, str] = {
     "stop": "stop",
     "stop_sequence": "stop",
@@ -179,7 +182,7 @@ class _Reading:
             choice = mapping(item, "choices[0]")
             delta = mapping(choice.get("delta") or {}, "delta")
             yield from self._choice(choice, delta)
-            if delta.get("tool_calls"):
+            if any(delta.get(name) for name in SIGNS_OF_LIFE):
                 yield TextDelta("")
 
     def end(self) -> Iterator[Event]:
