@@ -6,7 +6,7 @@ import pytest
 
 from evalkit.records import Finish, TextDelta
 from tests.call.providers.asking import a_request, provider_of
-from tests.loopback import Behaviour, Loopback
+from tests.loopback import Behaviour, Loopback, Rule
 
 WIRES = pytest.mark.parametrize("wire", ["openai", "anthropic"])
 
@@ -14,7 +14,7 @@ WIRES = pytest.mark.parametrize("wire", ["openai", "anthropic"])
 @WIRES
 async def test_each_thought_is_a_sign_of_life_without_text(wire: str) -> None:
     thinks = Behaviour(reasoning="Let me see.", text="On Thursday.")
-    with Loopback(thinks) as server:
+    with Loopback(Rule(thinks)) as server:
         async with provider_of(wire, server) as provider:
             *pieces, finish = [e async for e in provider.stream(a_request(stream=True))]
 
@@ -27,7 +27,7 @@ async def test_each_thought_is_a_sign_of_life_without_text(wire: str) -> None:
 @WIRES
 async def test_thoughts_of_a_whole_reply_are_no_answer(wire: str) -> None:
     thinks = Behaviour(reasoning="Let me see.", text="On Thursday.")
-    with Loopback(thinks) as server:
+    with Loopback(Rule(thinks)) as server:
         async with provider_of(wire, server) as provider:
             *pieces, _ = [e async for e in provider.stream(a_request(stream=False))]
 
