@@ -17,7 +17,6 @@ from evalkit.call.answering import Answer, Demands, Emit, find_answer
 from evalkit.call.budget import Budget
 from evalkit.call.failures import FAILURES
 from evalkit.call.functions import call_function, load_function
-from evalkit.call.guards import redact_record
 from evalkit.call.images import with_images
 from evalkit.call.parts import Parts
 from evalkit.call.policy import check as check_policy
@@ -26,6 +25,7 @@ from evalkit.config import BudgetSettings, FeatureSettings
 from evalkit.errors import CallError, ConfigError
 from evalkit.json_schema import Validate
 from evalkit.records import CallRecord, ModelRequest, ToolCall
+from evalkit.redaction import redact_record
 
 if TYPE_CHECKING:
     from evalkit.call.allowance import Allowance

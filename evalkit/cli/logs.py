@@ -236,7 +236,7 @@ def export_command(
 
 def _cleaner(settings: Settings) -> Callable[[CallRecord], CallRecord]:
     """What [retention] lets be written down of a call."""
-    from evalkit.call.guards import redact_record
+    from evalkit.redaction import redact_record
 
     def clean(call: CallRecord) -> CallRecord:
         if not settings.retention.log_text:

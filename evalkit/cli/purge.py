@@ -93,8 +93,8 @@ def _print(done: Forgotten, *, dry_run: bool) -> None:
 
 def _as_logged(user: str) -> tuple[str, str]:
     """A user's id as it came, and as the log has it where it is personal data itself."""
-    from evalkit.call.guards import redact_record
     from evalkit.exchange.log_record import record
+    from evalkit.redaction import redact_record
 
     logged = redact_record(record(trace_id="-", ts=0, user_id=user)).user_id
     return user, logged or user

@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evalkit.call.guard_stream import StreamGuard
-from evalkit.call.guards import Guard, Guarded, Restorer, redact_record
+from evalkit.call.guards import Guard, Guarded, Restorer
 from evalkit.errors import CallError, ConfigError
 from evalkit.pii import Finding
 from evalkit.records import ToolCall
+from evalkit.redaction import redact_record
 from evalkit.settings import GuardSettings
 from tests.score.answers import RECORD
 

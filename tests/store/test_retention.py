@@ -221,7 +221,7 @@ def test_the_command_keeps_what_the_configuration_says(
 def test_a_user_whose_id_was_replaced_in_the_log_is_found(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from evalkit.call.guards import redact_record
+    from evalkit.redaction import redact_record
 
     config = tmp_path / "evalkit.toml"
     config.write_text("", encoding="utf-8")
