@@ -71,6 +71,7 @@ class _Page:
             self._regressions(),
             self._must_pass(),
             self._sentences("unmeasurable"),
+            self._first_run(),
             self._sentences("inconclusive"),
             self._passes(),
             self._section(
@@ -132,6 +133,19 @@ class _Page:
         found = self._of(word)
         lines = [line for c in found[:SHOWN_LINES] for line in self._item(self._sentence(c))]
         return self._titled(word, lines, len(found))
+
+    def _first_run(self) -> list[str]:
+        """What to do where there was nothing to compare with."""
+        alone = [
+            c["candidate"]["run_id"]
+            for c in self._of("unmeasurable")
+            if not c["baseline"] and str(c["reason"]).startswith("no baseline")
+        ]
+        if not alone or alone[0] is None:
+            return []
+        return self._wrapped(
+            f"compare later runs with this one: evalkit baseline set {plain(alone[0])}", hang=4
+        )
 
     def _titled(self, word: Role, lines: list[str], n: int) -> list[str]:
         if not lines:

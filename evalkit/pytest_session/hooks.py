@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
 
@@ -29,13 +29,13 @@ from evalkit.pytest_session.functions import (
     own_record,
     parametrize,
 )
-from evalkit.pytest_session.gate import gate_failures
-from evalkit.pytest_session.items import BELOW_BAR, NOT_SCORED, CaseItem, GateItem, GoldenFile
+from evalkit.pytest_session.gate import gate_failures, known_baseline
+from evalkit.pytest_session.items import CaseItem, GateItem, GoldenFile
 from evalkit.pytest_session.judges import Judges
 from evalkit.pytest_session.project import near, settings_of
 from evalkit.pytest_session.protocol import ShortWay
 from evalkit.pytest_session.runs import Line, SessionRuns, latency_s
-from evalkit.pytest_session.terminal import write_section
+from evalkit.pytest_session.terminal import SOFT, Status, write_section
 from evalkit.pytest_session.units import Parts, RunIds, SessionPlan, Wanted, plan_session
 from evalkit.records import CallRecord, Case
 from evalkit.score.golden import HEADER, GoldenSet, load_golden_set
@@ -43,12 +43,6 @@ from evalkit.session import refuse_edited_prompts
 from evalkit.store.views import Store, open_store
 from evalkit.wiring import RunRequest
 
-Status: TypeAlias = tuple[str, str, tuple[str, dict[str, bool]]]
-SOFT: dict[str, Status] = {
-    BELOW_BAR: ("below bar", "b", ("BELOW BAR", {"yellow": True})),
-    NOT_SCORED: ("not scored", "n", ("NOT SCORED", {"yellow": True})),
-}
-"""Category, letter and word of what is no pass and fails nobody."""
 WAITED_S = pytest.StashKey[float]()
 """How long an item waited for its calls in the phase that is under way."""
 LATENCY_S = pytest.StashKey[float]()
@@ -78,6 +72,7 @@ class EvalSession:
         self.worker = worker
         self.share = 1 if worker is None else worker.count
         self.request = self._asked()
+        self._baseline = self._known_baseline()
         self.ids = RunIds(gated=new_id(), rest=new_id()) if worker is None else worker.ids
         self.runs: SessionRuns | None = None
         self.verdict: dict[str, Any] | None = None
@@ -105,6 +100,11 @@ class EvalSession:
             concurrency=concurrency,
             max_cost_usd=None if max_cost_usd is None else max_cost_usd / self.share,
         )
+
+    def _known_baseline(self) -> str | None:
+        if self.worker is not None or self.options.value("no-gate"):
+            return None
+        return known_baseline(self.store, self.options.value("baseline"))
 
     @cached_property
     def store(self) -> Store:
@@ -277,7 +277,7 @@ class EvalSession:
 
     def decide(self) -> dict[str, Any]:
         assert self.runs is not None
-        return self.runs.decide(self.ids, self.options.value("baseline"))
+        return self.runs.decide(self.ids, self._baseline)
 
     def expected(self, golden_set: str, case_id: str, case_hash: str) -> tuple[bool, Any]:
         """Whether a case has an expected value, and which, for the report."""

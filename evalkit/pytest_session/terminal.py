@@ -1,18 +1,28 @@
-"""The evaluation's section at the end of pytest's output, and the HTML report."""
+"""How outcomes look, the evaluation's section at the end of pytest's output, the HTML report."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
 from evalkit.errors import EvalkitError
+from evalkit.pytest_session.items import BELOW_BAR, NOT_SCORED
 from evalkit.pytest_session.runs import KeptRun
 
 if TYPE_CHECKING:
     from evalkit.decide.terminal import Role
     from evalkit.pytest_session.hooks import EvalSession
+
+Status: TypeAlias = tuple[str, str, tuple[str, dict[str, bool]]]
+SOFT: dict[str, Status] = {
+    BELOW_BAR: ("below bar", "b", ("BELOW BAR", {"yellow": True})),
+    NOT_SCORED: ("not scored", "n", ("NOT SCORED", {"yellow": True})),
+}
+"""Category, letter and word of what is no pass and fails nobody."""
+SHOWN_CASES = 10
+NAME_CHARS = 80
 
 
 def write_section(reporter: pytest.TerminalReporter, evaluation: EvalSession) -> None:
@@ -21,6 +31,7 @@ def write_section(reporter: pytest.TerminalReporter, evaluation: EvalSession) ->
     reporter.write_sep("=", "evalkit")
     for run in evaluation.runs.kept:
         _write_run(reporter, run, evaluation)
+    _write_soft(reporter)
     if evaluation.calls_ahead:
         reporter.write_line(
             f"{evaluation.calls_ahead} calls ahead of the stop were made or under way; those "
@@ -53,6 +64,22 @@ def _write_run(reporter: pytest.TerminalReporter, run: KeptRun, evaluation: Eval
         mean = "-" if totals.mean is None else f"{totals.mean:.3f}"
         missing = f", {totals.missing} missing" if totals.missing else ""
         reporter.write_line(f"  {golden_set} {pair} {metric}: {mean} over {totals.n}{missing}")
+
+
+def _write_soft(reporter: pytest.TerminalReporter) -> None:
+    """The cases that are no pass and fail nobody: pytest lists failures, but not these."""
+    from evalkit.decide.render import plain
+
+    for name, (category, _, _) in SOFT.items():
+        reports = reporter.stats.get(category, [])
+        if reports:
+            reporter.write_line(f"{category}: {len(reports)}; for one of them: evalkit show CASE")
+        for report in reports[:SHOWN_CASES]:
+            metrics = dict(report.user_properties)[name]
+            case = str(report.nodeid).rpartition("::")[2]
+            reporter.write_line(f"  {plain(case, NAME_CHARS)} {plain(metrics, NAME_CHARS)}")
+        if len(reports) > SHOWN_CASES:
+            reporter.write_line(f"  and {len(reports) - SHOWN_CASES} more")
 
 
 def _write_verdict(reporter: pytest.TerminalReporter, evaluation: EvalSession) -> None:

@@ -36,6 +36,24 @@ def test_regressions_come_before_what_is_open_and_that_before_what_passed() -> N
     assert [line for line in lines if line in words] == list(words)
 
 
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("no baseline: no earlier complete run of this golden set", True),
+        ("30 of 100 scores are missing; no baseline: no earlier complete run", False),
+    ],
+)
+def test_a_first_run_is_told_how_to_become_the_baseline_if_it_was_measured(
+    reason: str, said: bool
+) -> None:
+    first = comparison(verdict="unmeasurable", baseline=None, reason=reason, ci=None)
+
+    lines = lines_of(first, verdict="unmeasurable")
+
+    hint = "compare later runs with this one: evalkit baseline set run-2"
+    assert (hint in lines) == said
+
+
 def test_a_regression_is_a_sentence_with_the_cases_that_fell_most() -> None:
     many = comparison(regressed_cases=[f"t-{n}" for n in range(30)], losses=30)
 

@@ -129,3 +129,20 @@ def test_a_set_held_only_to_must_pass_metrics_needs_no_baseline(project: Project
     assert good.ret == 0
     assert bad.ret == 1
     bad.stdout.fnmatch_lines(["must-pass case t-0001 failed label*"])
+
+
+def test_a_baseline_that_is_not_there_is_said_before_any_call_is_paid(served: Project) -> None:
+    result = served.eval("--llm-eval-baseline", "nope")
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: 'nope' is neither a run of this store nor *"])
+    assert served.run_ids() == []
+
+
+def test_the_latest_run_is_the_one_before_this_session(project: Project) -> None:
+    project.write_cases(60)
+    project.make_baseline()
+
+    result = project.eval("--llm-eval-prompt", "classify@v2", "--llm-eval-baseline", "latest")
+
+    result.stdout.fnmatch_lines(["label on tickets*quality fell by 50 points*"])

@@ -172,3 +172,14 @@ def test_what_a_model_says_is_no_command_to_the_terminal_or_the_runner(project: 
     assert "::error::b" in shown
     assert not [line for line in result.outlines if line.startswith("::error")]
     assert not {"\x1b", "\u202e"} & set(shown)
+
+
+def test_cases_below_their_bar_are_named_with_their_metrics(project: Project) -> None:
+    project.write_cases(60)
+
+    result = project.eval("--llm-eval-prompt", "classify@v2", "--llm-eval-no-gate")
+
+    result.stdout.fnmatch_lines(
+        ["below bar: 30; for one of them: evalkit show CASE", "  t-*small/classify@v2? label"]
+    )
+    result.stdout.fnmatch_lines(["  and 20 more"])
