@@ -172,7 +172,10 @@ def _carry_out(
     said = store.feedback()
     plan = replace(plan, with_feedback=len(said) > 0)
     store.verify_production(since=plan.since, until=plan.until)
-    with store.production() as engine, _writer(plan, store, settings, prepared.config) as writer:
+    with (
+        store.production(since=plan.since, until=plan.until) as engine,
+        _writer(plan, store, settings, prepared.config) as writer,
+    ):
         engine.add_table("feedback", said)
         window = draw_window(engine, plan)
         already = writer.is_complete

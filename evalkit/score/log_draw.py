@@ -140,12 +140,12 @@ class Strata:
     """Numbers for strata that are known by a hash, from 0, in the order in which they come."""
 
     def __init__(self) -> None:
-        self.features: list[str] = []
-        """Of each stratum."""
+        self.features: list[int] = []
+        """Of each stratum, the number of its feature."""
         self._known = np.zeros(0, dtype=np.uint64)
         self._order = np.zeros(0, dtype=np.int64)
 
-    def numbers(self, hashes: NDArray[np.uint64], features: pa.Array) -> NDArray[np.int64]:
+    def numbers(self, hashes: NDArray[np.uint64], features: NDArray[np.int32]) -> NDArray[np.int64]:
         """The number of each row's stratum."""
         places = np.searchsorted(self._known, hashes)
         is_known = places < len(self._known)
@@ -154,7 +154,7 @@ class Strata:
             new, first = np.unique(hashes[~is_known], return_index=True)
             rows = np.flatnonzero(~is_known)[first]
             numbers = np.arange(len(new)) + len(self.features)
-            self.features += features.take(rows).to_pylist()
+            self.features += features[rows].tolist()
             known, order = np.append(self._known, new), np.append(self._order, numbers)
             by_hash = np.argsort(known)
             self._known, self._order = known[by_hash], order[by_hash]

@@ -48,8 +48,12 @@ STRATA = tuple(
 )
 """Columns of `calls` that can make strata."""
 
-_WINDOW = "ts >= $since AND ts < $until AND list_contains($features, feature) AND input IS NOT NULL"
-"""Times as such, so that whole files and row groups of other times are passed over."""
+_WINDOW = "ts >= $since AND ts < $until AND list_position($features, feature) > 0"
+"""Times as such, so that whole files and row groups of other times are passed over.
+
+Of each distinct feature a place is found once; `list_contains` would look at each call.
+"""
+_HAS_TEXT = "input IS NOT NULL"
 _CALLS = """(
     SELECT calls.* REPLACE (coalesce(said, user_feedback) AS user_feedback)
     FROM calls LEFT JOIN (
@@ -149,22 +153,28 @@ def draw_window(engine: Engine, plan: SamplePlan) -> DrawnWindow:
 
     Strata are known by the engine's own hash of their names: that of one connection is enough.
     """
-    columns = _strata_columns(plan)
-    texts = ", ".join(f"coalesce({name}::VARCHAR, '')" for name in columns)
+    # Not `coalesce`, which looks at each call: `concat` at each distinct value.
+    texts = ", ".join(f"concat({name}, '')" for name in _strata_columns(plan))
     wants_doubt = plan.rule.active_share > 0
     doubt = f", coalesce(({_INTEREST})::DOUBLE, 0) AS doubt" if wants_doubt else ""
     draw, strata = Draw(plan.rule), Strata()
     for batch in engine.batches(
-        f"SELECT trace_id, feature, hash({texts}) AS stratum{doubt} FROM {plan.calls}"
-        f" WHERE {_WINDOW}",
+        f"SELECT trace_id, list_position($features, feature) AS feature,"
+        f" hash({texts}) AS stratum{doubt} FROM {plan.calls} WHERE {_where(engine)}",
         _window(plan),
     ):
-        numbers = strata.numbers(batch["stratum"].to_numpy(), batch["feature"])
+        numbers = strata.numbers(batch["stratum"].to_numpy(), batch["feature"].to_numpy())
         draw.add(batch["trace_id"], numbers, batch["doubt"].to_numpy() if wants_doubt else None)
     calls: dict[str, int] = {}
-    for feature, n in zip(strata.features, draw.sizes, strict=True):
+    for place, n in zip(strata.features, draw.sizes, strict=True):
+        feature = plan.features[place - 1]
         calls[feature] = calls.get(feature, 0) + n
     return DrawnWindow(calls=calls, drawn=draw.places())
+
+
+def _where(engine: Engine) -> str:
+    """The window's calls that have texts; texts are read only where some may lack."""
+    return _WINDOW if engine.is_filled("calls", "input") else f"{_WINDOW} AND {_HAS_TEXT}"
 
 
 def _strata_columns(plan: SamplePlan) -> list[str]:
@@ -234,7 +244,7 @@ def _works(
     columns = _strata_columns(plan)
     for since, until in _pages(engine, plan):
         rows = engine.rows(
-            f"SELECT * FROM {plan.calls} WHERE {_WINDOW} ORDER BY trace_id",
+            f"SELECT * FROM {plan.calls} WHERE {_WINDOW} AND {_HAS_TEXT} ORDER BY trace_id",
             {**_window(plan), "since": _moment(since), "until": _moment(until)},
         )
         for row in rows:
@@ -256,7 +266,7 @@ def _works(
 
 
 def _as_text(value: Any) -> str:
-    """As `coalesce(x::VARCHAR, '')` has it."""
+    """As `concat(x, '')` has it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return "" if value is None else str(value)
@@ -267,7 +277,7 @@ def _pages(engine: Engine, plan: SamplePlan) -> Iterator[tuple[int, int]]:
     width = max(1, -(-(plan.until - plan.since) // BINS))
     rows = engine.rows(
         "SELECT (epoch_us(ts) - $start) // $width AS bin, count(*) AS n FROM calls"
-        f" WHERE {_WINDOW} GROUP BY 1 ORDER BY 1",
+        f" WHERE {_where(engine)} GROUP BY 1 ORDER BY 1",
         {**_window(plan), "start": plan.since, "width": width},
     )
     start, held = plan.since, 0

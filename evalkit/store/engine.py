@@ -7,6 +7,7 @@ the files it was given by name, never a pattern, and nothing else on the machine
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC
 from pathlib import Path
@@ -64,6 +65,21 @@ class Engine:
         self._tables.pop(view, None)
         if self._connection is not None:
             self._connection.unregister(view)
+
+    def is_filled(self, view: str, column: str) -> bool:
+        """Whether no row of a view lacks this column, as far as that is known without reading it.
+
+        Footers count a column's nulls; what lies elsewhere is not asked.
+        """
+        import pyarrow as pa
+
+        table = self._tables.get(view)
+        if self._datasets.get(view) or (table is not None and table[column].null_count):
+            return False
+        try:
+            return all(_is_filled(path, column) for path in self._files.get(view, ()))
+        except (OSError, pa.ArrowException):
+            return False  # a query will say what is wrong with it
 
     def rows(self, sql: str, params: Params = ()) -> list[dict[str, Any]]:
         """Rows as dicts; maps are dicts, times are aware datetimes in UTC."""
@@ -196,13 +212,29 @@ class Engine:
             _run(connection, f"CREATE VIEW {_quoted(view)} AS SELECT {columns} FROM ({union})")
 
     def _lock_down(self, connection: duckdb.DuckDBPyConnection) -> None:
-        paths = ", ".join(_literal(file) for files in self._files.values() for file in files)
+        files = {path for files in self._files.values() for path in files}
+        paths = ", ".join(map(_literal, sorted(files | set(map(_as_pattern, files)))))
         _run(connection, "SET TimeZone = 'UTC'")
         # Else a query of two seconds draws a bar into what a command prints as JSON.
         _run(connection, "SET enable_progress_bar = false")
+        # Else its threads wait while Python works on a portion of a result.
+        _run(connection, "SET streaming_buffer_size = '64MB'")
         _run(connection, f"SET allowed_paths = [{paths}]")
         _run(connection, "SET enable_external_access = false")
         _run(connection, "SET lock_configuration = true")
+
+
+def _is_filled(path: Path, column: str) -> bool:
+    """Whether a file's footer says that its column has no null."""
+    import pyarrow.parquet as pq
+
+    footer = pq.read_metadata(path)
+    paths = [footer.schema.column(number).path for number in range(footer.num_columns)]
+    if column not in paths:
+        return False
+    at = paths.index(column)
+    counts = (footer.row_group(n).column(at).statistics for n in range(footer.num_row_groups))
+    return all(one is not None and one.has_null_count and not one.null_count for one in counts)
 
 
 def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -245,10 +277,15 @@ def _literal(path: Path) -> str:
 
 
 def _read_parquet(files: Sequence[Path]) -> str:
-    listed = ", ".join(map(_literal, files))
+    listed = ", ".join(_literal(_as_pattern(file)) for file in files)
     return (
         f"SELECT * FROM read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
     )
+
+
+def _as_pattern(file: Path) -> Path:
+    """What matches this file alone: to the engine every name is a pattern."""
+    return Path(re.sub(r"[\[*?]", r"[\g<0>]", str(file)))
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
