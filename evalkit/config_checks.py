@@ -14,7 +14,7 @@ from typing import Any
 from evalkit.prices import INSTALL, is_installed
 from evalkit.schemas import Fault, label, nearest
 from evalkit.settings import FeatureSettings, ModelSettings, ProviderSettings, Settings
-from evalkit.strict import Place
+from evalkit.strict import Place, is_file
 
 BASE_URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
 """Where a wire leads when `base_url` does not say."""
@@ -103,7 +103,7 @@ def _check_provider(provider: ProviderSettings, table: Mapping[str, Any]) -> Ite
 
 
 def _check_file(place: Place, path: Path) -> Iterator[Fault]:
-    if not path.is_file():
+    if not is_file(path):
         yield Fault(place, f"{label(place)}: there is no file {path}", "Correct the path")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import json
 import math
+import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -70,6 +71,22 @@ def read_text(path: Path, *, max_bytes: int, skip_mark: bool = False) -> str:
     if skip_mark:
         data = data.removeprefix(codecs.BOM_UTF8)
     return _decode(data, line=1, offset=0)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; no name is an error, however long, odd or circular."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def real_path(path: Path) -> Path:
+    """Where links lead; the path itself for what can be none."""
+    try:
+        return Path(os.path.realpath(path))
+    except (OSError, ValueError):
+        return path
 
 
 def _open_regular(path: Path) -> BinaryIO:

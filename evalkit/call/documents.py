@@ -14,7 +14,7 @@ from typing import Any
 
 from evalkit.call.chunking import Document
 from evalkit.errors import ContentError
-from evalkit.strict import StrictError, iter_jsonl, load_yaml, read_text
+from evalkit.strict import StrictError, iter_jsonl, load_yaml, read_text, real_path
 
 MAX_FILE_BYTES = 10_000_000
 MAX_DOCUMENTS = 100_000
@@ -85,7 +85,7 @@ def _documents_of(
     path: Path, where: str, root: Path, report: Callable[[StrictError], None]
 ) -> Iterator[tuple[int, Document]]:
     """The documents of one file, each with the line where it begins."""
-    if not path.resolve().is_relative_to(root):
+    if not real_path(path).is_relative_to(root):
         raise StrictError("the file is a link out of the folder. Copy it")
     source = where.split("/")[0] if "/" in where else path.stem
     if path.suffix.lower() == ".jsonl":

@@ -6,6 +6,7 @@ everything else to stderr.
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 from importlib import import_module
@@ -14,7 +15,7 @@ from typing import Any
 import click
 
 from evalkit import __version__
-from evalkit.errors import EXIT_INTERRUPTED, EXIT_USAGE, EvalkitError
+from evalkit.errors import EXIT_INTERRUPTED, EXIT_UNMEASURABLE, EXIT_USAGE, EvalkitError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("evalkit.cli.init", "Start a project that runs at once."),
@@ -110,6 +111,24 @@ def main(argv: list[str] | None = None) -> int:
     except EvalkitError as error:
         click.echo(f"error: {error}", err=True)
         return error.exit_code
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"error: {where}{error.strerror or error}.", err=True)
+        return EXIT_USAGE if error.errno in _OF_THE_PATH else EXIT_UNMEASURABLE
+    except Exception as error:
+        # Python's own status for this is 1, which says that quality fell.
+        import traceback
+
+        traceback.print_exc()
+        click.echo(f"error: evalkit itself failed: {type(error).__name__}: {error}", err=True)
+        return EXIT_UNMEASURABLE
+
+
+_OF_THE_PATH = {
+    errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR,
+    errno.EPERM, errno.EROFS,
+}  # fmt: skip
+"""What a file system answers that somebody else than the disk is to put right."""
 
 
 class _Patient(io.FileIO):

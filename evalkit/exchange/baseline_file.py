@@ -108,6 +108,8 @@ def import_baselines(store: Store, path: Path) -> list[dict[str, str]]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    if path.exists() and not path.is_file():
+        raise InputFileError(f"{path}: is not a regular file.")
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive

@@ -98,6 +98,8 @@ def import_log(
     cannot be read at all.
     """
     done = Imported(file=str(path), format=format)
+    if path.exists() and not path.is_file():
+        raise InputFileError(f"{path}: is not a regular file.")
     try:
         digest = _sha256(path)
     except OSError as error:

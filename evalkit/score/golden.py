@@ -28,7 +28,16 @@ from evalkit.score.metric_specs import (
     read_own_checks,
 )
 from evalkit.score.problems import Problem, shown_path, strict_problem
-from evalkit.strict import MAX_YAML_BYTES, Located, Place, StrictError, load_yaml, read_text
+from evalkit.strict import (
+    MAX_YAML_BYTES,
+    Located,
+    Place,
+    StrictError,
+    is_file,
+    load_yaml,
+    read_text,
+    real_path,
+)
 
 __all__ = [
     "CaseFile",
@@ -190,14 +199,14 @@ class _Loader:
         """Whether there is such a file, inside the project or beside the header."""
         if not isinstance(source, str):
             return False
-        folder, target = self._path.parent.resolve(), path.resolve()
-        root = self._root.resolve()
+        folder, target = real_path(self._path.parent), real_path(path)
+        root = real_path(self._root)
         bound = root if folder.is_relative_to(root) else folder
         if not target.is_relative_to(bound):
             problem = f"cases: {show(source)} leads out of the project"
             self._report([Fault(("cases",), problem, "Put the file beside golden_set.yaml")])
             return False
-        if not target.is_file():
+        if not is_file(target):
             there = [found.name for found in folder.glob("*.jsonl")]
             fix = nearest(source, there) if there else f"Add {source}, one case a line"
             self._report([Fault(("cases",), f"cases: there is no file {show(source)}", fix)])
@@ -309,7 +318,7 @@ def find_golden_sets(paths: Sequence[Path], *, settings: Settings) -> list[Path]
         found += there
     if problems:
         raise GoldenSetError(problems)
-    return list({path.resolve(): path for path in found}.values())
+    return list({real_path(path): path for path in found}.values())
 
 
 def _named(path: Path, home: Path) -> list[Path]:

@@ -28,6 +28,7 @@ from evalkit.score.checks import (
 )
 from evalkit.score.problems import split_fix
 from evalkit.score.rubric import JudgeSpec, load_judge
+from evalkit.strict import is_file
 
 Missing = Callable[[Mapping[str, Any]], str | None]
 """Says what a case would have to have so that a metric can score it; None when it has it."""
@@ -150,7 +151,7 @@ def check_faults(spec: Mapping[str, Any], *, folder: Path) -> list[Fault]:
 
 def _schema_file_faults(spec: Mapping[str, Any], folder: Path) -> Iterator[Fault]:
     name = spec.get("schema")
-    if isinstance(name, str) and not (folder / name).is_file():
+    if isinstance(name, str) and not is_file(folder / name):
         there = [path.name for path in folder.glob("*.json")][:MAX_SCHEMAS_LISTED]
         problem = f'check {spec["check"]}: there is no file "{name}" beside golden_set.yaml'
         yield Fault(("schema",), problem, nearest(name, there) if there else "Add it")

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from evalkit.strict import StrictError
+from evalkit.strict import StrictError, real_path
 
 MAX_PROBLEMS = 200
 """Of one golden set; a file of another kind would have one a line."""
@@ -50,5 +50,5 @@ def split_fix(message: str) -> tuple[str, str]:
 
 def shown_path(path: Path, *, root: Path) -> str:
     """A path as people know it: from the project's root where it is inside, else whole."""
-    resolved, base = path.resolve(), root.resolve()
+    resolved, base = real_path(path), real_path(root)
     return str(resolved.relative_to(base)) if resolved.is_relative_to(base) else str(path)

@@ -54,7 +54,19 @@ def open_store(path: str | Path) -> Store:
             'folder (store = ".evalkit"), then: evalkit logs push URL, evalkit logs attach URL'
         )
     folder = Path(path)
-    if folder.exists() and not folder.is_dir():
+    try:
+        str(folder.absolute()).encode()
+        is_file = folder.exists() and not folder.is_dir()
+        if "\0" in str(folder):
+            raise ValueError("a path has no NUL")
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"store {path!r}: DuckDB reads no file whose path is not UTF-8. Set another folder."
+        ) from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"store {str(path)[:200]!r}: {why}. Set another folder.") from None
+    if is_file:
         raise ConfigError(f"store {path}: is a file. Set a folder.")
     return Store(folder)
 

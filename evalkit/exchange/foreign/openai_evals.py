@@ -14,6 +14,7 @@ from typing import Any
 from evalkit.errors import InputFileError
 from evalkit.exchange.foreign.reading import json_lines, parse_yaml, share, text_of
 from evalkit.exchange.golden_sets import Foreign, Spec, prompt_of, slug
+from evalkit.strict import is_file, real_path
 
 Sample = Mapping[str, Any]
 
@@ -145,8 +146,8 @@ def _registry(path: Path) -> Foreign:
 def _beside(path: Path, name: str) -> Path | None:
     """The samples below the registry's folder, or in the data folder next to it."""
     for folder in (path.parent, path.parent.parent / "data"):
-        found = (folder / name).resolve()
-        if found.is_file() and found.is_relative_to(folder.resolve()):
+        found = real_path(folder / name)
+        if is_file(found) and found.is_relative_to(real_path(folder)):
             return found
     return None
 

@@ -15,6 +15,7 @@ from evalkit.errors import InputFileError
 from evalkit.exchange.foreign.promptfoo_assertions import CheckOf, Judged, read_assertion
 from evalkit.exchange.foreign.reading import csv_rows, parse_json, parse_yaml, share, text_of
 from evalkit.exchange.golden_sets import Foreign, slug
+from evalkit.strict import is_file, real_path
 
 Test = Mapping[str, Any]
 
@@ -181,10 +182,10 @@ def _prompts(prompts: Any, path: Path, foreign: Foreign) -> Iterator[str]:
 
 def _beside(path: Path, name: str) -> Path | None:
     """A file below the configuration's folder; None for any other."""
-    folder = path.parent.resolve()
-    found = (folder / name.removeprefix("file://")).resolve()
+    folder = real_path(path.parent)
+    found = real_path(folder / name.removeprefix("file://"))
     inside = found.is_relative_to(folder)
-    return found if inside and len(name) < 1_000 and found.is_file() else None
+    return found if inside and len(name) < 1_000 and is_file(found) else None
 
 
 def _listed(value: Any) -> list[Any]:
