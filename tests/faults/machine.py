@@ -165,7 +165,8 @@ class StoreMachine(RuleBasedStateMachine):
     def purge(self, user: str) -> None:
         ended = self.evalkit("purge", "--user", user)
 
-        assert ended.status == 0, ended
+        # Of a run that cannot be read nobody knows whether it has words of this user.
+        assert ended.status in ((0, 3) if self.damaged else (0,)), ended
         del self.users[user]
 
     # --- what is always true -------------------------------------------------------------
