@@ -216,7 +216,8 @@ class FallTest:
     """
 
     def __init__(self, *, alpha: float = 0.05, points: int = 500) -> None:
-        self._grid = ((np.arange(points) + 0.5) / points)[:, None]
+        # Denser towards 0 and 1, where a mean is known more exactly.
+        self._grid = (np.sin(math.pi / 2 * (np.arange(points) + 0.5) / points) ** 2)[:, None]
         self._down = np.zeros((points, len(FALL_BETS)))
         self._up = self._down - math.log(2)
         self._starts: list[_Start] = []
@@ -271,8 +272,8 @@ class FallTest:
         near = self._plausible()
         since = self._down[near] - np.stack([one.down[near] for one in self._starts])
         capital = np.stack([one.before[near] for one in self._starts]) + _log_mean(since)
-        whole = near.start == 0, near.stop >= len(self._grid)
-        poorest = _least_between(capital, is_left=whole[0], is_right=whole[1])
+        left, right = near.start == 0, near.stop >= len(self._grid)
+        poorest = _least_between(capital, self._grid[near, 0], is_left=left, is_right=right)
         at = int(poorest.argmax())
         if poorest[at] == -math.inf:
             return
@@ -285,7 +286,8 @@ class FallTest:
         """Points between the least and the largest mean of any time from start to start."""
         sums = np.vstack([np.zeros(2), *(one.sums for one in self._starts), self._sums])
         values, weights = np.diff(sums, axis=0).T
-        means = (values / weights) * len(self._grid)
+        angles = np.arcsin(np.sqrt(np.clip(values / weights, 0, 1)))
+        means = angles / (math.pi / 2) * len(self._grid)
         return slice(max(0, int(means.min()) - MARGIN), int(means.max()) + MARGIN)
 
 
@@ -302,21 +304,22 @@ class _Start:
     """Weighted values, and weights."""
 
 
-def _least_between(rows: Floats, *, is_left: bool, is_right: bool) -> Floats:
-    """Lower bounds of convex functions, each given at equal steps; (n_rows,).
+def _least_between(rows: Floats, points: Floats, *, is_left: bool, is_right: bool) -> Floats:
+    """Lower bounds on 0..1 of convex functions, each given at these points; (n_rows,).
 
-    Between two points a convex function lies above the line through the two beyond. Where
-    the least is at an end that is no end of the whole (`is_left`, `is_right`), nothing is
-    known of it.
+    Between two points a convex function lies above the line through the two beyond, on either
+    side. Where the least is at an end that is no end of the whole (`is_left`, `is_right`),
+    nothing is known of it; at one that is, there are points on one side alone.
     """
-    at = rows.argmin(axis=1)
-    # Half a step beyond the ends of the whole, a line is a bound again.
-    padded = np.hstack([2 * rows[:, :1] - rows[:, 1:2], rows, 2 * rows[:, -1:] - rows[:, -2:-1]])
-    each = np.arange(len(rows))
-    beside = np.maximum(padded[each, at], padded[each, at + 2])
-    bounds = 2 * rows[each, at] - beside
-    unknown = ((at == 0) & (not is_left)) | ((at == rows.shape[1] - 1) & (not is_right))
-    return np.where(unknown, -math.inf, bounds)
+    steps = np.diff(points, prepend=0.0, append=1.0)
+    slopes = np.diff(rows, axis=1) / steps[1:-1]
+    # What the line through two points has fallen to at the next one to the left, and right.
+    left, right = rows[:, :-1] - slopes * steps[:-2], rows[:, 1:] + slopes * steps[2:]
+    at, last, each = rows.argmin(axis=1), rows.shape[1] - 1, np.arange(len(rows))
+    inside = np.minimum(left[each, np.minimum(at, last - 1)], right[each, np.maximum(at - 1, 0)])
+    at_left = left[:, :2].min(axis=1) if is_left else -math.inf
+    at_right = right[:, -2:].min(axis=1) if is_right else -math.inf
+    return np.where(at == 0, at_left, np.where(at == last, at_right, inside))
 
 
 def fall_prior(at: int) -> float:
