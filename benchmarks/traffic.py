@@ -4,8 +4,8 @@
 
 For the benchmarks that need a store with millions of calls. Four features with two models, a
 prompt that changes on the way, caches, retries, failures, and a daily rhythm. Columns, types,
-compression and row groups are those of `evalkit.store.call_log`; the same arguments give the
-same calls. Only some ten thousand calls are in memory at a time.
+compression, row groups and seals are those of `evalkit.store.call_log`; the same arguments give
+the same calls. Only some ten thousand calls are in memory at a time.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from evalkit.store.files import write_whole
+from evalkit.store.parquet import parquet_writer
 from evalkit.store.schema import arrow_schema
 from evalkit.store.sealing import calls_file
 
@@ -28,8 +29,8 @@ START_US = 1_772_409_600_000_000
 """Monday, 2 March 2026, 00:00 UTC."""
 HOUR_US = 3_600_000_000
 CHUNK_ROWS = 65_536
-GROUP_ROWS = 4_096
-"""What 4 MB of encoded calls, the bound of a row group in the log, come to."""
+GROUP_ROWS = 2_048
+"""What 2 MB of encoded calls, the bound of a row group in the log, come to."""
 USERS, TENANTS, TEXTS = 50_000, 40, 4_000
 WORDS = ("order", "ticket", "refund", "late", "parcel", "account", "please", "invoice", "login")
 
@@ -69,9 +70,7 @@ def write_calls(folder: Path, *, rows: int, days: int = 7, seed: int = 0) -> Non
         file_id = bytes(_trace_ids(np.array([start]), rng)[0]).decode()
         path = folder / calls_file(start, file_id)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with pq.ParquetWriter(
-            path, arrow_schema("calls"), compression="zstd", write_page_checksum=True
-        ) as writer:
+        with write_whole(path) as file, parquet_writer(file, arrow_schema("calls")) as writer:
             for at in range(0, n, CHUNK_ROWS):
                 part = range(at, min(n, at + CHUNK_ROWS))
                 ts = start + (np.array(part) * HOUR_US // n)

@@ -120,14 +120,17 @@ def feedback_command(
 def compact_command(keep_s: float, as_json: bool, store: str | None, config: Path | None) -> int:
     """Join a day's small files of calls into few large ones.
 
-    Readers do not notice; killed at any point, no call is lost or there twice.
+    Readers do not notice; killed at any point, no call is lost or there twice. Calls are
+    counted for the dashboard, too, so that nobody waits for that.
     """
     from evalkit.config import load_settings
     from evalkit.store.compaction import compact
+    from evalkit.store.tallies import count_all
     from evalkit.store.views import open_store
 
     opened = open_store(store or load_settings(config).store_path)
     done = compact(opened, keep_s=keep_s)
+    count_all(opened)
     for problem in opened.problems:
         say(f"warning: {problem}")
     if as_json:

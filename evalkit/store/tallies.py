@@ -187,6 +187,20 @@ def tallied(
     return engine
 
 
+def count_all(store: Store) -> None:
+    """Bring the counts of all days up to date, so that whoever looks next does not wait.
+
+    Not of a store that reads calls elsewhere, too: what that costs is for whoever asks.
+    """
+    if attached(store.path):
+        return
+    here, _ = store.production_parts()
+    with keeper(store.path / FOLDER) as keep:
+        for date, files in here.items():
+            for view, tally in TALLIES.items():
+                _of_day(tally, store, Day(local=files, far={}), f"date={date}.{view}.parquet", keep)
+
+
 def dates_of(store: Store) -> list[str]:
     """Dates of sealed calls, here and at attached addresses, in order."""
     here, _ = store.production_parts()
@@ -258,7 +272,8 @@ def _of_day(tally: _Tally, store: Store, day: Day, name: str, keep: Keep) -> Pat
     now |= {p.name: _stamp(p) for p in day.local}
     if any(now.get(file) != stamp for file, stamp in known.items()):
         known = {}
-    new = store.readable([p for p in day.local if p.name not in known])
+    # Counts are kept: those of a damaged file would outlive it.
+    new = store.readable([p for p in day.local if p.name not in known], whole=True)
     far = [dataset for file, dataset in day.far.items() if file not in known]
     if not new and not far:
         return path if known else _of_calls(tally, [])

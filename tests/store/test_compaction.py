@@ -17,6 +17,7 @@ from evalkit.cli.main import main
 from evalkit.errors import StoreError
 from evalkit.store.compaction import changing_calls, compact, drop_replaced
 from evalkit.store.retention import PurgeRule, purge
+from evalkit.store.tallies import tallied
 from evalkit.store.views import Store, open_store
 from tests.store.journal_lines import AT, call, plain
 
@@ -171,3 +172,22 @@ def test_the_command_says_what_it_did(store: Store, capsys: pytest.CaptureFixtur
     out = capsys.readouterr().out
     assert json.loads(out[: out.index("}") + 1])["joined"] == 12
     assert "12 files of earlier compactions removed" in out
+
+
+def test_the_command_leaves_the_calls_counted(store: Store) -> None:
+    options = ["--config", str(store.path.parent / "evalkit.toml")]
+    with tallied(store, since=0, until=AT + 2 * DAY):
+        before = counts_of(store)
+
+    assert main(["logs", "compact", *options]) == 0
+
+    after = counts_of(store)
+    assert {path.name for path in before} < {path.name for path in after}
+    assert not set(before.items()) & set(after.items())
+    with tallied(store, since=0, until=AT + 2 * DAY) as engine:
+        assert engine.rows("SELECT sum(calls)::BIGINT AS n FROM counts") == [{"n": 24}]
+    assert counts_of(store) == after
+
+
+def counts_of(store: Store) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in (store.path / "tallies").glob("*.parquet")}

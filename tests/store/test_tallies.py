@@ -12,7 +12,7 @@ from benchmarks.traffic import START_US, write_calls
 from evalkit.store.call_log import CallLog
 from evalkit.store.remote import attach, push
 from evalkit.store.retention import PurgeRule, purge
-from evalkit.store.tallies import FOLDER, tallied
+from evalkit.store.tallies import FOLDER, TALLIES, count_all, tallied
 from evalkit.store.views import Store, open_store
 from tests.store.journal_lines import AT, call, plain
 
@@ -119,6 +119,33 @@ def test_a_damaged_log_is_named_and_the_others_are_counted(tmp_path: Path) -> No
 
     assert found["calls"] == 1
     assert "bad.parquet is damaged" in store.problems[0]
+
+
+def test_a_file_that_is_not_what_was_written_is_named_and_not_counted(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    for name in ("good", "bad"):
+        [path] = store.add_calls(name, [plain(call(trace_id=name, ts=AT))])
+    data = bytearray(path.read_bytes())
+    data[60] ^= 1  # its footer is as it was
+    path.write_bytes(data)
+
+    found = counted(store)
+
+    assert found["calls"] == 1
+    assert "bad.parquet is damaged" in store.problems[0]
+
+
+def test_all_can_be_counted_before_anybody_looks(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    for day in range(2):
+        store.add_calls(f"log-{day}", [plain(call(trace_id=f"t-{day}", ts=AT + day * DAY))])
+
+    count_all(store)
+
+    before = written(store)
+    assert len(before) == 2 * len(TALLIES)
+    assert counted(store)["calls"] == 2
+    assert written(store) == before
 
 
 def test_a_window_reads_its_own_days(tmp_path: Path) -> None:
