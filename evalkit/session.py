@@ -21,6 +21,7 @@ from evalkit import __version__
 from evalkit.config import Settings
 from evalkit.errors import ConfigError, StoreError
 from evalkit.ids import new_id
+from evalkit.score.case_prompts import refuse_unfit_cases
 from evalkit.score.golden import GoldenSet
 from evalkit.score.notes import run_notes
 from evalkit.score.runner import Do, RunSummary, run_plan
@@ -119,6 +120,7 @@ def run_golden_sets(
     opened = open_store(settings.store_path)
     if resume is None:
         prepared = prepare_run(settings, request, run_id=new_id())
+        refuse_unfit_cases(prepared.plan.sets, settings)
         refuse_edited_prompts(opened, prepared)
         rule = _early_rule(prepared, request, stop_rule)
         manifest = manifest_of(prepared, request, settings)

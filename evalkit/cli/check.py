@@ -22,7 +22,6 @@ from evalkit.errors import (
 )
 
 if TYPE_CHECKING:
-    from evalkit.call.prompts import Prompt
     from evalkit.score.golden import GoldenSet, MetricSpec
     from evalkit.score.problems import Problem
     from evalkit.score.rubric import JudgeSpec
@@ -232,6 +231,8 @@ def _same_names(sets: Iterable[GoldenSet], settings: Settings) -> list[Problem]:
 def _check_inputs(sets: Iterable[GoldenSet], settings: Settings, found: Findings) -> None:
     """The input of every case has what its feature's prompt asks for."""
     from evalkit.call.prompts import PromptRegistry
+    from evalkit.score.case_prompts import unfit_cases
+    from evalkit.score.problems import shown_path
 
     registry = PromptRegistry(settings.root)
     for golden in sets:
@@ -240,19 +241,9 @@ def _check_inputs(sets: Iterable[GoldenSet], settings: Settings, found: Findings
             prompt = registry.get(feature.prompt_name, feature.prompt_version)
         except ContentError:
             continue
-        found.problems += islice(_input_problems(golden, prompt, settings), MAX_INPUT_PROBLEMS)
-
-
-def _input_problems(golden: GoldenSet, prompt: Prompt, settings: Settings) -> Iterator[Problem]:
-    from evalkit.score.problems import Problem, shown_path, split_fix
-
-    file = shown_path(golden.cases.path, root=settings.root)
-    for case in golden.cases:
-        try:
-            prompt.render(case.input, documents=case.input.get("documents"))
-        except ContentError as error:
-            problem, fix = split_fix(error.problems[0])
-            yield Problem(file=file, line=case.line, case_id=case.id, problem=problem, fix=fix)
+        file = shown_path(golden.cases.path, root=settings.root)
+        problems = unfit_cases(golden.cases, prompt, feature, file)
+        found.problems += islice(problems, MAX_INPUT_PROBLEMS)
 
 
 # --- judges ------------------------------------------------------------------------

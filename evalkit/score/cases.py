@@ -51,6 +51,14 @@ def input_of(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"text": value} if isinstance(value, str) else value
 
 
+def _shape(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return tuple((key, _shape(item)) for key, item in value.items())
+    if isinstance(value, list):
+        return frozenset(map(_shape, value))
+    return type(value)
+
+
 class CaseFile:
     """The cases of a golden set in file order; `[number]` parses one."""
 
@@ -59,6 +67,8 @@ class CaseFile:
         """The file they stand in: for inline cases golden_set.yaml itself."""
         self.ids: list[str] = []
         self.must_pass: set[str] = set()
+        self.shapes: dict[Any, int] = {}
+        """Names and types in an input -> the first case that has them."""
         self._hasher = hasher
         self._inline = inline
         self._numbers: dict[str, int] = {}
@@ -72,6 +82,7 @@ class CaseFile:
     def append(self, raw: Mapping[str, Any], *, line: int, place: int) -> None:
         """Add a checked case; only the pass that loads a golden set does."""
         self._numbers[raw["id"]] = len(self.ids)
+        self.shapes.setdefault(_shape(input_of(raw)), len(self.ids))
         self.ids.append(raw["id"])
         self._hashes.append(self._hasher(raw))
         self._lines.append(line)
