@@ -45,10 +45,12 @@ MAX_TESTS_S = 120.0
 
 TESTS: dict[str, tuple[str, ...]] = {
     "agreement": ("test_agreement",),
+    "early": ("test_early_details", "test_early"),
     "estimates": ("test_estimates",),
     "gate": ("test_rule", "test_comparing", "test_gate_details", "test_gate"),
     "verdict": ("test_verdict",),
     "comparison": ("test_rule",),
+    "grades": ("test_grades",),
     "comparing": (
         "test_comparing",
         "test_people_slices",
@@ -62,8 +64,13 @@ TESTS: dict[str, tuple[str, ...]] = {
     "pairing": ("test_pairing", "test_comparing", "test_gate"),
     "people": ("test_people_details", "test_people"),
     "plans": ("test_plans",),
+    "pooling": ("test_pooling_details", "test_pooling"),
     "power": ("test_power", "test_measure"),
     "ppi": ("test_ppi_details",),
+    "rows": ("test_rows",),
+    "selectors": ("test_selectors", "test_selectors_latest", "test_pairing"),
+    "sequential": ("test_sequential_details", "test_sequential"),
+    "sides": ("test_sides", "test_pooling"),
     "signflip": ("test_stats_details", "test_stats"),
     "stats": ("test_stats", "test_stats_details", "test_missing"),
     "stopped": ("test_stopped_details", "test_stopped"),
@@ -92,6 +99,11 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
         ("chance <= seen", r"comparison: chance <= seen .*"),
         ("min_coverage - SAME", r"comparison: .*min_coverage - SAME -> .*min_coverage - SAME"),
     ),
+    "capital lies just on a bar by rounding alone": (
+        ("_log_mean(self._up) >= self._bar", r"comparison: .*"),
+        ("_log_mean(self._down) >= self._bar", r"comparison: .*"),
+        ("self.log_e >= self._bar", r"comparison: .*"),
+    ),
     "a bound on work, not on what comes out": (
         ("LATTICE_WORK", r"constant: 4000000 -> .*"),
         ("LATTICE_WORK", r"comparison: work <= LATTICE_WORK -> .*"),
@@ -100,6 +112,10 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
         ("CASES_LIMIT = ", r"constant: .*"),
         ("TRIALS_LIMIT = ", r"constant: .*"),
         ("TRIALS_LIMIT", r"comparison: within / room > TRIALS_LIMIT -> .*"),
+        ("MARGIN = ", r"constant: .*"),
+        ("t.scored < t.trials", r"comparison: .*"),
+        ("MAX_KNOWN", r".*"),
+        ("range(len(by_id) + 1)", r"constant: .*"),
     ),
     "room for a number that nothing reads": (
         ("np.zeros(int(sizes.sum()) + 1)", r"constant: 1 -> 2"),
@@ -137,6 +153,8 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
         ("1.0 if split is None", r"constant: 1.0 -> 2.0"),
     ),
     "what it fills in is multiplied by 0, or left out": (
+        ("nothing = _Tally(trials=1)", r"constant: 1 -> 2"),
+        ("max(map(len, units), default=1)", r"constant: 1 -> 2"),
         ("np.nan_to_num", r"constant: 0.0 -> 1.0"),
         ("np.where(labelled, y, 0.0)", r"constant: 0.0 -> 1.0"),
     ),
@@ -378,7 +396,8 @@ def mutate(
 ) -> tuple[int, int, list[str]]:
     """Mutants that make no difference, how many others ran, and those of them that survived."""
     reached = module.reached()
-    mutants = mutants_of(ast.parse(module.path.read_text(encoding="utf-8")))
+    tree = ast.parse(module.path.read_text(encoding="utf-8"))
+    mutants, loaded = mutants_of(tree), set(at_import(tree.body))
     if only is not None:
         mutants = [one for one in mutants if one.line in only]
     lines = module.path.read_text(encoding="utf-8").splitlines()
@@ -387,10 +406,9 @@ def mutate(
     equal = every - len(mutants)
     if sample is not None and sample < len(mutants):
         mutants = random.Random(0).sample(mutants, sample)
-    at_import = set(_at_import(module.path))
     survivors = []
     for mutant in mutants:
-        if mutant.line in at_import:
+        if mutant.line in loaded:
             chosen = within(reached)
         else:
             chosen = within(one for one in reached if mutant.line in one[2])
@@ -422,14 +440,16 @@ def within(tests: Iterable[Reached]) -> list[Reached]:
     return chosen
 
 
-def _at_import(path: Path) -> Iterator[int]:
+def at_import(body: Iterable[ast.stmt]) -> Iterator[int]:
     """Lines that run when the module is loaded: every test meets them."""
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in body:
         if isinstance(node, ast.FunctionDef):
             defaults = [*node.args.defaults, *node.args.kw_defaults]
             yield from (one.lineno for one in defaults if one is not None)
+        elif isinstance(node, ast.ClassDef):
+            yield from at_import(node.body)
         else:
-            yield from (one.lineno for one in ast.walk(node) if isinstance(one, ast.stmt))
+            yield from range(node.lineno, (node.end_lineno or node.lineno) + 1)
 
 
 def main() -> int:

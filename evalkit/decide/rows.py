@@ -65,6 +65,8 @@ class Group:
     pair: Pair
     tier: int
     n_rows: int
+    n_scored: int
+    """Rows with a score."""
     has_hashes: bool
     has_slices: bool
     several_trials: bool
@@ -73,8 +75,6 @@ class Group:
     """Whether any row knows its call's latency or cost."""
     versions: tuple[str, str] | None
     """Least and greatest scorer_version; None where none is known."""
-    n_scored: int = 0
-    """Rows with a score."""
 
 
 _COMMON = (

@@ -191,6 +191,15 @@ def test_of_a_case_with_several_trials_only_those_missing_are_as_bad_as_can_be()
     assert told(rule)["missing"] == 0
 
 
+def test_each_side_is_averaged_over_the_trials_that_it_has() -> None:
+    rule = rule_of([["c0"]], trials=3)
+
+    for trial, score in enumerate((1.0, None, 0.5)):
+        tell(rule, "c0", (0.5, score), trial=trial)
+
+    assert told(rule)["delta"] == pytest.approx(0.75 - 0.5)
+
+
 def test_of_a_cluster_the_cases_that_are_known_count() -> None:
     rule = rule_of([["a1", "a2", "a3", "a4"], ["b1", "b2"]])
 

@@ -25,8 +25,8 @@ def group(
 ) -> Group:  # fmt: skip
     return Group(
         source=source.view, golden_set=golden_set, metric=metric, pair=pair, tier=tier,
-        n_rows=10, has_hashes=True, has_slices=False, several_trials=False, has_calls=False,
-        versions=None,
+        n_rows=10, n_scored=10, has_hashes=True, has_slices=False, several_trials=False,
+        has_calls=False, versions=None,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from evalkit.decide.comparison import Planned, Rule, Side
 from evalkit.decide.plans import Groups
 from evalkit.decide.pooling import Pool, pool_baselines, refuse_drift
 from evalkit.decide.rows import Source, gather_rows, groups_of
+from evalkit.decide.stats import compare
 from evalkit.errors import NotComparable
 from evalkit.store.views import Engine
 from tests.decide.measured import NONE, POLICY, V1, V2, planned, scored
@@ -253,6 +254,30 @@ def test_of_several_runs_only_the_one_that_differs_is_left_out() -> None:
     assert notes[3].endswith("is 3 runs pooled, newest base")
 
 
+def test_each_metric_of_each_run_is_held_against_its_own() -> None:
+    def rows(label: Sequence[float], tone: Sequence[float]) -> Any:
+        return table({"label": label, "tone": tone})
+
+    fine, fell = rows(FINE, FINE), rows(FINE, [0.0] * 60)
+    with world(new=fine, base=fine, first=fine, second=fell, third=fine) as here:
+        plans = [
+            here.plan("base", "first", "second", "third", metric=name) for name in ("label", "tone")
+        ]
+        _, [pool], notes = here.pool(*plans)
+
+    assert names(pool) == ["base", "first", "third"]
+    assert notes[0].startswith("run second is left out")
+    assert "tone differs by -100.0 points" in notes[0]
+
+
+def test_of_an_older_run_only_the_cases_count_that_the_newest_has() -> None:
+    with world(new=FINE, base=FINE, older=[*FINE, 1.0]) as here:
+        _, [pool], _ = here.pool(here.plan("base", "older"))
+        rows = here.pooled_rows(pool.view)
+
+    assert {case_id for _, case_id, _ in rows} == {f"c{n:03d}" for n in range(60)}
+
+
 # --- drift ------------------------------------------------------------------------------
 
 
@@ -290,6 +315,16 @@ def test_each_metric_and_direction_is_one_of_the_family() -> None:
     assert with_two is not None
     assert with_two.endswith("(p = 0.047)")
     assert with_three is None
+
+
+def test_a_chance_just_as_large_as_alpha_is_no_drift() -> None:
+    fell = scored(FINE, [0.0] * 6 + [1.0] * 54)
+    p_value = compare(fell.candidate - fell.baseline).p_value
+    assert p_value is not None
+
+    refuse_drift({"label": fell}, replace(POLICY, alpha=2 * p_value))
+    with pytest.raises(NotComparable, match="it drifts"):
+        refuse_drift({"label": fell}, replace(POLICY, alpha=2.001 * p_value))
 
 
 def test_the_metric_that_drifts_most_is_told() -> None:

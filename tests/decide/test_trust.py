@@ -27,8 +27,8 @@ def figure(kappa: Any = 0.5, n: Any = 20) -> dict[str, Any]:
 def judged(*, source: str = "cand", version: str | None = "judge-1") -> Planned:
     group = Group(
         source=f"view_{source}", golden_set="tickets", metric="helpful", pair=V2, tier=2,
-        n_rows=100, has_hashes=True, has_slices=False, several_trials=False, has_calls=False,
-        versions=None if version is None else ("judge-0", version),
+        n_rows=100, n_scored=100, has_hashes=True, has_slices=False, several_trials=False,
+        has_calls=False, versions=None if version is None else ("judge-0", version),
     )  # fmt: skip
     return replace(
         planned(metric="helpful", tier=2),
@@ -151,7 +151,7 @@ def test_what_is_not_enough_says_why_and_what_to_do(
     [
         ({"overall": {"n": 40, "kappa": 0.9}}, "never calibrated"),
         ({"overall": {"n": 40, "kappa": {"value": "0.9"}}}, "never calibrated"),
-        ({"overall": {"n": 40, "kappa": {"value": 7.5}}}, "never calibrated"),
+        ({"overall": {"n": 40, "kappa": {"value": 1.5}}}, "never calibrated"),
         ({"overall": {"n": "40", "kappa": {"value": 0.9}}}, "held to 0 labels"),
     ],
 )
