@@ -192,6 +192,7 @@
       ? `${(first + 1).toLocaleString("en")} to ${Math.min(first + PAGE, found.length).toLocaleString("en")} of ${found.length.toLocaleString("en")}`
         + (found.length < total ? ` found among ${total.toLocaleString("en")}` : "")
       : `none of ${total.toLocaleString("en")} cases`;
+    at("before").hidden = at("after").hidden = pages() === 1;
     at("before").disabled = page <= 1;
     at("after").disabled = page >= pages();
     for (const button of document.querySelectorAll("[data-sort]")) {

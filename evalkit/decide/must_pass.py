@@ -41,7 +41,7 @@ def must_pass(plans: Sequence[Planned], engine: Engine, trust: Trust) -> MustPas
         if why is not None:
             advisory[(*_whose(plan), plan.metric)] = why
             if plan.must_pass:
-                found.notes.append(f"{plan.metric} on {plan.golden_set} need not be passed: {why}")
+                found.notes.append(f"{need_not_pass(plan.metric, plan.golden_set)}: {why}")
     found.notes = list(dict.fromkeys(found.notes))
     for plan in {_whose(plan): plan for plan in plans if plan.candidate_group}.values():
         golden = plan.candidate.source.golden_sets.get(plan.golden_set or "", {})
@@ -59,6 +59,11 @@ def must_pass(plans: Sequence[Planned], engine: Engine, trust: Trust) -> MustPas
             told = found.missing if row["missing"] else found.failures
             told.append(must_pass_as_json(row, plan))
     return found
+
+
+def need_not_pass(metric: object, golden_set: object) -> str:
+    """How a verdict's note on a must-pass metric begins whose judge may fail no build."""
+    return f"{metric} on {golden_set} need not be passed"
 
 
 def _whose(plan: Planned) -> tuple[object, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from evalkit.decide import report_compared as compared
 from evalkit.decide import report_text as texts
 from evalkit.decide.report_cases import SHOWN_CASES, Expected
 from evalkit.decide.report_commands import how_to_gate, how_to_run
@@ -115,6 +116,7 @@ def render_report(
 def _told(verdict: Verdict | None, evidence: Evidence) -> dict[str, Any]:
     overall = "none" if verdict is None else str(verdict["verdict"])
     sentence = _runs_sentence(evidence) if verdict is None else headline(verdict)
+    held = compared.must_pass(verdict, evidence.runs)
     told = {
         "overall": overall,
         "sentence": sentence,
@@ -135,21 +137,20 @@ def _told(verdict: Verdict | None, evidence: Evidence) -> dict[str, Any]:
         "gate_command": how_to_gate(verdict),
         "tiers": TIERS,
         "outcomes": OUTCOMES,
-        "must_pass": _must_pass(evidence),
-        **_compared_and_slices(verdict),
+        "must_pass": held,
+        **_compared_and_slices(verdict, held),
     }
     return told | {"parts": _parts(told, evidence)}
 
 
-def _compared_and_slices(verdict: Verdict | None) -> dict[str, Any]:
-    compared = [] if verdict is None else _compared(verdict)
-    shown = [one for group in compared for one in (*group["gating"], *group["advisory"])]
+def _compared_and_slices(verdict: Verdict | None, held: compared.Held) -> dict[str, Any]:
+    groups = [] if verdict is None else compared.compared(verdict, held)
     dropped, others = ([], []) if verdict is None else _slices(verdict)
     more = max(0, len(dropped) - SHOWN_SLICES) + max(0, len(others) - SHOWN_OTHER_SLICES)
     dropped, others = dropped[:SHOWN_SLICES], others[:SHOWN_OTHER_SLICES]
     return {
-        "compared": compared,
-        "axis": Axis.of(shown),
+        "compared": groups,
+        "axis": Axis.of(compared.shown(groups)),
         "slice_axis": Axis.of([*dropped, *others]),
         "slices": _by_golden_set(dropped),
         "other_slices": _by_golden_set(others),
@@ -207,53 +208,6 @@ def _runs_sentence(evidence: Evidence) -> str:
     names = sorted({name for run in evidence.runs for name in run.get("golden_sets") or {}})
     over = f" of {', '.join(names)}" if names else ""
     return f"{texts.count(n_runs, 'run')}{over}; there is no baseline to compare with."
-
-
-def _compared(verdict: Verdict) -> list[dict[str, Any]]:
-    """Whole metrics by golden set and the two pairs that met, what gates first."""
-    gates, shown = gating(verdict), advisory(verdict)
-    groups: dict[str, dict[str, Any]] = {}
-    for entries, part in ((gates, "gating"), (shown, "advisory")):
-        for one in entries:
-            name = one.get("golden_set") or ""
-            key = f"{name}\0{one['candidate']}\0{one.get('baseline')}"
-            group = groups.setdefault(
-                key,
-                {
-                    "golden_set": name,
-                    "title": f"Comparisons of {name or 'all cases'}",
-                    "gating": [],
-                    "advisory": [],
-                    "note": _pairs_note(one),
-                },
-            )
-            group[part].append(one)
-    names = [group["golden_set"] for group in groups.values()]
-    for group in groups.values():
-        # The page's head names the pairs; here they only tell two tables apart.
-        if names.count(group["golden_set"]) == 1:
-            group["note"] = ""
-    return list(groups.values())
-
-
-def _must_pass(evidence: Evidence) -> set[tuple[str, str]]:
-    """(golden set, metric) of which no case may fail, whatever the comparison says."""
-    return {
-        (name, str(metric.get("name")))
-        for run in evidence.runs
-        for name, golden in (run.get("golden_sets") or {}).items()
-        for metric in golden.get("metrics") or ()
-        if metric.get("must_pass")
-    }
-
-
-def _pairs_note(one: Entry) -> str:
-    def pair(side: Mapping[str, Any]) -> str:
-        name, version = side.get("prompt_name") or "", side.get("prompt_version") or ""
-        return f"{side.get('model') or ''}/{name}@{version}".strip("/@")
-
-    candidate, baseline = one["candidate"], one.get("baseline")
-    return pair(candidate) + (f" against {pair(baseline)}" if baseline else "")
 
 
 def _slices(verdict: Verdict) -> tuple[list[Entry], list[Entry]]:

@@ -8,6 +8,7 @@ by the template engine, always.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ MAX_COMPARED = 600_000
 MIN_ALIKE = 0.35
 """Texts less alike than this share are not marked word by word: all of it would be."""
 NOT_KNOWN = "–"
+SMALLEST_PRICE = 1e-9
+"""In dollars; what is less is written with an exponent."""
 
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f"
@@ -82,12 +85,16 @@ def milliseconds(value: float | None) -> str:
 
 
 def dollars(value: float | None) -> str:
-    """A price; an unknown one is never shown as 0."""
+    """A price: cents, of less than a dollar three digits; an unknown one is never shown as 0."""
     if value is None:
         return "not known"
     if value == 0:
         return "$0"
-    return f"${value:,.2f}" if value >= 1 else f"${value:.3g}"
+    if abs(value) < SMALLEST_PRICE:
+        return f"${value:.3g}"
+    digits = max(2, 2 - math.floor(math.log10(abs(value))))
+    whole, _, part = f"{value:,.{digits}f}".partition(".")
+    return f"${whole}.{part.rstrip('0').ljust(2, '0')}"
 
 
 def amount(value: float | None) -> str:

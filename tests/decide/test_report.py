@@ -66,17 +66,62 @@ def test_advisory_metrics_stand_apart_and_slices_are_looked_at() -> None:
     assert others < text.index("language=en")
 
 
-def test_a_metric_that_has_to_pass_is_marked_where_its_comparison_fails_no_build(
+def held_to_pass(folder: Path) -> Store:
+    """A run of a golden set in which `shape` has to pass and `tone` does not."""
+    metrics = [{"name": "label"}, {"name": "shape", "must_pass": True}, {"name": "tone"}]
+    golden = {"hash": "aaaa", "feature": "classify-ticket", "metrics": metrics}
+    return seal(folder, CANDIDATE, [line(CANDIDATE, "t-001")], golden_sets={"tickets": golden})
+
+
+def of_shape(**more: Any) -> dict[str, Any]:
+    shown = [
+        comparison(metric=name, gate=False, verdict="inconclusive") for name in ("shape", "tone")
+    ]
+    return verdict(comparison(), *shown, **more)
+
+
+FAILED_SHAPE = {
+    "golden_set": "tickets",
+    "metric": "shape",
+    "model": "small",
+    "prompt_version": "v3",
+}
+
+
+def failures(n: int, **more: Any) -> list[dict[str, Any]]:
+    """`n` entries of two cases that failed shape."""
+    return [FAILED_SHAPE | {"case_id": f"t-{number % 2}"} | more for number in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({}, "all passed"),
+        ({"must_pass_failures": failures(4)}, "2 failed"),
+        ({"must_pass_missing": failures(1)}, "1 not scored"),
+        ({"must_pass_failures": failures(1, model="large")}, "all passed"),
+    ],
+)
+def test_a_metric_that_has_to_pass_is_not_among_what_fails_no_build(
+    tmp_path: Path, more: dict[str, Any], told: str
+) -> None:
+    text = page(of_shape(**more), held_to_pass(tmp_path)).text
+
+    must = text.index("Must pass one failed case fails the build")
+    advisory = text.index("Advisory shown; a change here fails no build")
+    assert must < text.index(f"– {told}") < advisory < text.index("tone", advisory)
+    assert "shape" in text[must:advisory]
+
+
+def test_a_metric_whose_judge_may_not_fail_a_build_is_not_said_to_have_to_pass(
     tmp_path: Path,
 ) -> None:
-    metrics = [{"name": "label"}, {"name": "shape", "must_pass": True}]
-    golden = {"hash": "aaaa", "feature": "classify-ticket", "metrics": metrics}
-    store = seal(tmp_path, CANDIDATE, [line(CANDIDATE, "t-001")], golden_sets={"tickets": golden})
+    of = of_shape(notes=["shape on tickets need not be passed: its judge was never calibrated"])
 
-    text = page(verdict(comparison(), comparison(metric="shape", gate=False)), store).text
+    text = page(of, held_to_pass(tmp_path)).text
 
-    assert "Advisory shown; a change here fails no build shape must pass" in text
-    assert "label must pass" not in text
+    assert "Must pass" not in text
+    assert "shape" in text[text.index("Advisory") :]
 
 
 def test_a_worst_case_shows_input_expected_both_answers_and_reasons(store: Store) -> None:
@@ -176,6 +221,21 @@ def test_unknown_price_is_never_shown_as_nothing(store: Store) -> None:
     assert "+ 1 unpriced call" in text
     assert dollars(None) == "not known"
     assert dollars(0.0) == "$0"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.00002, "$0.00002"),
+        (0.0012345, "$0.00123"),
+        (0.2, "$0.20"),
+        (0.9999, "$1.00"),
+        (1234.5, "$1,234.50"),
+        (1e-12, "$1e-12"),
+    ],
+)
+def test_a_price_is_written_as_people_write_prices(value: float, shown: str) -> None:
+    assert dollars(value) == shown
 
 
 def test_runs_are_told_with_commit_and_hashes(store: Store) -> None:

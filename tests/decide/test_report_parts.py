@@ -189,7 +189,7 @@ def test_latency_stands_beside_its_budget_and_spending_beside_its_limit(tmp_path
 
     assert "900 ms 1 over" in text
     assert "95th percentile of latency went from 100 ms to 950 ms (+850 %)" in text
-    assert "Run run-new spent $0.5 of $2.00 allowed, judges included." in text
+    assert "Run run-new spent $0.50 of $2.00 allowed, judges included." in text
 
 
 @pytest.mark.parametrize("measured", [True, False])
