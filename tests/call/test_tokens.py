@@ -6,6 +6,7 @@ import base64
 import json
 import random
 import socket
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -81,16 +82,22 @@ def estimator() -> TokenEstimator:
     return TokenEstimator(lambda model_id: None)
 
 
+@cache
+def tokenizer_of(vocabulary: str) -> Any:
+    """Read once in a process: a vocabulary has 100,000 entries and more."""
+    splintr = pytest.importorskip("splintr", reason="the extra [tokens] is not installed")
+    return splintr.Tokenizer.from_pretrained(vocabulary)
+
+
 # --- without a vocabulary -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
 @pytest.mark.parametrize("kind", TEXTS)
 def test_no_kind_of_text_is_estimated_more_than_a_third_under(kind: str, vocabulary: str) -> None:
-    splintr = pytest.importorskip("splintr", reason="the extra [tokens] is not installed")
     text = TEXTS[kind]
 
-    true = len(splintr.Tokenizer.from_pretrained(vocabulary).encode_ordinary(text))
+    true = len(tokenizer_of(vocabulary).encode_ordinary(text))
 
     assert rough_tokens(text) >= true * 2 / 3
 
@@ -185,15 +192,12 @@ def test_of_calls_alike_about_one_in_a_hundred_is_estimated_under(
 def test_no_kind_of_text_is_more_than_half_under_after_learning_from_lean_english(
     kind: str,
 ) -> None:
-    splintr = pytest.importorskip("splintr", reason="the extra [tokens] is not installed")
     estimator = TokenEstimator(lambda model_id: None)
     taught(estimator, 0.5, times=60)
 
     estimated = estimator.estimate(a_request(TEXTS[kind]), MODEL)
 
-    counts = [
-        len(splintr.Tokenizer.from_pretrained(v).encode_ordinary(TEXTS[kind])) for v in VOCABULARIES
-    ]
+    counts = [len(tokenizer_of(v).encode_ordinary(TEXTS[kind])) for v in VOCABULARIES]
     assert estimated >= max(counts) / 2
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from evalkit.cli.main import main
-from evalkit.dashboard.figures import FITS_SCHEMA
+from evalkit.dashboard.figures import FITS_SCHEMA, Figures
 from evalkit.dashboard.times import times_of
 from evalkit.dashboard.window import Window
 from evalkit.store.tallies import tallied
@@ -19,9 +19,13 @@ from tests.dashboard.world import DAY, FROM, UNTIL, figures, project, week, worl
 from tests.store.journal_lines import call, plain
 
 
-def test_sums_shares_and_times_of_a_week(tmp_path: Path) -> None:
-    found = figures(*world(tmp_path))
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Figures:
+    """What a look at the whole world shows."""
+    return figures(*world(tmp_path_factory.mktemp("world")))
 
+
+def test_sums_shares_and_times_of_a_week(found: Figures) -> None:
     [feature] = found.features
     assert (found.total.calls, found.total.errors, found.total.cache_hits) == (70, 7, 14)
     assert found.total.cost_usd == Decimal("4.9")
@@ -37,26 +41,20 @@ def test_sums_shares_and_times_of_a_week(tmp_path: Path) -> None:
     ]
 
 
-def test_each_day_has_its_own(tmp_path: Path) -> None:
-    found = figures(*world(tmp_path))
-
+def test_each_day_has_its_own(found: Figures) -> None:
     [feature] = found.features
     assert [step.at for step in feature.steps] == [FROM + day * DAY for day in range(7)]
     assert {(step.calls, step.errors, step.cache_hits) for step in feature.steps} == {(10, 1, 2)}
     assert {round(step.cost_usd or 0, 9) for step in feature.steps} == {0.7}
 
 
-def test_pairs_are_told_apart_and_caches_left_out(tmp_path: Path) -> None:
-    found = figures(*world(tmp_path))
-
+def test_pairs_are_told_apart_and_caches_left_out(found: Figures) -> None:
     pairs = {one.prompt: (one.calls, one.errors) for one in found.pairs}
     assert pairs == {"classify-ticket@v2": (32, 4), "classify-ticket@v3": (24, 3)}
     assert [one.cost_per_call for one in found.pairs] == [pytest.approx(0.0875)] * 2
 
 
-def test_quality_is_that_of_jobs_and_of_all_answers_with_a_schema(tmp_path: Path) -> None:
-    found = figures(*world(tmp_path))
-
+def test_quality_is_that_of_jobs_and_of_all_answers_with_a_schema(found: Figures) -> None:
     means = {(one.metric, one.prompt[-2:]): (one.whole.n, one.whole.mean) for one in found.quality}
     assert means == {
         ("grounded", "v2"): (40, 1.0), ("grounded", "v3"): (30, 0.8),
@@ -66,9 +64,7 @@ def test_quality_is_that_of_jobs_and_of_all_answers_with_a_schema(tmp_path: Path
     assert list(dropped.steps) == [FROM + day * DAY for day in (4, 5, 6)]
 
 
-def test_alerts_reviews_and_limits_are_there(tmp_path: Path) -> None:
-    found = figures(*world(tmp_path))
-
+def test_alerts_reviews_and_limits_are_there(found: Figures) -> None:
     assert [(one.feature, one.pending, one.oldest) for one in found.reviews] == [
         ("classify-ticket", 3, FROM)
     ]

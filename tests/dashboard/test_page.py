@@ -48,14 +48,20 @@ class Elements(HTMLParser):
         self.links |= {value or "" for name, value in attrs if name in ("href", "src")}
 
 
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of the whole world."""
+    folder = tmp_path_factory.mktemp("page")
+    return render_dashboard(figures(*world(folder)), project=folder)
+
+
 def words(html: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
 
 
-def test_the_page_says_what_the_week_was_like(tmp_path: Path) -> None:
-    html = render_dashboard(figures(*world(tmp_path)), project=tmp_path)
+def test_the_page_says_what_the_week_was_like(page: str) -> None:
+    said = words(page)
 
-    said = words(html)
     for part in (
         "70 calls for $4.90",
         "1 thing wrong at the last look, 08 Mar 2026, 23:59 UTC",
@@ -69,23 +75,22 @@ def test_the_page_says_what_the_week_was_like(tmp_path: Path) -> None:
         assert part in said
 
 
-def test_pictures_have_sentences(tmp_path: Path) -> None:
-    html = render_dashboard(figures(*world(tmp_path)), project=tmp_path)
+def test_pictures_have_sentences(page: str) -> None:
+    pictures = re.findall(r'<svg class="picture[^>]*aria-label="([^"]*)"', page)
 
-    pictures = re.findall(r'<svg class="picture[^>]*aria-label="([^"]*)"', html)
-    assert len(pictures) == html.count('<svg class="picture')
+    assert len(pictures) == page.count('<svg class="picture')
     assert any(one.startswith("cost: $0.7, 2 Mar, to $0.7, 8 Mar") for one in pictures)
     assert any("The budget is 100 ms" in one for one in pictures)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_names_from_the_log_are_only_text(tmp_path: Path, text: str) -> None:
+def test_names_from_the_log_are_only_text(tmp_path: Path, text: str, page: str) -> None:
     settings, store = project(tmp_path), open_store(tmp_path / ".evalkit")
     week(store, text)
     sampling_job(store, 1, [1.0, 0.5], metric=text, feature=text)
     alerts(store, text, runbook=text)
     reviews(store, 1, feature=text)
-    plain = Elements(render_dashboard(figures(*world(tmp_path / "plain")), project=tmp_path))
+    plain = Elements(page)
 
     html = render_dashboard(figures(store, settings), project=tmp_path)
 
