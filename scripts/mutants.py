@@ -60,6 +60,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "measure": ("test_measure",),
     "missing": ("test_missing", "test_stats_details"),
+    "monitor": ("test_monitor_details",),
     "must_pass": ("test_must_pass",),
     "pairing": ("test_pairing", "test_comparing", "test_gate"),
     "people": ("test_people_details", "test_people"),
@@ -97,6 +98,8 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
         ("<= bar", r"comparison: .* <= bar -> .* < bar"),
         ("slack = SAME * max", r"arithmetic: SAME \* max.*"),
         ("chance <= seen", r"comparison: chance <= seen .*"),
+        ("abs(value) <= 1 + SAME", r"comparison: .*"),
+        ("y >= -SAME) & (y <= 1 + SAME)", r"comparison: .*"),
         ("min_coverage - SAME", r"comparison: .*min_coverage - SAME -> .*min_coverage - SAME"),
     ),
     "capital lies just on a bar by rounding alone": (

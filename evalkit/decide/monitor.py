@@ -23,8 +23,8 @@ from evalkit.decide.series_rows import DAY, Block, Series, Worse
 if TYPE_CHECKING:
     from evalkit.store.views import Store
 
-__all__ = ["Block", "Series", "Watched", "Worse", "quality_alerts", "series_of", "watch",
-           "watch_all"]  # fmt: skip
+__all__ = ["Block", "Series", "Watched", "Worse", "alerts_of", "quality_alerts", "series_of",
+           "watch", "watch_all"]  # fmt: skip
 
 State = Literal["steady", "drift", "too few"]
 
@@ -155,7 +155,11 @@ def quality_alerts(store: Store, *, now: int, min_quality: float | None) -> list
     A series is always watched from its beginning: who starts anew every day, forgets what
     earlier looks have cost.
     """
-    series = series_of(store)
+    return alerts_of(series_of(store), now=now, min_quality=min_quality)
+
+
+def alerts_of(series: Sequence[Series], *, now: int, min_quality: float | None) -> list[Alert]:
+    """The alerts of all series there are, those that have ended among them."""
     found = []
     for one in watch_all(series):
         if one.alarm_at is not None and one.alarm_at >= now - MONTH:

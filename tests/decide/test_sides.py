@@ -107,6 +107,10 @@ def met(of: Sides) -> tuple[Any, ...]:
 BRANCHED = (run("cand-01", branch="change"), run("base-02"), run("base-01"))
 
 
+def test_a_gate_without_a_baseline_is_allowed_only_by_word() -> None:
+    assert Request().allow_no_baseline is False
+
+
 # --- the candidate ----------------------------------------------------------------------
 
 

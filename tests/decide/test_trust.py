@@ -84,6 +84,8 @@ def store(tmp_path: Path) -> Store:
         (figure(kappa=float("nan")), False),
         (figure(kappa=float("inf")), False),
         (figure(kappa=True), False),
+        (figure(kappa=1.0), True),
+        (figure(kappa=-1.0), False),
         (figure(n="many"), False),
         (figure(n=float("inf")), False),
         (figure(n=[40]), False),
