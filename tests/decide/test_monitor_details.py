@@ -105,10 +105,10 @@ def test_a_series_without_a_day_is_nothing_yet() -> None:
 
 def test_only_what_a_series_may_spend_is_asked_of_it() -> None:
     whole = watch(FALLS)
-    sparing = watch(FALLS, share=1e-60)
+    sparing = watch(FALLS, share=1e-90)
 
     assert (whole.state, sparing.state) == ("drift", "steady")
-    assert watch(FALLS, alpha=1e-60).state == "steady"
+    assert watch(FALLS, alpha=1e-90).state == "steady"
 
 
 def test_all_series_that_go_on_are_watched_each_with_its_share() -> None:
