@@ -9,17 +9,20 @@ from functools import partial
 from pathlib import Path
 
 from evalkit.errors import StoreError
+from evalkit.store.anchor_looks import AnchorLook, anchor_looks, save_look
+from evalkit.store.input_profiles import Counted, save_day, save_topics, saved_days, topics_of
 from evalkit.store.views import Store, open_store
 from tests.faults.table import Bench, Found, Scenario
 from tests.faults.world import RUN, make_baseline, make_project
 
+DATE = "2026-03-02"
 FLIPS = 30
 """So many times as many flips as other faults: they are quick."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A store with a baseline, a good run, a bad candidate and a verdict, all sealed."""
+    """A store with a baseline, a good run, a bad candidate, a verdict and looks at drift."""
 
     folder: Path
     candidate: str
@@ -36,6 +39,9 @@ class Sealed:
             "calls": f"calls/date=*/{self.candidate}.parquet",
             "verdict": "verdicts/*.json",
             "baselines": "baselines.json",
+            "inputs": "inputs/date=*.json",
+            "topics": "inputs/*.topics.json",
+            "anchors": "anchors/*/*.json",
         }
         (path,) = self.store.glob(patterns[kind])
         return path
@@ -49,7 +55,18 @@ def _sealed(bench: Bench) -> Sealed:
     bench.forks.run(folder, "run")
     candidate = bench.forks.run(folder, *RUN).json()["run_id"]
     bench.forks.run(folder, "gate", "--json")
+    _watch(open_store(folder / ".evalkit"))
     return Sealed(folder, candidate)
+
+
+def _watch(store: Store) -> None:
+    """What `evalkit drift` keeps: a day's inputs, a feature's topics, a judge's look."""
+    save_day(store, DATE, [Counted(feature="classify", what="language", kind="de", n=7)])
+    save_topics(store, "classify", {"version": "1", "since": DATE, "until": DATE, "means": [0.5]})
+    look = AnchorLook(
+        judge="same", scorer_version="1", at=0, scores={"a": 1.0}, first={"a": 0.5}, is_first=False
+    )
+    save_look(store, look, DATE)
 
 
 # --- every reader, every bit ------------------------------------------------------------
@@ -73,6 +90,9 @@ READERS: dict[str, Callable[[Store, str], object]] = {
     "calls": lambda store, run_id: store.call_files(run_id),
     "verdict": _read_verdicts,
     "baselines": lambda store, run_id: store.baselines.all(),
+    "inputs": lambda store, run_id: list(saved_days(store)),
+    "topics": lambda store, run_id: topics_of(store, "classify"),
+    "anchors": lambda store, run_id: list(anchor_looks(store)),
 }
 
 

@@ -1,7 +1,7 @@
 """Every other command that writes: struck at each of its calls, then given again.
 
-Imports, compaction, purge, feedback, gate, baseline and dashboard, in a store that has runs,
-calls of production, labels, feedback and what a dead process has left. What was there before
+Imports, compaction, purge, feedback, gate, baseline, dashboard and drift, in a store that has
+runs, calls of production, labels, feedback and what a dead process has left. What was there before
 stays, the command ends as if nothing had happened, and nothing half-written is left behind.
 """
 
@@ -15,9 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from evalkit.store.anchor_looks import anchor_looks
 from evalkit.store.call_log import segments_folder
+from evalkit.store.input_profiles import saved_days
 from evalkit.store.rows import encode_row
 from evalkit.store.views import open_store
+from tests.cli.test_judge import JUDGE, OWN
 from tests.faults.forks import Ended
 from tests.faults.layer import Fault
 from tests.faults.table import Bench, Found, Scenario
@@ -35,6 +38,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "gate": ("gate",),
     "baseline set": ("baseline", "set", "latest"),
     "dashboard": ("dashboard", "--html", "page.html"),
+    "drift": ("drift", "--judges"),
 }
 MODES = ("torn", "power", "enospc")
 MORE = 2
@@ -102,6 +106,7 @@ def check_end(
 def make_store(folder: Path, bench: Bench) -> None:
     """A project with two runs, production, labels, feedback; and the files to be imported."""
     make_project(folder)
+    add_anchored_judge(folder)
     make_baseline(folder, bench.forks)
     bench.forks.run(folder, *RUN)
     store = open_store(folder / ".evalkit")
@@ -116,6 +121,23 @@ def make_store(folder: Path, bench: Bench) -> None:
     to_import = [said("cid", number, at=AT + number * DAY) for number in range(4)]
     _write(folder / "calls.jsonl", to_import)
     _write(folder / "labels.jsonl", [label("second") | {"labelled_at": "2026-01-01T00:00:00Z"}])
+
+
+def add_anchored_judge(folder: Path) -> None:
+    """A judge in process, with anchors that it has never graded."""
+    with (folder / "evalkit.toml").open("a", encoding="utf-8") as file:
+        file.write(OWN)
+    (folder / "judges").mkdir()
+    (folder / "judges" / "same.yaml").write_text(JUDGE, encoding="utf-8")
+    words = ("on Monday", "on Tuesday")
+    _write(
+        folder / "judges" / "same.anchors.jsonl",
+        [
+            {"id": f"a-{n}", "input": {}, "output": f"It comes {words[n % 2]}.",
+             "expected": f"It comes {words[0]}.", "first": {}}
+            for n in range(6)
+        ],
+    )  # fmt: skip
 
 
 def said(user: str, number: int, *, at: int = AT) -> dict[str, Any]:
@@ -156,6 +178,10 @@ def state_of(folder: Path) -> State:
     store = open_store(folder / ".evalkit")
     rows = Counter(row["said"] for row in store.sql(EVERYTHING))
     rows.update(f"baseline: {one}" for one in store.baselines.all().items())
+    for date, counted in saved_days(store):
+        rows.update(f"inputs of {date}: {one}" for one in counted)
+    for look in anchor_looks(store):
+        rows.update(f"anchor of {look.judge}: {one}" for one in look.scores.items())
     rows.update(f"problem: {one}" for one in store.problems)
     page = folder / "page.html"
     if page.exists():
