@@ -27,6 +27,8 @@ from tests.decide.report_world import (
 pytestmark = pytest.mark.browser
 
 Show = Callable[..., Shown]
+PAPER_WIDTH = 703
+"""Pixels of a page of A4 between margins of 12 mm."""
 
 
 @pytest.fixture(scope="module")
@@ -255,6 +257,16 @@ def test_printed_it_is_dark_on_white_and_shows_what_is_folded(show: Show, many: 
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(27, 31, 36)"
     assert page.locator("nav").is_hidden()
     assert page.locator("#all").is_hidden()
+
+
+def test_a_sheet_of_paper_has_tables_not_a_phones_cards(show: Show, full: Path) -> None:
+    page = show(full, viewport={"width": PAPER_WIDTH, "height": 1000}).page
+
+    page.emulate_media(media="print")
+
+    row = page.locator(".compared tbody tr:not(.group)").first
+    assert row.evaluate("row => getComputedStyle(row).display") == "table-row"
+    assert page.evaluate("document.documentElement.scrollWidth") <= PAPER_WIDTH
 
 
 @pytest.mark.slow
