@@ -115,12 +115,15 @@ def main(argv: list[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"error: {where}{error.strerror or error}.", err=True)
         return EXIT_USAGE if error.errno in _OF_THE_PATH else EXIT_UNMEASURABLE
-    except Exception as error:
+    except SystemExit as exit_:
+        said = f"error: code that evalkit called ended the process with {exit_.code!r}."
+        click.echo(said, err=True)
+        return EXIT_UNMEASURABLE
+    except BaseException:
         # Python's own status for this is 1, which says that quality fell.
         import traceback
 
-        traceback.print_exc()
-        click.echo(f"error: evalkit itself failed: {type(error).__name__}: {error}", err=True)
+        click.echo(f"{traceback.format_exc()}error: evalkit itself failed.", err=True)
         return EXIT_UNMEASURABLE
 
 

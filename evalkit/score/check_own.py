@@ -33,7 +33,7 @@ def python(params: Params, base: Path) -> Measure:
     def measure(answer: Answer) -> Measured:
         try:
             returned = function(answer)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise CheckFault("python", f"{name} raised {_where(error)}") from error
         return _own_result(returned, name)
 
@@ -63,13 +63,20 @@ def _own_result(returned: Any, name: str) -> Measured:
     return Measured(float(returned), fact, passed)
 
 
-def _where(error: Exception) -> str:
+def _where(error: BaseException) -> str:
     """An exception in one line, with the place in the user's own code."""
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next
     place = f" ({trace.tb_frame.f_code.co_filename}:{trace.tb_lineno})" if trace else ""
-    return f"{type(error).__name__}: {without_surrogates(str(error))[:300]}{place}"
+    return f"{type(error).__name__}: {_words(error)}{place}"
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return without_surrogates(str(error))[:300]
+    except Exception:  # its text is the user's own code, too
+        return ""
 
 
 def load_function(target: str, base: Path) -> Callable[[Answer], Any]:
@@ -84,7 +91,7 @@ def load_function(target: str, base: Path) -> Callable[[Answer], Any]:
             if module_name.endswith(".py")
             else importlib.import_module(module_name)
         )
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"function {target}: cannot be imported: {_where(error)}") from error
     function = getattr(module, name, None)
     if not callable(function):

@@ -140,4 +140,4 @@ def test_a_fault_of_our_own_never_looks_like_a_regression(
     monkeypatch.setattr(cli.cli, "main", fails)
 
     assert main(["gate"]) == 3
-    assert "evalkit itself failed: ZeroDivisionError: of ours" in capsys.readouterr().err
+    assert "ZeroDivisionError: of ours\nerror: evalkit itself failed." in capsys.readouterr().err
