@@ -27,6 +27,8 @@ from tests.decide.report_world import (
 pytestmark = pytest.mark.browser
 
 Show = Callable[..., Shown]
+TWO_LINES = 64
+"""Pixels that a button is high in which its word does not fit on one line."""
 PAPER_WIDTH = 703
 """Pixels of a page of A4 between margins of 12 mm."""
 
@@ -257,6 +259,16 @@ def test_printed_it_is_dark_on_white_and_shows_what_is_folded(show: Show, many: 
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(27, 31, 36)"
     assert page.locator("nav").is_hidden()
     assert page.locator("#all").is_hidden()
+
+
+def test_on_a_phone_the_pager_of_what_was_found_stays_on_its_line(show: Show, many: Path) -> None:
+    page = show(many, "phone", part="#q=question&slice=1").page
+    long = "1 to 25 of 12,525 found among 20,000"
+    page.locator("#told").evaluate("(told, text) => { told.textContent = text }", long)
+
+    buttons = page.locator(".pager button").all()
+
+    assert max(button.bounding_box()["height"] for button in buttons) < TWO_LINES
 
 
 def test_a_sheet_of_paper_has_tables_not_a_phones_cards(show: Show, full: Path) -> None:
