@@ -45,6 +45,8 @@ MAX_TESTS_S = 120.0
 
 TESTS: dict[str, tuple[str, ...]] = {
     "agreement": ("test_agreement",),
+    "alternative": ("test_alternative",),
+    "correlation": ("test_correlation",),
     "early": ("test_early_details", "test_early"),
     "estimates": ("test_estimates",),
     "gate": ("test_rule", "test_comparing", "test_gate_details", "test_gate"),
@@ -64,6 +66,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "must_pass": ("test_must_pass",),
     "pairing": ("test_pairing", "test_comparing", "test_gate"),
     "people": ("test_people_details", "test_people"),
+    "planning": ("test_planning",),
     "plans": ("test_plans",),
     "pooling": ("test_pooling_details", "test_pooling"),
     "power": ("test_power", "test_measure"),
@@ -98,6 +101,7 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
         ("<= bar", r"comparison: .* <= bar -> .* < bar"),
         ("slack = SAME * max", r"arithmetic: SAME \* max.*"),
         ("chance <= seen", r"comparison: chance <= seen .*"),
+        ("found <= drop + 1e-12", r"comparison: .*"),
         ("abs(value) <= 1 + SAME", r"comparison: .*"),
         ("y >= -SAME) & (y <= 1 + SAME)", r"comparison: .*"),
         ("min_coverage - SAME", r"comparison: .*min_coverage - SAME -> .*min_coverage - SAME"),
@@ -147,7 +151,10 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
     "no room is left by a drop of nothing": (
         ("within is None or max_drop <= 0", r"comparison: max_drop <= 0 -> max_drop < 0"),
     ),
-    "where a search begins is not where it ends": (("    n = 2.0", r"constant: 2.0 -> 3.0"),),
+    "where a search begins is not where it ends": (
+        ("    n = 2.0", r"constant: 2.0 -> 3.0"),
+        ("low = max(start, high // 2)", r"constant: 2 -> 3"),
+    ),
     "both are known, or neither is": (("paired.se is None or paired.df is None", r"and/or: .*"),),
     "it only saves a query": (("len({*m.baseline.versions", r"comparison: .* > 1 -> .* >= 1"),),
     "lengths that never differ": (("strict=True", r"constant: True -> False"),),

@@ -90,6 +90,142 @@ def test_gaps_are_left_out_and_two_annotators_are_too_few() -> None:
     assert two.reason == "it takes 3 annotators who labelled the same answers"
 
 
+# --- beside plain ones ------------------------------------------------------------------
+
+
+def three(n: int, seed: int = 1) -> dict[str, list[float]]:
+    generator = np.random.default_rng(seed)
+    truth = generator.integers(0, 2, n).astype(float)
+    return people(generator, truth, [0.8, 0.8, 0.8])
+
+
+def plain_wins(
+    judge: list[float], said: dict[str, list[float]], name: str, *, graded: bool
+) -> list[tuple[bool, bool]]:
+    """Whether the judge, and the annotator, does at least as well as the other."""
+    found = []
+    for n, own in enumerate(said[name]):
+        others = [row[n] for other, row in said.items() if other != name]
+        others = [one for one in others if not math.isnan(one)]
+        if not others or math.isnan(own) or math.isnan(judge[n]):
+            continue
+        if graded:
+            ours, theirs = (
+                -math.sqrt(sum((x - one) ** 2 for one in others) / len(others))
+                for x in (judge[n], own)
+            )
+        else:
+            ours, theirs = (sum(x == one for one in others) / len(others) for x in (judge[n], own))
+        found.append((ours >= theirs - 1e-9, theirs >= ours - 1e-9))
+    return found
+
+
+@pytest.mark.parametrize("graded", [True, False])
+def test_wins_are_counted_case_by_case_with_ties_for_both(graded: bool) -> None:
+    generator = np.random.default_rng(7)
+    grades = np.array([0.0, 0.5, 1.0, NAN]) if graded else np.array([0.0, 1.0, NAN])
+    said = {name: generator.choice(grades, 40).tolist() for name in "abcd"}
+    judge = generator.choice(grades, 40).tolist()
+
+    found = alternative_annotator(judge, said, graded=graded)
+
+    for one in found.annotators:
+        wins = plain_wins(judge, said, one.annotator, graded=graded)
+        ours, theirs = (float(np.mean([pair[side] for pair in wins])) for side in (0, 1))
+        assert (one.n, one.judge_wins, one.annotator_wins) == (
+            len(wins), pytest.approx(ours), pytest.approx(theirs)
+        )  # fmt: skip
+    assert [one.annotator for one in found.annotators] == list("abcd")
+    assert found.advantage == pytest.approx(np.mean([one.judge_wins for one in found.annotators]))
+    assert found.winning_rate == sum(one.replaced for one in found.annotators) / 4
+
+
+def test_fewer_than_thirty_cases_are_tested_by_signed_ranks() -> None:
+    said = three(29)
+    judge = np.random.default_rng(3).integers(0, 2, 29).astype(float).tolist()
+
+    found = alternative_annotator(judge, said, graded=False)
+
+    for one in found.annotators:
+        wins = np.array(plain_wins(judge, said, one.annotator, graded=False), dtype=float)
+        d = wins[:, 1] - wins[:, 0]
+        expected = stats.wilcoxon(d - 0.15, alternative="less").pvalue
+        assert one.p_value == pytest.approx(expected)
+    assert found.reason == "fewer than 30 answers of p0, p1, p2"
+
+
+def test_thirty_cases_are_enough_for_the_t_test() -> None:
+    said = three(30)
+    judge = np.random.default_rng(3).integers(0, 2, 30).astype(float).tolist()
+
+    found = alternative_annotator(judge, said, graded=False)
+
+    [first, *_] = found.annotators
+    wins = np.array(plain_wins(judge, said, "p0", graded=False), dtype=float)
+    expected = stats.ttest_1samp(wins[:, 1] - wins[:, 0], 0.15, alternative="less").pvalue
+    assert first.p_value == pytest.approx(expected)
+    assert found.reason is None
+    assert found.epsilon == 0.15
+
+
+@pytest.mark.parametrize(
+    ("n", "epsilon", "p_value"), [(30, 0.1, 0.0), (29, 0.1, 1.0), (30, 0.0, 1.0)]
+)
+def test_a_judge_that_always_says_the_same_as_people_is_sure_only_of_many_cases(
+    n: int, epsilon: float, p_value: float
+) -> None:
+    answers = [1.0, 0.0, *[1.0] * (n - 2)]
+    said = dict.fromkeys("abc", answers)
+
+    found = alternative_annotator(answers, said, graded=False, epsilon=epsilon)
+
+    assert {one.p_value for one in found.annotators} == {p_value}
+    assert found.passed is (p_value == 0.0)
+    assert (found.advantage, found.winning_rate) == (1.0, float(p_value == 0.0))
+
+
+def test_half_of_the_annotators_are_enough() -> None:
+    generator = np.random.default_rng(11)
+    truth = generator.integers(0, 2, 400).astype(float)
+    said = people(generator, truth, [0.95, 0.95, 0.6, 0.6])
+    judge = np.where(generator.random(400) < 0.75, truth, 1 - truth)
+
+    found = alternative_annotator(judge, said, graded=False)
+
+    assert [one.replaced for one in found.annotators] == [False, False, True, True]
+    assert (found.winning_rate, found.passed) == (0.5, True)
+
+
+def test_an_annotator_of_one_common_case_is_left_out() -> None:
+    said = three(40) | {"few": [1.0] + [NAN] * 39, "two": [1.0, 0.0] + [NAN] * 38}
+
+    found = alternative_annotator([1.0, 0.0] * 20, said, graded=False)
+
+    assert [one.annotator for one in found.annotators] == ["p0", "p1", "p2", "two"]
+
+
+def test_nobody_and_one_alone_are_too_few() -> None:
+    for said in ({}, {"a": [1.0, 0.0]}):
+        found = alternative_annotator([1.0, 0.0], said, graded=False)
+        assert (found.passed, found.winning_rate, found.advantage) == (None, None, None)
+        assert found.epsilon == 0.15
+
+
+def test_a_higher_rate_of_false_discoveries_rejects_more() -> None:
+    said = three(60, seed=5)
+    judge = np.random.default_rng(6).integers(0, 2, 60).astype(float)
+    strict, lax = (
+        alternative_annotator(judge, said, graded=False, epsilon=0.4, q=q) for q in (1e-9, 0.999)
+    )
+
+    assert strict.winning_rate == 0.0
+    assert lax.winning_rate is not None
+    assert lax.winning_rate > 0.0
+    plain = alternative_annotator(judge, said, graded=False, epsilon=0.4)
+    told = alternative_annotator(judge, said, graded=False, epsilon=0.4, q=0.05)
+    assert plain == told
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_by_is_that_of_statsmodels(seed: int) -> None:
     p_values = (np.random.default_rng(seed).random(12) ** 3).tolist()

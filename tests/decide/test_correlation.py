@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evalkit.decide.correlation import kendall, spearman
+from evalkit.decide.correlation import Correlation, kendall, spearman
 
 
 @pytest.mark.parametrize("ties", [True, False])
@@ -67,3 +67,85 @@ def test_missing_numbers_are_left_out_and_few_have_no_interval() -> None:
     seen = spearman([1, 2, 3, math.nan], [1, 2, 3, 4])
 
     assert (seen.value, seen.ci, seen.n) == (pytest.approx(1.0), None, 3)
+
+
+# --- intervals beside their formulas ----------------------------------------------------
+
+A, B = [1.0, 2.0, 3.0, 4.0, 5.0], [2.0, 1.0, 4.0, 3.0, 5.0]
+
+
+def around(value: float, se: float, z: float) -> tuple[float, float]:
+    return math.tanh(math.atanh(value) - z * se), math.tanh(math.atanh(value) + z * se)
+
+
+def test_spearmans_interval_is_that_of_bonett_and_wright() -> None:
+    seen = spearman(A, B)
+
+    assert seen.value == pytest.approx(0.8)
+    assert seen.ci == pytest.approx(around(0.8, math.sqrt((1 + 0.8**2 / 2) / 2), 1.6448536))
+    wider = spearman(A, B, alpha=0.01)
+    assert wider.ci == pytest.approx(around(0.8, math.sqrt((1 + 0.8**2 / 2) / 2), 2.3263479))
+
+
+def test_kendalls_interval_is_that_of_fieller_hartley_and_pearson() -> None:
+    seen = kendall(A, B)
+
+    assert seen.value == pytest.approx(0.6)
+    assert seen.ci == pytest.approx(around(0.6, math.sqrt(0.437), 1.6448536))
+    six = kendall([*A, 6.0], [*B, 6.0])
+    assert six.value is not None
+    assert six.ci == pytest.approx(around(six.value, math.sqrt(0.437 / 2), 1.6448536))
+
+
+@pytest.mark.parametrize("measure", [spearman, kendall])
+@pytest.mark.parametrize("way", [1, -1])
+def test_ranks_that_agree_in_all_have_an_interval_within_the_bounds(
+    measure: Callable[..., Correlation], way: int
+) -> None:
+    seen = measure(A, [way * one for one in A])
+
+    assert seen.value == pytest.approx(way)
+    assert seen.ci is not None
+    assert -1 <= seen.ci[0] <= seen.ci[1] <= 1
+    assert seen.ci[0 if way > 0 else 1] == pytest.approx(way, abs=1e-9)
+
+
+@pytest.mark.parametrize("measure", [spearman, kendall])
+def test_five_cases_have_an_interval_and_four_have_none(
+    measure: Callable[..., Correlation],
+) -> None:
+    assert measure(A, B).ci is not None
+    four = measure(A[:4], B[:4])
+    assert (four.ci, four.n) == (None, 4)
+    assert four.value is not None
+
+
+@pytest.mark.parametrize("measure", [spearman, kendall])
+def test_two_cases_have_a_value_and_one_has_none(measure: Callable[..., Correlation]) -> None:
+    assert measure([1, 2], [2, 1]) == Correlation(value=pytest.approx(-1.0), ci=None, n=2)
+    assert measure([1], [2]) == Correlation(value=None, ci=None, n=1)
+    assert measure([], []) == Correlation(value=None, ci=None, n=0)
+
+
+@pytest.mark.parametrize("measure", [spearman, kendall])
+def test_either_that_does_not_vary_leaves_nothing_to_say(
+    measure: Callable[..., Correlation],
+) -> None:
+    flat = [0.1 + 0.2, 0.3, 0.3, 0.3, 0.3]
+
+    assert measure(flat, A) == Correlation(value=None, ci=None, n=5)
+    assert measure(A, flat) == Correlation(value=None, ci=None, n=5)
+
+
+@pytest.mark.parametrize("measure", [spearman, kendall])
+def test_a_case_counts_where_both_are_known(measure: Callable[..., Correlation]) -> None:
+    a, b = [*A, math.nan, 9.0, math.inf], [*B, 1.0, math.nan, 2.0]
+
+    assert measure(a, b) == measure(A, B)
+
+
+@pytest.mark.parametrize(("a", "b"), [([1, 2], [1, 2, 3]), ([[1, 2]], [[1, 2]])])
+def test_series_that_are_not_of_the_same_cases_are_refused(a: list, b: list) -> None:
+    for measure in (spearman, kendall):
+        with pytest.raises(ValueError, match="one number per case"):
+            measure(a, b)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from evalkit.decide.history import Spread
-from evalkit.decide.planning import WORST_VARIANCE, Design, fewest, prospect
-from evalkit.decide.power import outlook
+from evalkit.decide.planning import Design, fewest, prospect
+from evalkit.decide.power import Plan, outlook
 
 
 def design(**changes: object) -> Design:
@@ -27,8 +29,11 @@ def test_without_history_the_worst_case_is_assumed_and_said() -> None:
     found = prospect("label", None, design(), drop=0.05)
 
     assert found.assumed
-    assert found.between == WORST_VARIANCE
-    assert "assumed, as no two earlier runs can be compared" in found.source
+    assert (found.between, found.within) == (0.5, None)
+    assert found.source == (
+        "assumed, as no two earlier runs can be compared: two pairs that agree no more "
+        "than by chance (variance 0.5), none of it trial noise"
+    )
     assert found.trials_needed is None
 
 
@@ -63,6 +68,96 @@ def test_trials_help_only_where_trials_differ() -> None:
     assert "more cases" in steady.soonest
 
 
+def test_trials_are_counted_up_to_a_hundred() -> None:
+    seen = prospect("label", spread(0.0, 20.0), design(trials=100), drop=0.05).mde
+    assert seen is not None
+
+    hundred = prospect("label", spread(0.0, 20.0), design(), drop=seen)
+    more = prospect("label", spread(0.0, 20.2), design(), drop=seen)
+
+    assert hundred.trials_needed == 100
+    assert hundred.soonest == "--trials 100: 20000 calls a side, and no new case to write"
+    assert more.trials_needed is None
+
+
+def test_a_drop_that_two_cases_and_one_trial_show_asks_for_no_more() -> None:
+    found = prospect("label", spread(0.0001, 0.0001), design(alpha=0.5), drop=0.5)
+
+    assert (found.cases_needed, found.trials_needed) == (2, 1)
+    assert found.soonest == "as planned: 200 cases x 1 trials see it"
+
+
+def test_where_nobody_knows_the_noise_of_trials_none_is_counted_on() -> None:
+    unknown = prospect("label", spread(0.1, None), design(trials=3), drop=0.5)
+    silent = prospect("label", spread(0.1, 0.0), design(trials=3), drop=0.5)
+
+    assert (unknown.trials_needed, silent.trials_needed) == (None, 1)
+    assert unknown.mde == silent.mde
+    assert (unknown.within, silent.within) == (None, 0.0)
+
+
+def test_what_is_measured_says_from_how_much() -> None:
+    one = spread(0.1, 0.1)
+    several = replace(one, comparisons=3, change=False, runs=("a", "b"))
+
+    assert not prospect("label", one, design(), drop=0.05).assumed
+    assert prospect("label", one, design(), drop=0.05).source == (
+        "1 comparison of different pairs, 200 cases in 1 run"
+    )
+    assert prospect("label", several, design(), drop=0.05).source == (
+        "3 comparisons of one pair with itself; a real change moves more cases than noise does, "
+        "200 cases in 2 runs"
+    )
+
+
+def test_more_cases_are_told_with_the_calls_they_take() -> None:
+    found = prospect("label", spread(0.31, 0.0), design(trials=2), drop=0.05)
+
+    assert found.cases_needed is not None
+    assert found.soonest == (
+        f"{found.cases_needed - 200} more cases, {found.cases_needed} in all: "
+        f"{found.cases_needed * 2} calls a side"
+    )
+    hopeless = prospect("label", spread(0.31, None), design(), drop=1e-6)
+    assert (hopeless.cases_needed, hopeless.trials_needed) == (None, None)
+    assert hopeless.soonest.startswith("nothing: no number of cases or trials")
+
+
+@pytest.mark.parametrize(
+    ("trials", "binary", "counts"), [(1, True, True), (1, False, False), (3, True, False)]
+)
+def test_counts_of_pairs_are_planned_for_one_trial_of_pass_or_fail(
+    trials: int, binary: bool, counts: bool
+) -> None:
+    found = prospect(
+        "label",
+        spread(0.02, 0.03, binary=binary),
+        design(n=50, n_clusters=20, trials=trials),
+        drop=0.05,
+    )
+
+    plan = Plan(
+        se=((0.02 + 0.03 / trials) / 50) ** 0.5, df=19.0, n=50, n_units=20, paired_counts=counts
+    )
+    other = replace(plan, paired_counts=not counts)
+    assert found.mde == plan.mde(0.05)
+    assert found.mde != other.mde(0.05)
+
+
+def test_a_plan_is_of_two_clusters_at_least() -> None:
+    found = prospect("label", spread(0.0001, None), design(n=200, n_clusters=1), drop=0.5)
+
+    plan = Plan(se=(0.0001 / 200) ** 0.5, df=1.0, n=200, n_units=2, paired_counts=False)
+    assert found.mde == plan.mde(0.05)
+
+
+def test_without_history_the_metric_is_taken_for_pass_or_fail() -> None:
+    found = prospect("label", None, design(n=100, n_clusters=100), drop=0.05)
+
+    plan = Plan(se=0.005**0.5, df=99.0, n=100, n_units=100, paired_counts=True)
+    assert found.mde == plan.mde(0.05)
+
+
 def test_more_metrics_that_gate_see_less() -> None:
     one = prospect("label", spread(0.1, None), design(), drop=0.05)
     twelve = prospect("label", spread(0.1, None), design(comparisons=12), drop=0.05)
@@ -93,6 +188,9 @@ def test_a_metric_that_never_moved_still_needs_cases_that_turn() -> None:
     assert found.mde is not None
     assert 0 < found.mde < 0.05
     assert found.soonest.startswith("as planned")
+    graded = prospect("label", spread(0.0, 0.0), design(), drop=0.05)
+    assert graded.mde is not None
+    assert graded.mde > 0
 
 
 @pytest.mark.parametrize("threshold", [2, 3, 7, 64, 65, 1000])
@@ -102,3 +200,14 @@ def test_fewest_finds_the_threshold(threshold: int) -> None:
 
 def test_fewest_gives_up_at_the_limit() -> None:
     assert fewest(lambda n: n >= 1001, start=2, limit=1000) is None
+    assert fewest(lambda n: n >= 2, start=2, limit=2) == 2
+    assert fewest(lambda n: n >= 3, start=2, limit=2) is None
+    assert fewest(lambda n: True, start=7, limit=9) == 7
+
+
+def test_fewest_asks_for_little_more_than_it_has_to() -> None:
+    asked: list[int] = []
+
+    assert fewest(lambda n: asked.append(n) or n >= 700, start=1, limit=10**9) == 700
+    assert max(asked) <= 1024
+    assert len(asked) <= 21

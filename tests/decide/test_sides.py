@@ -57,7 +57,7 @@ class FakeStore:
         return self.manifests
 
     def refuse_unreadable(self, text: str) -> None:
-        if text in self.unreadable_runs:
+        if any(run_id.startswith(text) for run_id in self.unreadable_runs):
             raise StoreError(f"run {text} is damaged")
 
     def score_files(self, run_id: str) -> list[Path]:
@@ -179,6 +179,12 @@ def test_a_run_that_is_not_newer_or_says_not_when_it_was_does_not_stop_anybody(
 
 def test_a_candidate_that_is_named_whole_is_taken_whatever_cannot_be_read() -> None:
     assert met(sides(run(OLD), run("base-01"), unreadable=[NEW], candidate=OLD))[0] == OLD
+
+
+def test_a_whole_id_is_that_run_though_one_that_cannot_be_read_begins_so() -> None:
+    of = sides(*BRANCHED, unreadable=["base-02-more"], candidate="base-02")
+
+    assert met(of)[0] == "base-02"
 
 
 def test_a_name_whose_run_cannot_be_read_says_so() -> None:
@@ -383,6 +389,16 @@ def test_of_several_golden_sets_the_first_that_has_a_baseline_is_the_pairs() -> 
     seen = met(sides(run("cand-01", golden_sets=both), run("base-01"), compare=(TWO,)))
 
     assert seen == ("cand-01", V2, "base-01", V1)
+
+
+def test_a_pair_that_one_of_its_golden_sets_has_is_met_in_the_candidates_run() -> None:
+    mixed = {
+        "orders": {"feature": "f", "pairs": [str(V2)]},
+        "tickets": {"feature": "f", "pairs": [str(V1), str(V2)]},
+    }
+    own = run("cand-01", branch="change", golden_sets=mixed)
+
+    assert met(sides(own, *BRANCHED[1:], compare=(TWO,)))[2] == "cand-01"
 
 
 def test_golden_sets_that_do_not_say_their_pairs_have_none() -> None:
