@@ -145,6 +145,7 @@ class _Reading:
     def __init__(self, secrets: tuple[str, ...]) -> None:
         self.done = False
         self._secrets = secrets
+        self._index: Any = None
         self._reason: str | None = None
         self._model: str | None = None
         self._usage = Usage()
@@ -180,6 +181,10 @@ class _Reading:
         self._about(chunk)
         for item in items(chunk.get("choices") or [], "choices")[:1]:
             choice = mapping(item, "choices[0]")
+            index = choice.get("index") or 0
+            self._index = index if self._index is None else self._index
+            if index != self._index:
+                continue  # another answer, which nobody asked for
             delta = mapping(choice.get("delta") or {}, "delta")
             yield from self._choice(choice, delta)
             if any(delta.get(name) for name in SIGNS_OF_LIFE):

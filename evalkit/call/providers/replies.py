@@ -137,10 +137,14 @@ def text_or_none(value: Any) -> str | None:
     return mended(value) if isinstance(value, str) else None
 
 
+MAX_COUNT = 1_000_000_000
+"""Of tokens in one reply; no context is as long."""
+
+
 def count(value: Any) -> int | None:
-    """A number of tokens; None for what cannot be one."""
-    is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-    return value if is_count else None
+    """A number of tokens; None for what cannot be one: a cost of it would spend every budget."""
+    is_count = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_count and 0 <= value <= MAX_COUNT else None
 
 
 # --- errors ------------------------------------------------------------------------

@@ -446,3 +446,28 @@ def test_nonsense_where_nothing_depends_on_it_is_left_out() -> None:
     assert text == "x"
     assert finish.usage == Usage()
     assert finish.served_model is None
+
+
+def test_pieces_of_a_second_answer_do_not_get_into_the_first() -> None:
+    def event(index: int | None, text: str, reason: str | None = None) -> str:
+        choice = {"delta": {"content": text}, "finish_reason": reason}
+        return json.dumps({"choices": [choice | ({} if index is None else {"index": index})]})
+
+    reading = _Reading(())
+    events = [event(None, "a"), event(1, "evil", "length"), event(0, "b"), event(0, "", "stop")]
+
+    pieces = [piece.text for one in events for piece in reading.take(one)]
+    [finish] = [one for one in reading.end() if isinstance(one, Finish)]
+
+    assert "".join(pieces) == "ab"
+    assert finish.finish_reason == "stop"
+
+
+def test_a_count_that_no_reply_can_have_is_not_known() -> None:
+    usage = {"prompt_tokens": 2**70, "completion_tokens": 7}
+    choice = {"message": {"content": "a"}, "finish_reason": "stop"}
+
+    [*_, finish] = _Reading(()).whole({"choices": [choice], "usage": usage})
+
+    assert isinstance(finish, Finish)
+    assert finish.usage == Usage(completion_tokens=7)
