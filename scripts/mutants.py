@@ -60,6 +60,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "test_gating_slices",
         "test_people",
     ),
+    "limits": ("test_limits_details",),
     "measure": ("test_measure",),
     "missing": ("test_missing", "test_stats_details"),
     "monitor": ("test_monitor_details",),
@@ -74,6 +75,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "rows": ("test_rows",),
     "selectors": ("test_selectors", "test_selectors_latest", "test_pairing"),
     "sequential": ("test_sequential_details", "test_sequential"),
+    "series": ("test_series_rows", "test_monitor"),
+    "series_rows": ("test_series_rows",),
     "sides": ("test_sides", "test_pooling"),
     "signflip": ("test_stats_details", "test_stats"),
     "stats": ("test_stats", "test_stats_details", "test_missing"),
@@ -142,6 +145,10 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
         ("special.gammaln(n + 1.0)", r"arithmetic: n \+ 1.0 -> .*|constant: 1.0 -> 2.0"),
     ),
     "twenty labels are asked at least": (("low, high = 1, CASES_LIMIT", r"constant: 1 -> 2"),),
+    "the same is added to both that are compared": (
+        ("np.where(there, (others - said) ** 2, 0.0)", r"constant: 0.0 -> 1.0"),
+        ("np.where(there, np.abs(others - said) < SAME, False)", r"constant: False -> True|.*<=.*"),
+    ),
     "of two factors one from its mean is enough for what they share": (
         (
             "(people - people.mean()) * (judged - judged.mean())",

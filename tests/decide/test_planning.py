@@ -145,10 +145,12 @@ def test_counts_of_pairs_are_planned_for_one_trial_of_pass_or_fail(
 
 
 def test_a_plan_is_of_two_clusters_at_least() -> None:
-    found = prospect("label", spread(0.0001, None), design(n=200, n_clusters=1), drop=0.5)
+    few = design(n=200, n_clusters=1, alpha=0.5)
+    found = prospect("label", spread(0.0001, None), few, drop=0.5)
 
     plan = Plan(se=(0.0001 / 200) ** 0.5, df=1.0, n=200, n_units=2, paired_counts=False)
-    assert found.mde == plan.mde(0.05)
+    assert found.mde == plan.mde(0.5)
+    assert found.mde is not None
 
 
 def test_without_history_the_metric_is_taken_for_pass_or_fail() -> None:
