@@ -145,8 +145,9 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
         ("special.gammaln(n + 1.0)", r"arithmetic: n \+ 1.0 -> .*|constant: 1.0 -> 2.0"),
     ),
     "twenty labels are asked at least": (("low, high = 1, CASES_LIMIT", r"constant: 1 -> 2"),),
-    "the same is added to both that are compared": (
+    "the same is done to both that are compared": (
         ("np.where(there, (others - said) ** 2, 0.0)", r"constant: 0.0 -> 1.0"),
+        ("np.round(-np.sqrt(squared / n_others), 12)", r"arithmetic: .*|constant: 12 -> 13"),
         ("np.where(there, np.abs(others - said) < SAME, False)", r"constant: False -> True|.*<=.*"),
     ),
     "of two factors one from its mean is enough for what they share": (
@@ -164,7 +165,10 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "both are known, or neither is": (("paired.se is None or paired.df is None", r"and/or: .*"),),
     "it only saves a query": (("len({*m.baseline.versions", r"comparison: .* > 1 -> .* >= 1"),),
-    "lengths that never differ": (("strict=True", r"constant: True -> False"),),
+    "lengths that never differ": (
+        ("strict=True", r"constant: True -> False"),
+        ("len(pair[0]) >= 2", r"constant: 0 -> 1"),
+    ),
     "nobody asks of how many labels there is no kappa": (("return None, 0", r"constant: 0 -> 1"),),
     "trials say nothing where their noise is not known": (
         ("1.0 if split is None", r"constant: 1.0 -> 2.0"),

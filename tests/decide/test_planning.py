@@ -58,6 +58,16 @@ def test_the_cases_needed_see_the_drop_and_one_less_does_not() -> None:
         assert (mde <= 0.04 + 1e-12) is sees
 
 
+def test_as_many_cases_as_are_needed_are_planned_well() -> None:
+    needed = prospect("label", spread(0.05, 0.1), design(), drop=0.04).cases_needed
+    assert needed is not None
+
+    enough = prospect("label", spread(0.05, 0.1), design(n=needed, n_clusters=needed), drop=0.04)
+
+    assert enough.cases_needed == needed
+    assert enough.soonest == f"as planned: {needed} cases x 1 trials see it"
+
+
 def test_trials_help_only_where_trials_differ() -> None:
     noisy = prospect("label", spread(0.01, 0.3), design(), drop=0.05)
     steady = prospect("label", spread(0.31, 0.0), design(), drop=0.05)
