@@ -72,6 +72,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "pooling": ("test_pooling_details", "test_pooling"),
     "power": ("test_power", "test_measure"),
     "ppi": ("test_ppi_details",),
+    "quality": ("test_quality_details",),
     "rows": ("test_rows",),
     "selectors": ("test_selectors", "test_selectors_latest", "test_pairing"),
     "sequential": ("test_sequential_details", "test_sequential"),
@@ -148,6 +149,7 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
     "the same is done to both that are compared": (
         ("np.where(there, (others - said) ** 2, 0.0)", r"constant: 0.0 -> 1.0"),
         ("np.round(-np.sqrt(squared / n_others), 12)", r"arithmetic: .*|constant: 12 -> 13"),
+        ("np.asarray(same / n_others", r"arithmetic: .*"),
         ("np.where(there, np.abs(others - said) < SAME, False)", r"constant: False -> True|.*<=.*"),
     ),
     "of two factors one from its mean is enough for what they share": (
@@ -165,6 +167,10 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "both are known, or neither is": (("paired.se is None or paired.df is None", r"and/or: .*"),),
     "it only saves a query": (("len({*m.baseline.versions", r"comparison: .* > 1 -> .* >= 1"),),
+    "where none differs, any stands for all": (("d[0] < epsilon", r"constant: 0 -> 1"),),
+    "a least at the very end has means there, well within the margin": (
+        ("near.stop >= len(self._grid)", r"comparison: .*"),
+    ),
     "lengths that never differ": (
         ("strict=True", r"constant: True -> False"),
         ("len(pair[0]) >= 2", r"constant: 0 -> 1"),

@@ -79,13 +79,13 @@ def pair_quality(engine: Engine, *, step_us: int) -> list[PairQuality]:
     names = ", ".join(_NAMES)
     rows = engine.rows(
         f"""
-        WITH newest AS (
-            SELECT {names}, arg_max(scorer_version, until) AS scorer_version
-            FROM samples GROUP BY ALL
+        WITH marked AS (
+            SELECT *, arg_max(scorer_version, until) OVER (PARTITION BY {names}) AS newest
+            FROM samples
         )
         SELECT {names}, since // {step_us} * {step_us} AS at,
             {", ".join(f"sum({name})::DOUBLE AS {name}" for name in _SUMS)}
-        FROM samples JOIN newest USING ({names}, scorer_version)
+        FROM marked WHERE scorer_version IS NOT DISTINCT FROM newest
         GROUP BY ALL ORDER BY ALL
         """
     )

@@ -231,3 +231,13 @@ def test_by_is_that_of_statsmodels(seed: int) -> None:
     p_values = (np.random.default_rng(seed).random(12) ** 3).tolist()
 
     assert by(p_values, q=0.05) == list(multipletests(p_values, 0.05, "fdr_by")[0])
+
+
+@pytest.mark.parametrize("steps", [0, 1, -1])
+def test_by_rejects_what_lies_just_on_its_bar(steps: int) -> None:
+    # Of two the bars are q / 3 and 2 q / 3: the sum 1 + 1/2 shares them out.
+    bar = 0.06 * 1 / (2 * 1.5)
+    p = bar if steps == 0 else math.nextafter(bar, bar + steps)
+
+    assert by([p, 0.9], q=0.06) == [steps <= 0, False]
+    assert by([], q=0.05) == []

@@ -161,6 +161,7 @@ def test_a_plan_is_of_two_clusters_at_least() -> None:
     plan = Plan(se=(0.0001 / 200) ** 0.5, df=1.0, n=200, n_units=2, paired_counts=False)
     assert found.mde == plan.mde(0.5)
     assert found.mde is not None
+    assert found.mde != replace(plan, df=2.0).mde(0.5)
 
 
 def test_without_history_the_metric_is_taken_for_pass_or_fail() -> None:
