@@ -261,19 +261,19 @@ Block = tuple[list[float], list[float], list[int]]
 GRID = np.sin(np.pi / 2 * (np.arange(2_000) + 0.5) / 2_000) ** 2
 
 
-def growth(block: Block, *, up: bool) -> Any:
+def growth(block: Block, grid: Any, *, up: bool) -> Any:
     """Log growth of each bet (rows) on each mean (columns) by one block."""
     bets = FALL_BETS[:, None]
     logs = [
-        n * np.log1p(bets * w * (y - GRID) / GRID if up else -bets * w * (y - GRID) / (1 - GRID))
+        n * np.log1p(bets * w * (y - grid) / grid if up else -bets * w * (y - grid) / (1 - grid))
         for y, w, n in zip(*block, strict=True)
     ]
     return sum(logs)
 
 
-def plain_fall(blocks: Sequence[Block]) -> tuple[float, int]:
-    """The evidence after the last block, and the start with most: all starts that are kept."""
-    up, down = ([growth(block, up=way) for block in blocks] for way in (True, False))
+def curves(blocks: Sequence[Block], grid: Any) -> dict[int, Any]:
+    """Start -> log capital of each mean after the last block, for all starts that are kept."""
+    up, down = ([growth(block, grid, up=way) for block in blocks] for way in (True, False))
     newest = len(blocks) - 1
     found = {}
     for start in range(1, len(blocks)):
@@ -283,8 +283,14 @@ def plain_fall(blocks: Sequence[Block]) -> tuple[float, int]:
         begun = [share + sum(up[j:start]) for j, share in enumerate(shares)]
         before = logsumexp(begun, axis=(0, 1)) - math.log(10)
         since = logsumexp(sum(down[start:]), axis=0) - math.log(10)
-        found[start] = prior(start) + (before + since).min()
-    return logsumexp(list(found.values())), max(found, key=lambda start: found[start])
+        found[start] = prior(start) + before + since
+    return found
+
+
+def plain_fall(blocks: Sequence[Block]) -> tuple[float, int]:
+    """The evidence after the last block, and the start with most."""
+    least = {start: curve.min() for start, curve in curves(blocks, GRID).items()}
+    return logsumexp(list(least.values())), max(least, key=lambda start: least[start])
 
 
 def blocks_of(*means: float, seed: int = 1) -> list[Block]:
@@ -342,6 +348,42 @@ def test_evidence_is_not_overstated_where_nearly_all_values_are_the_same(
     # The more values there are, the steeper is the curve between two points.
     log_e, _ = plain_fall(blocks)
     assert log_e - 6 < test.log_e <= log_e + 1e-3
+
+
+def least_by_lines(curve: Sequence[float], points: Sequence[float]) -> float:
+    """Under a convex curve's least, by the lines through two of its points beside it."""
+    at, last = int(np.argmin(curve)), len(points) - 1
+
+    def line(one: int, other: int, to: float) -> float:
+        slope = (curve[other] - curve[one]) / (points[other] - points[one])
+        return curve[one] + slope * (to - points[one])
+
+    left_end, right_end = (0.0, *points)[at], (*points, 1.0)[at + 1]
+    if at == 0:
+        return min(line(0, 1, left_end), line(1, 2, points[0]))
+    if at == last:
+        return min(line(last, last - 1, right_end), line(last - 1, last - 2, points[last]))
+    return min(line(at, at + 1, left_end), line(at, at - 1, right_end))
+
+
+@pytest.mark.parametrize(
+    "means",
+    [(0.8, 0.5), (0.5, 0.8), (0.98, 0.9), (0.02, 0.1), (1.0, 0.97), (0.0, 0.03), (0.6, 0.6)],
+)
+def test_between_few_points_the_curve_is_bounded_by_lines(means: tuple[float, float]) -> None:
+    blocks = [
+        ([1.0, 0.0], [1.0, 1.0], [round(100 * mean), 100 - round(100 * mean)])
+        for mean in [means[0]] * 3 + [means[1]] * 3
+    ]
+    test = FallTest(alpha=1e-30, points=8)
+
+    for block in blocks:
+        test.add(*block)
+
+    points = np.sin(np.pi / 2 * (np.arange(8) + 0.5) / 8) ** 2
+    bounds = [least_by_lines(curve, points.tolist()) for curve in curves(blocks, points).values()]
+    assert test.log_e == pytest.approx(logsumexp(bounds))
+    assert test.log_e <= plain_fall(blocks)[0] + 1e-3
 
 
 def test_a_fall_needs_a_block_before_it() -> None:
