@@ -322,7 +322,7 @@ class Store:
         import pyarrow as pa
 
         from evalkit.store.call_log import read_segment, segments_folder
-        from evalkit.store.sealing import GROUP_BYTES, Rows
+        from evalkit.store.sealing import LINES_BYTES, Rows
 
         rows, open_ids = Rows("calls"), set()
         batches: list[pa.RecordBatch] = []
@@ -334,7 +334,7 @@ class Store:
             with suppress(FileNotFoundError):  # sealed meanwhile: then its files are there
                 for row in read_segment(path, on_damaged=left_out):
                     rows.add(row)
-                    if rows.n_bytes > GROUP_BYTES:
+                    if rows.n_bytes > LINES_BYTES:
                         batches.append(rows.take(on_bad=left_out))
                 open_ids.add(path.stem)
         if len(rows):
