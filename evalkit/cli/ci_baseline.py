@@ -115,7 +115,13 @@ def _imported(store: Store, files: list[Path]) -> Baseline:
 
     for path in files:
         import_baselines(store, path)
-    return Baseline(words=f"committed: {', '.join(str(path) for path in files)}")
+    return Baseline(words=f"committed: {', '.join(map(_near, files))}")
+
+
+def _near(path: Path) -> str:
+    """As somebody would write it who stands in the project."""
+    here, whole = Path.cwd(), path.absolute()
+    return str(whole.relative_to(here) if whole.is_relative_to(here) else path)
 
 
 # --- the base commit, run here --------------------------------------------------------

@@ -86,7 +86,7 @@ def read_verdict(data: bytes) -> dict[str, Any]:
 def _write(github: GitHub, number: int, verdict: dict[str, Any], run_url: str) -> str:
     from evalkit.decide.github import MARKER, comment
 
-    facts = [f"[the whole report]({run_url})"] if run_url.startswith("https://") else []
+    facts = [f"[the build and its artifacts]({run_url})"] if run_url.startswith("https://") else []
     try:
         body = comment(verdict, facts=facts)
     except (TypeError, ValueError, LookupError, AttributeError) as error:

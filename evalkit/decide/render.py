@@ -86,7 +86,7 @@ def finding(c: Comparison) -> str:
         return f"could not tell: {_moved(c)}, not decided when the run ended after {c['n']} cases"
     if verdict == "inconclusive":
         return f"could not tell: {_what_would_tell(c)}; here {_moved(c)}"
-    return f"no drop of {points(c['max_drop'])} points: {_moved(c)}"
+    return f"no drop of {_asked(c['max_drop'])} points: {_moved(c)}"
 
 
 def _moved(c: Comparison) -> str:
@@ -110,6 +110,11 @@ def points(share: float) -> str:
     """A share of 1 as points, no decimals where there are none."""
     text = f"{100 * share:.1f}".removesuffix(".0")
     return "0" if text == "-0" else text.replace("-", "−")
+
+
+def _asked(max_drop: float) -> str:
+    """A limit in points as it was written: a small one is not none."""
+    return f"{100 * max_drop:g}"
 
 
 def _counted(share: float) -> str:
@@ -141,7 +146,7 @@ def _what_would_tell(c: Comparison) -> str:
         ways.append(f"{more:,} more trial{'s' * (more != 1)}")
     if c.get("people") and c["people"]["more_labels"]:
         ways.append(f"{c['people']['more_labels']:,} more labelled cases")
-    told = f"; {' or '.join(ways)} would show a drop of {points(c['max_drop'])}" if ways else ""
+    told = f"; {' or '.join(ways)} would show a drop of {_asked(c['max_drop'])}" if ways else ""
     return f"this golden set {misses}{told}"
 
 

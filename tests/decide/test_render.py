@@ -40,6 +40,13 @@ def test_what_could_not_be_told_says_what_would_tell() -> None:
     )
 
 
+@pytest.mark.parametrize("change", [{"verdict": "inconclusive"}, {"verdict": "pass", "delta": 0.0}])
+def test_a_small_drop_that_is_allowed_is_not_called_none(change: dict[str, object]) -> None:
+    sentence = comparison_sentence(comparison(max_drop=0.0001, ci=[-0.05, 0.05], **change))
+
+    assert "drop of 0.01" in sentence
+
+
 def test_a_pass_names_the_drop_it_excludes() -> None:
     sentence = comparison_sentence(
         comparison(verdict="pass", delta=0.004, ci=[-0.01, 0.019], p_adjusted=0.7)

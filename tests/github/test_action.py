@@ -287,7 +287,7 @@ def test_an_artifact_of_a_fork_with_a_branch_of_that_name_is_not_the_baseline(
 
     job = build()
 
-    assert "baseline: committed: " in job.log
+    assert "baseline: committed: golden_sets/tickets/baseline.zip\n" in job.log
     assert not [one for one in github.asked if one.endswith("/zip")]
 
 
@@ -418,6 +418,7 @@ def test_the_comment_is_one_however_often_the_build_runs(
 
     assert [one["body"] == MARKER for one in github.comments] == [True, False]
     assert "**regression**" in github.comments[1]["body"]
+    assert "[the build and its artifacts](https://github.test/" in github.comments[1]["body"]
 
 
 def test_a_comment_that_cannot_be_written_does_not_change_the_verdict(
