@@ -29,8 +29,8 @@ START_US = 1_772_409_600_000_000
 """Monday, 2 March 2026, 00:00 UTC."""
 HOUR_US = 3_600_000_000
 CHUNK_ROWS = 65_536
-GROUP_ROWS = 2_048
-"""What 2 MB of encoded calls, the bound of a row group in the log, come to."""
+GROUP_ROWS = 8_192
+"""What 8 MB of calls as columns, the bound of a row group in the log, come to."""
 USERS, TENANTS, TEXTS = 50_000, 40, 4_000
 WORDS = ("order", "ticket", "refund", "late", "parcel", "account", "please", "invoice", "login")
 
