@@ -114,6 +114,7 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
         ("_log_mean(self._up) >= self._bar", r"comparison: .*"),
         ("_log_mean(self._down) >= self._bar", r"comparison: .*"),
         ("self.log_e >= self._bar", r"comparison: .*"),
+        ("if low <= high else None", r"comparison: .*"),
     ),
     "a bound on work, not on what comes out": (
         ("LATTICE_WORK", r"constant: 4000000 -> .*"),
@@ -165,6 +166,8 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
         ("    n = 2.0", r"constant: 2.0 -> 3.0"),
         ("low = max(start, high // 2)", r"constant: 2 -> 3"),
     ),
+    "it is read only where it is known": (("test.start or 0", r"constant: 0 -> 1"),),
+    "what has moved is not where it was": (("now < before", r"comparison: .*"),),
     "both are known, or neither is": (("paired.se is None or paired.df is None", r"and/or: .*"),),
     "it only saves a query": (("len({*m.baseline.versions", r"comparison: .* > 1 -> .* >= 1"),),
     "where none differs, any stands for all": (("d[0] < epsilon", r"constant: 0 -> 1"),),

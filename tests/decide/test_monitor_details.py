@@ -31,7 +31,7 @@ def series(
     return Series(**{"names": NAMES, "blocks": blocks, "worse": worse, **more})
 
 
-GOOD, BAD = [(1.0, 1.0, 45), (0.0, 0.5, 10)], [(1.0, 1.0, 20), (0.0, 0.5, 60)]
+GOOD, BAD = [(1.0, 1.0, 45), (0.2, 0.5, 10)], [(1.0, 1.0, 20), (0.2, 0.5, 60)]
 FALLS = series(*[GOOD] * 8, *[BAD] * 6)
 
 
@@ -64,8 +64,8 @@ def test_a_fall_is_told_with_what_was_before_and_since() -> None:
     assert (found.state, found.alpha, found.n) == ("drift", 0.05, 8 * 55 + 6 * 80)
     assert (found.since, found.alarm_at) == (test.start * DAY, (test.alarm_at - 1) * DAY)
     assert test.start == 8
-    assert found.reference_mean == pytest.approx(45 / 50)
-    assert found.mean == pytest.approx(20 / 50)
+    assert found.reference_mean == pytest.approx((45 + 0.2 * 5) / 50)
+    assert found.mean == pytest.approx((20 + 0.2 * 30) / 50)
     assert found.interval == pytest.approx(held(since, alpha=0.1 * chosen))
 
 
@@ -76,7 +76,7 @@ def test_a_steady_series_is_told_with_the_mean_and_interval_of_all_its_days() ->
 
     assert (found.state, found.alpha, found.n) == ("steady", 0.05, 440)
     assert (found.reference_mean, found.since, found.alarm_at) == (None, None, None)
-    assert found.mean == pytest.approx(0.9)
+    assert found.mean == pytest.approx((45 + 0.2 * 5) / 50)
     assert found.interval == pytest.approx(held(steady.blocks, alpha=0.05))
     assert found.interval != (0.0, 1.0)
 

@@ -368,8 +368,11 @@ def least_by_lines(curve: Sequence[float], points: Sequence[float]) -> float:
 
 @pytest.mark.parametrize(
     "means",
-    [(0.8, 0.5), (0.5, 0.8), (0.98, 0.9), (0.02, 0.1), (1.0, 0.97), (0.0, 0.03), (0.6, 0.6)],
-)
+    [
+        (0.8, 0.5), (0.5, 0.8), (0.98, 0.9), (0.02, 0.1), (1.0, 0.97), (0.0, 0.03), (0.6, 0.6),
+        (0.0, 0.0), (1.0, 1.0),
+    ],
+)  # fmt: skip
 def test_between_few_points_the_curve_is_bounded_by_lines(means: tuple[float, float]) -> None:
     blocks = [
         ([1.0, 0.0], [1.0, 1.0], [round(100 * mean), 100 - round(100 * mean)])
