@@ -373,9 +373,12 @@ def least_by_lines(curve: Sequence[float], points: Sequence[float]) -> float:
         (0.0, 0.0), (1.0, 1.0),
     ],
 )  # fmt: skip
-def test_between_few_points_the_curve_is_bounded_by_lines(means: tuple[float, float]) -> None:
+@pytest.mark.parametrize("n", [100, 1])
+def test_between_few_points_the_curve_is_bounded_by_lines(
+    means: tuple[float, float], n: int
+) -> None:
     blocks = [
-        ([1.0, 0.0], [1.0, 1.0], [round(100 * mean), 100 - round(100 * mean)])
+        ([1.0, 0.0], [1.0, 1.0], [round(n * mean), n - round(n * mean)])
         for mean in [means[0]] * 3 + [means[1]] * 3
     ]
     test = FallTest(alpha=1e-30, points=8)
