@@ -171,6 +171,11 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
     "both are known, or neither is": (("paired.se is None or paired.df is None", r"and/or: .*"),),
     "it only saves a query": (("len({*m.baseline.versions", r"comparison: .* > 1 -> .* >= 1"),),
     "where none differs, any stands for all": (("d[0] < epsilon", r"constant: 0 -> 1"),),
+    "of a curve that is least at an end, the line through the next two points is lowest": (
+        ("prepend=0.0, append=1.0", r"constant: .*"),
+        ("left[:, :2].min(axis=1)", r"constant: 2 -> 3"),
+        ("right[:, -2:].min(axis=1)", r"constant: 2 -> 3|not/minus: -2 -> 2"),
+    ),
     "a least at the very end has means there, well within the margin": (
         ("near.stop >= len(self._grid)", r"comparison: .*"),
     ),
