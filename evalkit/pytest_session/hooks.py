@@ -144,7 +144,7 @@ class EvalSession:
     def pytest_report_collectionfinish(self) -> list[str]:
         """A session that could evaluate and does not, says so: `testpaths` may name tests alone."""
         home = self.settings.root / "golden_sets"
-        if self._met_golden_set or next(home.rglob(HEADER), None) is None:
+        if self._met_golden_set or self._units or next(home.rglob(HEADER), None) is None:
             return []
         place = near(home, self.config.invocation_params.dir)
         return [

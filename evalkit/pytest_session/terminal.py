@@ -76,8 +76,8 @@ def _write_soft(reporter: pytest.TerminalReporter) -> None:
             reporter.write_line(f"{category}: {len(reports)}; for one of them: evalkit show CASE")
         for report in reports[:SHOWN_CASES]:
             metrics = dict(report.user_properties)[name]
-            case = str(report.nodeid).rpartition("::")[2]
-            reporter.write_line(f"  {plain(case, NAME_CHARS)} {plain(metrics, NAME_CHARS)}")
+            case = plain(report.location[2], NAME_CHARS)
+            reporter.write_line(f"  {case} {plain(metrics, NAME_CHARS)}")
         if len(reports) > SHOWN_CASES:
             reporter.write_line(f"  and {len(reports) - SHOWN_CASES} more")
 

@@ -25,6 +25,7 @@ def test_a_function_runs_over_all_cases(project: Project) -> None:
     result.assert_outcomes(passed=10)
     result.stdout.fnmatch_lines(["test_own.py::test_label?t-0004-small/classify@v2? PASSED*"])
     result.stdout.fnmatch_lines(["run * 10 cases, $*"])
+    result.stdout.no_fnmatch_line("*no golden set is below*")
 
 
 def test_its_assertions_fail_for_real(project: Project) -> None:

@@ -175,11 +175,11 @@ def test_what_a_model_says_is_no_command_to_the_terminal_or_the_runner(project: 
 
 
 def test_cases_below_their_bar_are_named_with_their_metrics(project: Project) -> None:
-    project.write_cases(60)
+    project.write_cases([case(n) | {"id": f"odd::{n}"} for n in range(60)])
 
     result = project.eval("--llm-eval-prompt", "classify@v2", "--llm-eval-no-gate")
 
     result.stdout.fnmatch_lines(
-        ["below bar: 30; for one of them: evalkit show CASE", "  t-*small/classify@v2? label"]
+        ["below bar: 30; for one of them: evalkit show CASE", "  odd::*small/classify@v2? label"]
     )
     result.stdout.fnmatch_lines(["  and 20 more"])
