@@ -73,6 +73,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "power": ("test_power", "test_measure"),
     "ppi": ("test_ppi_details",),
     "quality": ("test_quality_details",),
+    "report_fairness": ("test_report_fairness",),
+    "report_sentences": ("test_report_sentences",),
     "rows": ("test_rows",),
     "selectors": ("test_selectors", "test_selectors_latest", "test_pairing"),
     "sequential": ("test_sequential_details", "test_sequential"),

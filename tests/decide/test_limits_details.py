@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from evalkit.decide.limits import (
@@ -17,8 +18,10 @@ from evalkit.decide.limits import (
     named_caps,
     period_start,
     reads_since,
+    spent_by_counts,
 )
 from evalkit.settings import BudgetSettings, SpendCap
+from evalkit.store.engine import Engine
 
 HOUR, DAY = 3_600_000_000, 86_400_000_000
 
@@ -128,6 +131,7 @@ def test_days_and_months_begin_at_midnight_utc() -> None:
         ("2026-01-31T00:00", "month", "1"),
         ("2026-02-28T18:00", "month", "0.25"),
         ("2028-02-28T00:00", "month", "2"),
+        ("2027-02-28T00:00", "month", "1"),
         ("2026-12-31T12:00", "month", "0.5"),
     ],
 )
@@ -244,3 +248,32 @@ def test_the_fullest_comes_first_and_of_equals_by_name_and_limit() -> None:
     assert [(use.whose, use.key) for use in uses] == [
         ("user ann", "day_calls"), ("all calls", "day_calls"), ("all calls", "day_tokens")
     ]  # fmt: skip
+
+
+# --- counts by the hour -----------------------------------------------------------------
+
+
+def counted(hour: int, calls: int, *, feature: str | None = "classify") -> dict[str, Any]:
+    return {
+        "hour": hour, "feature": feature, "calls": calls, "cost_usd": Decimal("0.25") * calls,
+        "prompt_tokens": 10 * calls, "completion_tokens": calls,
+    }  # fmt: skip
+
+
+def test_counts_are_summed_over_the_hours_from_first_to_last() -> None:
+    rows = [counted(hour, 2**hour) for hour in range(6)]
+    rows += [counted(3, 100, feature="answer"), counted(3, 1_000, feature=None)]
+
+    with Engine() as engine:
+        engine.add_table("counts", pa.Table.from_pylist(rows))
+        spent = spent_by_counts(engine)
+        of_features = spent("feature", 2 * HOUR + 5, 4 * HOUR + 5)
+        [total] = spent("total", 2 * HOUR, 4 * HOUR)
+        nobody = [*spent("user", 0, 9 * HOUR), *spent("tenant", 0, 9 * HOUR)]
+
+    assert sorted(tuple(row.values()) for row in of_features) == [
+        ("answer", "25.00", "1100", "100", 3 * HOUR),
+        ("classify", "7.00", "308", "28", 2 * HOUR),
+    ]
+    assert (total["name"], total["calls"]) == ("all", "128")
+    assert nobody == []
