@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from evalkit.decide.series import alpha_shares
-from evalkit.decide.series_rows import DAY, Block, Series, made_series, share_series
+from evalkit.decide.series_rows import Block, Series, made_series, share_series
+
+DAY = 86_400_000_000
 
 
 def row(day: int, value: float = 1.0, *, p: float = 1.0, n: int = 1, **more: Any) -> dict[str, Any]:
@@ -69,7 +71,10 @@ def test_what_nobody_named_is_of_all() -> None:
     ],
 )
 def test_a_series_is_known_by_its_names(names: Any, key: str) -> None:
-    assert Series(names=names, blocks=[], worse="below").key == key
+    series = Series(names=names, blocks=[], worse="below")
+
+    assert series.key == key
+    assert series.is_current
 
 
 def test_shares_are_ones_and_noughts_that_are_worse_above() -> None:
@@ -84,6 +89,7 @@ def test_shares_are_ones_and_noughts_that_are_worse_above() -> None:
         (7, [0.0], [1.0], [2.0]),
     ]
     assert (series.worse, series.family) == ("above", "mix")
+    assert series.is_current
 
 
 # --- alpha ------------------------------------------------------------------------------
