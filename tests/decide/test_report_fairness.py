@@ -284,9 +284,9 @@ def test_runs_that_say_no_versions_are_not_asked() -> None:
         ("2026-03-09T12:00:00+00:00", "pass", "Yes: 1.0 days apart."),
         ("2026-02-08T12:00:00+00:00", "pass", "Yes: 30.0 days apart."),
         (
-            "2026-02-06T12:00:00+00:00",
+            "2026-02-07T12:00:00+00:00",
             "inconclusive",
-            "No: 32 days apart. A provider may have changed the model since.",
+            "No: 31 days apart. A provider may have changed the model since.",
         ),
     ],
 )
