@@ -107,6 +107,7 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
         ("<= bar", r"comparison: .* <= bar -> .* < bar"),
         ("slack = SAME * max", r"arithmetic: SAME \* max.*"),
         ("chance <= seen", r"comparison: chance <= seen .*"),
+        ("variance > 1e-12", r"comparison: .*"),
         ("found <= drop + 1e-12", r"comparison: .*"),
         ("abs(value) <= 1 + SAME", r"comparison: .*"),
         ("y >= -SAME) & (y <= 1 + SAME)", r"comparison: .*"),
@@ -199,6 +200,7 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "numpy takes any negative length for the rest": ((".reshape(-1", r"constant: 1 -> 2"),),
     "a sum of chances passes 1 by rounding alone": (
+        ('min(max(sums["ws"]', r"constant: 1.0 -> 2.0"),
         ("np.clip(values / weights, 0, 1)", r"constant: .*"),
         ("min(low, 1.0)", r"constant: 1.0 -> 2.0"),
         (".sum() / chance.sum()), 1.0)", r"constant: 1.0 -> 2.0"),

@@ -58,6 +58,15 @@ def test_a_weighted_mean_is_as_sure_as_a_plain_sample_of_its_effective_size() ->
     assert (found.mean, found.low, found.high) == pytest.approx(plain(SCORES, CHANCES))
 
 
+def test_two_scores_differ_as_much_as_they_do() -> None:
+    found = weighted_mean(np.array([1.0, 0.5]), np.array([0.5, 0.25]))
+    [summed] = qualities(sums([1.0, 0.5], [0.5, 0.25]))
+
+    expected = plain([1.0, 0.5], [0.5, 0.25])
+    assert (found.mean, found.low, found.high) == pytest.approx(expected)
+    assert (summed.whole.mean, summed.whole.low, summed.whole.high) == pytest.approx(expected)
+
+
 def test_scores_that_are_all_the_same_are_as_sure_as_their_weights_are_alike() -> None:
     chances = np.array(CHANCES)
     w = 1 / chances

@@ -74,6 +74,9 @@ def test_the_cases_that_met_are_counted_over_golden_sets_by_their_fullest_metric
         "pass",
         "Yes: 1,100 cases, each compared with itself.",
     )
+    assert asked("The same cases?", compared(entry(n=None))) == (
+        "pass", "Yes: 0 cases, each compared with itself."
+    )  # fmt: skip
     nothing = Compared(
         meeting=two[0].meeting, entries=[], runs={"baseline": None, "candidate": None}, scorers=[]
     )
