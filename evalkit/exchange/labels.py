@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import InputFileError, StoreError
 from evalkit.exchange.label_studio import read_tasks, tasks_of
+from evalkit.exchange.log_record import EARLIEST, LATEST
 from evalkit.score.labels import ADJUDICATOR
 from evalkit.store.files import write_whole
 from evalkit.store.schema import column_names
@@ -318,7 +319,10 @@ def _read_time(value: Any) -> int:
             f"labelled_at is {value!r}. Give ISO 8601, as 2026-01-31T12:00:00Z"
         ) from None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() * 1e6)
+    at = int(moment.timestamp() * 1e6)
+    if not EARLIEST <= at <= LATEST:
+        raise ValueError(f"labelled_at is {value!r}: no calendar has that moment in UTC")
+    return at
 
 
 def _with_answers(store: Store, rows: list[Row]) -> list[Row]:

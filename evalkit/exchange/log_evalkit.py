@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
-from evalkit.exchange.log_record import amount, count, record, required_micros
+from evalkit.exchange.log_record import amount, count, record, required_micros, text
 from evalkit.records import Attempt, CallRecord, ToolCall
+from evalkit.store.schema import TABLES
 
 _FIELDS = frozenset(one.name for one in fields(CallRecord))
 
@@ -17,11 +18,13 @@ def is_evalkit(row: Mapping[str, Any]) -> bool:
 
 
 def evalkit_calls(row: Mapping[str, Any]) -> Iterator[CallRecord]:
-    unknown = row.keys() - _FIELDS
+    said = {name: value for name, value in row.items() if name != "crc"}
+    unknown = said.keys() - _FIELDS
     if unknown:
         raise ValueError(f"no column of calls: {', '.join(sorted(unknown)[:5])}")
-    said = dict(row)
     said["ts"] = required_micros(row["ts"])
+    for name in ("user_id", "tenant", "session_id"):
+        said[name] = text(row.get(name))
     for name in ("prompt_tokens", "completion_tokens", "total_tokens", "cached_prompt_tokens"):
         said[name] = count(row.get(name))
     for name in ("latency_ms", "ttft_ms", "cost_usd"):
@@ -33,4 +36,29 @@ def evalkit_calls(row: Mapping[str, Any]) -> Iterator[CallRecord]:
         raise ValueError(str(error)) from None
     for name in ("guard_events", "retrieved_ids"):
         said[name] = tuple(row.get(name) or ())
+    for name, fits in _FITS.items():
+        if said.get(name) is not None and not fits(said[name]):
+            raise ValueError(f"{name} is {repr(said[name])[:60]}")
     yield record(**said)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63
+
+
+def _is_map_of(fits: Callable[[Any], bool], value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(key, str) and (item is None or fits(item)) for key, item in value.items()
+    )
+
+
+_OF_KIND: dict[str, Callable[[Any], bool]] = {
+    "text": lambda value: isinstance(value, str),
+    "int": lambda value: _is_number(value) and not isinstance(value, float),
+    "float": _is_number,
+    "bool": lambda value: isinstance(value, bool),
+    "texts": lambda value: all(isinstance(one, str) for one in value),
+    "float map": lambda value: _is_map_of(_is_number, value),
+}
+_FITS = {one.name: _OF_KIND[one.kind] for one in TABLES["calls"] if one.kind in _OF_KIND}
+"""Columns -> what may stand in them; one bad row must not cost the others of its file."""

@@ -98,6 +98,17 @@ def amount(value: Any) -> float | None:
 
 def micros(value: Any) -> int | None:
     """A moment (ISO 8601; seconds or nanoseconds since 1970) in microseconds; None for none."""
+    found = _micros(value)
+    if found is not None and not EARLIEST <= found <= LATEST:
+        raise ValueError(f"{_shown(value)} is no time")
+    return found
+
+
+EARLIEST, LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999
+"""The years 1 to 9999: no calendar of ours has others."""
+
+
+def _micros(value: Any) -> int | None:
     if value is None or value == "":
         return None
     if isinstance(value, str) and not value.isdecimal():

@@ -322,7 +322,7 @@ def _python_values(column: pa.ChunkedArray) -> list[Any]:
     if pa.types.is_timestamp(kind) and kind.tz is not None:
         # Through naive times: a slim system may have no time zone database for "UTC".
         naive = pa.timestamp(kind.unit)
-        values = [value for chunk in column.chunks for value in chunk.view(naive).to_pylist()]
+        values = [value for chunk in column.chunks for value in _moments(chunk.view(naive))]
         return [None if value is None else value.replace(tzinfo=UTC) for value in values]
     if pa.types.is_map(kind):
         return [None if value is None else dict(value) for value in column.to_pylist()]
@@ -330,6 +330,21 @@ def _python_values(column: pa.ChunkedArray) -> list[Any]:
         number: Callable[[Any], Any] = int if kind.scale == 0 else float
         return [None if value is None else number(value) for value in column.to_pylist()]
     return list(column.to_pylist())
+
+
+def _moments(times: pa.Array) -> list[Any]:
+    """Naive times; None for one that no calendar of Python's has: it must not hide the others."""
+    try:
+        return list(times.to_pylist())
+    except (OverflowError, ValueError):
+        return [_moment(one) for one in times]
+
+
+def _moment(time: pa.Scalar) -> Any:
+    try:
+        return time.as_py()
+    except (OverflowError, ValueError):
+        return None
 
 
 def _unmasked(values: Any) -> Any:
