@@ -201,6 +201,7 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
     "numpy takes any negative length for the rest": ((".reshape(-1", r"constant: 1 -> 2"),),
     "a sum of chances passes 1 by rounding alone": (
         ('min(max(sums["ws"]', r"constant: 1.0 -> 2.0"),
+        ("max(min(high, 1.0), mean)", r"constant: 1.0 -> 2.0"),
         ("np.clip(values / weights, 0, 1)", r"constant: .*"),
         ("min(low, 1.0)", r"constant: 1.0 -> 2.0"),
         (".sum() / chance.sum()), 1.0)", r"constant: 1.0 -> 2.0"),

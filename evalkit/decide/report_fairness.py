@@ -182,7 +182,7 @@ def _program(met: Sequence[Compared]) -> Told | None:
     known = False
     for before, after in _run_pairs(met):
         old, new = before.get("versions") or {}, after.get("versions") or {}
-        known = known or bool(old and new)
+        known = known or bool(new)
         apart += [
             f"{name} {old.get(name, 'none')}, now {new.get(name, 'none')}"
             for name in dict.fromkeys((*old, *new))

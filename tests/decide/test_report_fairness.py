@@ -308,6 +308,12 @@ def test_of_several_the_longest_time_is_told_and_what_is_no_time_is_not() -> Non
         "pass", "Yes: 5.0 days apart."
     )  # fmt: skip
     assert asked("About the same time?", unknown, never) is None
+    hours = compared(before=run("hours", created_at="2026-03-10T06:00:00+00:00"))
+    assert asked("About the same time?", hours, compared()) == ("pass", "Yes: 6 hours apart.")
+    years = compared(before=run("years", created_at="2024-03-10T12:00:00+00:00"))
+    assert asked("About the same time?", years, compared()) == (
+        "inconclusive", "No: 730 days apart. A provider may have changed the model since."
+    )  # fmt: skip
 
 
 def test_local_changes_and_commits_are_told() -> None:
