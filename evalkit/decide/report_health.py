@@ -135,7 +135,32 @@ def _figure(store: Store | None, judge: str, version: str) -> Mapping[str, Any]:
     if store is None or not version:
         return {}
     try:
-        return judge_figure(store, judge, version) or {}
+        found = judge_figure(store, judge, version) or {}
     except (EvalkitError, OSError) as error:  # a name too long to be a file's
         store.problems.append(str(error))
         return {}
+    if _is_sound(found):
+        return found
+    store.problems.append(
+        f"the figure of the judge {judge} is damaged. Make it again: "
+        f"evalkit judge calibrate {judge}"
+    )
+    return {}
+
+
+def _is_sound(figure: Mapping[str, Any]) -> bool:
+    """Whether all that is shown of it is what a calibration writes."""
+    overall = figure.get("overall") or {}
+    if not isinstance(overall, Mapping):
+        return False
+    kappa, bias = (overall.get(name) or {} for name in ("kappa", "bias"))
+    if not isinstance(kappa, Mapping) or not isinstance(bias, Mapping):
+        return False
+    ci = kappa.get("ci") or [None, None]
+    if not isinstance(ci, list) or len(ci) != 2:
+        return False
+    numbers = (overall.get("n"), kappa.get("value"), bias.get("mean"), *ci)
+    made = figure.get("calibrated_at")
+    return all(type(one) in (int, float, type(None)) for one in numbers) and (
+        made is None or isinstance(made, str)
+    )

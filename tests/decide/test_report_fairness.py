@@ -101,12 +101,14 @@ def test_six_are_told_and_the_others_counted() -> None:
         return [compared(entry(missing={"unpaired": 1}), golden_set=f"g{at}") for at in range(n)]
 
     _, six = asked("The same cases?", *apart(6)) or ("", "")
+    _, seven = asked("The same cases?", *apart(7)) or ("", "")
     _, eight = asked("The same cases?", *apart(8)) or ("", "")
 
     assert "g5:" in six
     assert "more" not in six
     assert "g5:" in eight
     assert "g6:" not in eight
+    assert "; and 1 more." in seven
     assert "; and 2 more." in eight
 
 
