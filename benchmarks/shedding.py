@@ -161,6 +161,7 @@ async def load(config: Path, *, users: int, seconds: float) -> dict[str, Any]:
         "p95_ratio": round(statistics.median(b / a for a, b in p95_ms), 2),
         "healthy_kinds": {str(k): n for k, n in busy.kinds["healthy"].items()},
         "stalled_kinds": {str(k): n for k, n in busy.kinds["stalled"].items()},
+        "healthy_slowest_s": round(max(busy.took_s["healthy"]), 3),
         "stalled_slowest_s": round(max(busy.took_s["stalled"]), 3),
         "stalled_median_s": round(statistics.median(busy.took_s["stalled"]), 3),
         "before_mb": round(before_mb, 1),

@@ -25,7 +25,7 @@ from tests.test_rescoring import judged_by
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 CALLS, KILLS, CONCURRENCY = 60, 10, 8
-ENDS_AFTER_S = 60
+ENDS_AFTER_S = 300
 
 
 def job(project: Path) -> list[str]:
@@ -64,7 +64,8 @@ def test_the_same_calls_give_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_killed_at_ten_points_and_run_again_it_gives_the_same_bytes(tmp_path: Path) -> None:
     chance = random.Random(7)
-    with Loopback(answer=judgement, delay_ms=20) as server:
+    # So slow that somebody who looks now and then still finds it at work.
+    with Loopback(answer=judgement, delay_ms=100) as server:
         whole = write_project(tmp_path / "whole")
         log(whole, "log", range(CALLS))
         judged_by(whole, server.url)
@@ -102,7 +103,7 @@ def kill_when(project: Path, lines: int, chance: random.Random) -> str:
     while process.poll() is None and journal_lines(project) < lines:
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    time.sleep(chance.random() * 0.02)
+    time.sleep(chance.random() * 0.12)
     if process.poll() is None:
         os.kill(process.pid, signal.SIGKILL)
     return "killed" if process.wait() == -signal.SIGKILL else "ended"

@@ -17,6 +17,7 @@ from evalkit.config import load_settings
 from evalkit.records import CallResult
 from tests.hostile.hostile_server import ATTACKS
 from tests.hostile.memory import peak_mb
+from tests.hostile.waiting import queued_s
 
 CONFIG = """
 [providers.{name}]
@@ -59,14 +60,21 @@ async def main(port: int, folder: Path, deadline_ms: int) -> None:
         await attack(app, "html", streamed=False)  # what a first call imports is no attack
         for name in ATTACKS:
             for streamed in (False, True):
-                before, began = peak_mb(), time.monotonic()
-                result = await attack(app, name, streamed=streamed)
+                before = peak_mb()
+                took_s: list[float] = []
+                ends: list[CallResult] = []
+                # Late once, it is the machine's fault perhaps; three times, it is not.
+                while len(ends) < 3 and (not ends or took_s[-1] > deadline_ms / 1000 + 0.2):
+                    began = time.monotonic() - queued_s()
+                    ends.append(await attack(app, name, streamed=streamed))
+                    took_s.append(round(time.monotonic() - queued_s() - began, 3))
+                result = ends[0]
                 row = {
                     "attack": name,
                     "streamed": streamed,
                     "kind": result.error_kind,
                     "attempts": [one.error_kind for one in result.record.attempts],
-                    "took_s": round(time.monotonic() - began, 3),
+                    "took_s": took_s,
                     "grew_mb": round(peak_mb() - before, 1),
                 }
                 sys.stdout.write(json.dumps(row) + "\n")

@@ -107,7 +107,7 @@ class Loopback:
     def __enter__(self) -> Loopback:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-        self.started.wait(10)
+        assert self.started.wait(120)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -115,7 +115,7 @@ class Loopback:
         assert loop is not None
         assert thread is not None
         loop.call_soon_threadsafe(self._stop.set)
-        thread.join(10)
+        thread.join(120)
 
     def _run(self) -> None:
         asyncio.run(self.serve())
