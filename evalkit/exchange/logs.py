@@ -201,17 +201,22 @@ def _rows(path: Path, done: Imported) -> Iterator[tuple[str, Any]]:
 
     if _is_lines(path):
         for number, _, row in iter_jsonl(path, on_error=on_error):
-            yield f"{path}:{number}", row
+            for item in _items(row) if isinstance(row, Mapping) and detect(row) is None else [row]:
+                yield f"{path}:{number}", item
         return
     try:
         document = loads_json(read_text(path, max_bytes=MAX_JSONL_BYTES), where="")
     except StrictError as error:
         on_error(error)
         return
-    listed = document.get("data") if isinstance(document, Mapping) else document
-    items: Collection[Any] = listed if isinstance(listed, list) else [document]
-    for number, row in enumerate(items, start=1):
+    for number, row in enumerate(_items(document), start=1):
         yield f"{path}: row {number}", row
+
+
+def _items(document: Any) -> Collection[Any]:
+    """What a document lists, be it a page of an API: `{"data": […], "meta": …}`."""
+    listed = document.get("data") if isinstance(document, Mapping) else document
+    return listed if isinstance(listed, list) else [document]
 
 
 def _is_lines(path: Path) -> bool:

@@ -121,6 +121,25 @@ def test_every_format_is_recognised_and_says_the_same_of_the_same_call(
     assert "Hello" in call["input"]
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_page_of_an_api_is_read_however_it_is_laid_out(
+    store: Store, tmp_path: Path, indent: int | None
+) -> None:
+    page = {"data": [LANGFUSE, {**LANGFUSE, "id": "another"}], "meta": {"page": 1}}
+
+    done = bring(store, tmp_path, json.dumps(page, indent=indent), name="page.json")
+
+    assert (done.format, done.added, done.problems) == ("langfuse", 2, [])
+
+
+def test_pages_of_an_api_may_stand_in_lines(store: Store, tmp_path: Path) -> None:
+    pages = [{"data": [{**LANGFUSE, "id": f"g{n}"}]} for n in range(3)]
+
+    done = bring(store, tmp_path, *pages)
+
+    assert (done.added, done.no_calls) == (3, 0)
+
+
 def test_what_is_not_said_is_not_known(store: Store, tmp_path: Path) -> None:
     done = bring(store, tmp_path, OTLP)
 
