@@ -232,10 +232,14 @@ def _words(
 ) -> Places:
     """Texts of one length as 64-bit words, (n_words, n_texts); the last filled up with zeros."""
     n_words = -(-length // 8)
+    first = ends[at[0]]
+    if len(at) == len(ends) - 1 and length % 8 == 0:  # as they lie, one after another
+        whole = data[first : first + length * len(at)].view("<u8")
+        return whole.astype(np.uint64, copy=False).reshape(len(at), n_words).T
     filled = np.zeros((len(at), n_words * 8), dtype=np.uint8)
     starts = ends[at]
-    if len(at) == len(ends) - 1:  # one after another: no need to gather
-        filled[:, :length] = data[starts[0] : starts[0] + length * len(at)].reshape(len(at), length)
+    if len(at) == len(ends) - 1:  # no need to gather
+        filled[:, :length] = data[first : first + length * len(at)].reshape(len(at), length)
     else:
         filled[:, :length] = data[starts[:, None] + np.arange(length)]
     return filled.view("<u8").astype(np.uint64, copy=False).T
