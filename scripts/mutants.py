@@ -74,7 +74,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "ppi": ("test_ppi_details",),
     "quality": ("test_quality_details",),
     "report_fairness": ("test_report_fairness",),
-    "report_sentences": ("test_report_sentences",),
+    "report_sentences": ("test_report_sentences_details", "test_report_sentences"),
     "rows": ("test_rows",),
     "selectors": ("test_selectors", "test_selectors_latest", "test_pairing"),
     "sequential": ("test_sequential_details", "test_sequential"),

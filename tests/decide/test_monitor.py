@@ -280,3 +280,16 @@ def test_alerts_speak_of_quality_below_what_is_to_be_kept(store: Store) -> None:
     assert found[0].runbook == "docs/runbook.md#model-regression"
     assert quality_alerts(store, now=AT + 2 * DAY, min_quality=0.45) == []
     assert quality_alerts(store, now=AT + 60 * DAY, min_quality=0.8) == []
+
+
+def test_series_begin_on_the_day_that_is_asked_for(store: Store) -> None:
+    rows = [call(trace_id=f"t-{n}", ts=AT + n * DAY, repaired=n > 5) for n in range(6)]
+    store.add_calls("log", [plain(row) for row in rows])
+    for n in range(4):
+        job(store, f"sample-{n}", [1.0] * 2, since=AT + n * DAY, until=AT + (n + 1) * DAY)
+    first = AT // DAY
+
+    found = {one.names[3]: one for one in series_of(store, since=(first + 3) * DAY + 5)}
+
+    days = {name: [block.at // DAY - first for block in one.blocks] for name, one in found.items()}
+    assert (days["repaired share"], days["fits"]) == ([3, 4, 5], [3, 4])
