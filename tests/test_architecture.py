@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "evalkit"
 
 FLOORS = [
     "errors", "ids", "frozen", "records", "strict", "json_schema", "schemas", "national_ids",
-    "plain_text", "json_bytes", "pii", "redaction", "content", "settings", "prices", "config_checks", "config",
+    "plain_text", "json_bytes", "pii", "redaction", "content", "settings", "prices",
+    "config_checks", "config",
 ]  # fmt: skip
 """Every file may use these, each only those before it (and itself)."""
 
