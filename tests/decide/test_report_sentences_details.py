@@ -146,6 +146,15 @@ def test_must_pass_cases_that_failed_or_have_no_score_are_told() -> None:
     ]
 
 
+def test_a_reason_is_cut_at_four_hundred_letters() -> None:
+    def told(n: int) -> str:
+        failure = {"case_id": "t-1", "metric": "label", "reason": "x" * n}
+        return reasons(verdict(passed(), must_pass_failures=[failure]))[0].text
+
+    assert told(400) == f"Failed label. {'x' * 400}"
+    assert told(401) == f"Failed label. {'x' * 399}…"
+
+
 def test_as_many_failures_as_are_told_leave_none_to_be_counted() -> None:
     def failed(n: int) -> list[str]:
         failures = [{"case_id": f"t-{at}", "metric": "label"} for at in range(n)]

@@ -18,8 +18,8 @@ def row(day: int, value: float = 1.0, *, p: float = 1.0, n: int = 1, **more: Any
     return {**plain, "day": day * DAY, "value": value, "p": p, "n": n, **more}
 
 
-def plain(block: Block) -> tuple[int, list[float], list[float], list[float]]:
-    return block.at // DAY, block.values.tolist(), block.weights.tolist(), block.counts.tolist()
+def plain(block: Block) -> tuple[float, list[float], list[float], list[float]]:
+    return block.at / DAY, block.values.tolist(), block.weights.tolist(), block.counts.tolist()
 
 
 def test_rows_of_a_day_are_a_block_and_days_come_in_order() -> None:
