@@ -171,6 +171,10 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
         ("low = max(start, high // 2)", r"constant: 2 -> 3"),
     ),
     "the 32nd or 33rd of a month is in the next": (("timedelta(days=4)", r"constant: 4 -> 5"),),
+    "no call is of a day so early, or so late": (
+        ("EVER = ", r"constant: .*"),
+        ("def series_of(", r"constant: 0 -> 1"),
+    ),
     "it is read only where it is known": (("test.start or 0", r"constant: 0 -> 1"),),
     "what has moved is not where it was": (("now < before", r"comparison: .*"),),
     "both are known, or neither is": (("paired.se is None or paired.df is None", r"and/or: .*"),),
