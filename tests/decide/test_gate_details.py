@@ -10,7 +10,8 @@ import pytest
 
 from evalkit.config import GateSettings
 from evalkit.decide.gate import exit_code, run_gate
-from tests.decide.results import file_rows, gate_scores, write_csv
+from evalkit.store.views import open_store
+from tests.decide.results import cases, file_rows, gate_scores, write_csv, write_run
 
 WORSE = ([1] * 60, [0] * 9 + [1] * 51)
 
@@ -25,6 +26,27 @@ def test_that_no_baseline_is_allowed_excuses_nothing_where_there_is_one(tmp_path
 
     assert verdict["verdict"] == "regression"
     assert only(verdict)["n"] == 60
+
+
+@pytest.mark.parametrize(
+    ("missing", "word", "reason"),
+    [
+        (0, "pass", "no baseline"),
+        (1, "pass", "no baseline"),
+        (2, "unmeasurable", "2 of 20 scores of the candidate are missing; "),
+    ],
+)
+def test_a_candidate_without_a_baseline_has_to_have_been_measured(
+    tmp_path: Path, missing: int, word: str, reason: str
+) -> None:
+    store = open_store(tmp_path / "store")
+    write_run(store, "run-cand", cases([None] * missing + [1.0] * (20 - missing)))
+
+    verdict = run_gate(store, candidate="run-cand", settings=GateSettings(), allow_no_baseline=True)
+
+    assert verdict["verdict"] == word
+    told = [str(one["reason"]) for one in verdict["comparisons"]] + verdict["notes"]
+    assert any(reason in one for one in told)
 
 
 def test_a_p_as_large_as_alpha_is_no_regression(tmp_path: Path) -> None:
