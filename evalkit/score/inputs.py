@@ -47,6 +47,8 @@ CLASSES = ("classify", "route")
 """Tasks whose answer is one of few labels."""
 LABEL_FIELDS = ("label", "category", "intent", "class", "route")
 OTHER = "other"
+SHARED = 5
+"""An answer that so many calls of a day share is a label; a rarer one may be somebody's words."""
 
 Labels: TypeAlias = tuple[str, Mapping[str, None]]
 """The field that holds a label, and the labels there are."""
@@ -109,7 +111,11 @@ def _describe(
                 Counted(feature=feature, what="topic", kind=kind, version=version)
                 for kind in _assigned(topics, rows)
             )
-    save_day(store, date, [replace(one, n=n) for one, n in counts.items()])
+    kept: Counter[Counted] = Counter()
+    for one, n in counts.items():
+        is_text = one.what == "answer" and labels.get(one.feature) is None and n < SHARED
+        kept[replace(one, kind=OTHER) if is_text else one] += n
+    save_day(store, date, [replace(one, n=n) for one, n in kept.items()])
 
 
 def _calls_of(store: Store, dates: Sequence[str]) -> Engine:

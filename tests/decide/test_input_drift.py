@@ -160,13 +160,12 @@ def test_a_day_that_is_not_over_waits(tmp_path: Path) -> None:
 
 def test_what_is_kept_has_nobodys_words(tmp_path: Path) -> None:
     store = production(tmp_path, (9, USUAL))
-    odd = call(
-        trace_id="t-odd",
-        ts=FROM + DAY,
-        input={"text": "xylophone"},
-        output="Dear xylophone, hello!",
-    )
-    store.add_calls("odd", [plain(odd)])
+    said = ("Dear xylophone, hello!", "the xylophone is with Ann", '{"label": "xylophone"}')
+    odd = [
+        call(trace_id=f"odd-{n}", ts=FROM + DAY, input={"text": "xylophone"}, output=text)
+        for n, text in enumerate(said)
+    ]
+    store.add_calls("odd", list(map(plain, odd)))
 
     describe_inputs(store, {}, now=FROM + 10 * DAY)
 
