@@ -32,7 +32,7 @@ from evalkit.pytest_session.functions import (
 from evalkit.pytest_session.gate import gate_failures, known_baseline
 from evalkit.pytest_session.items import CaseItem, GateItem, GoldenFile
 from evalkit.pytest_session.judges import Judges
-from evalkit.pytest_session.project import near, settings_of
+from evalkit.pytest_session.project import near, refuse_missing_keys, settings_of
 from evalkit.pytest_session.protocol import ShortWay
 from evalkit.pytest_session.runs import Line, SessionRuns, latency_s
 from evalkit.pytest_session.terminal import SOFT, Status, write_section
@@ -172,6 +172,9 @@ class EvalSession:
         if self.worker is None and self.parts() and not self.config.getoption("collectonly"):
             try:
                 self._plan = self.plan(self.parts())
+                # A test of one's own may bring its key with it, in a fixture.
+                cases = [one for one in units if isinstance(one, CaseItem) and units[one]]
+                refuse_missing_keys(self.settings, {case.pair.model for case in cases})
             except EvalkitError as error:
                 raise pytest.UsageError(str(error)) from None
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
+from evalkit.call.providers.scrubbing import secret_names
 from evalkit.config import load_settings
+from evalkit.errors import ConfigError
 from evalkit.settings import Settings
 
 
@@ -34,3 +37,17 @@ def _common_folder(config: pytest.Config) -> Path:
     there = [path for path in named if path.exists()] or [here]
     common = Path(os.path.commonpath([path.absolute() for path in there]))
     return common if common.is_dir() else common.parent
+
+
+def refuse_missing_keys(settings: Settings, models: Iterable[str]) -> None:
+    """Say once, before the first call, what every case would say for itself.
+
+    Raises ConfigError where a provider of `models` reads a key that the environment has not.
+    """
+    for name in dict.fromkeys(settings.models[model].provider for model in models):
+        provider = settings.providers.get(name)
+        for key in secret_names(provider) if provider is not None else ():
+            if not os.environ.get(key, "").strip():
+                raise ConfigError(
+                    f"environment variable {key} is not set; provider {name} needs its key there."
+                )

@@ -17,6 +17,12 @@ def configure(project: Project, table: str) -> None:
     config.write_text(config.read_text("utf-8") + table, encoding="utf-8")
 
 
+def ask_for_a_key(project: Project) -> None:
+    config = project.path / "evalkit.toml"
+    with_key = 'wire = "openai"\napi_key_env = "KEY_OF_NOBODY"'
+    config.write_text(config.read_text("utf-8").replace('wire = "openai"', with_key), "utf-8")
+
+
 def test_the_nearer_one_counts(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     ini = "[pytest]\nllm_eval_limit = 1\n"
     project.pytester.makeini(ini)
@@ -93,3 +99,34 @@ def test_without_a_configuration_the_header_says_where_it_was_looked_for(project
     result = project.eval("--collect-only")
 
     assert f"no evalkit.toml in {project.path} or above" in header(result)
+
+
+def test_a_key_that_is_not_there_is_said_once_before_any_test_runs(served: Project) -> None:
+    ask_for_a_key(served)
+
+    result = served.eval()
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: environment variable KEY_OF_NOBODY is not set; *"])
+    result.stdout.no_fnmatch_line("*FAILED*")
+
+
+def test_a_test_may_bring_its_key_in_a_fixture(served: Project) -> None:
+    ask_for_a_key(served)
+    served.pytester.makepyfile(
+        test_own="""
+        import pytest
+
+        @pytest.fixture(autouse=True, scope="session")
+        def key():
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("KEY_OF_NOBODY", "secret-of-nobody")
+                yield
+
+        @pytest.mark.llm_eval(golden_set="tickets")
+        def test_label(case, record):
+            assert record.output
+        """
+    )
+
+    served.eval("test_own.py").assert_outcomes(passed=10)
