@@ -83,10 +83,14 @@ def examine(
     yield _store(store or settings.store_path)
     if files:
         yield from _files(store or settings.store_path)
-    for provider in _needed_providers(settings):
+    needed = _needed_providers(settings)
+    for provider in needed:
         yield _provider(provider)
         if network and provider.base_url:
             yield _reached(provider)
+    for provider in settings.providers.values():
+        if provider not in needed and _gone(provider):
+            yield _not_yet_used(provider)
     yield _git(settings)
 
 
@@ -246,7 +250,7 @@ def _provider(settings: ProviderSettings) -> Finding:
     from evalkit.call.providers import build_provider
 
     about = f"provider {settings.name}"
-    gone = [name for name in _secrets(settings) if not os.environ.get(name)]
+    gone = _gone(settings)
     if gone:
         one = gone[0]
         return Finding(
@@ -268,6 +272,17 @@ def _provider(settings: ProviderSettings) -> Finding:
         detail = f"cannot be set up: {type(error).__name__}: {error}"
         return Finding(about=about, status="missing", detail=detail, fix="correct its target")
     return Finding(about=about, status="ok", detail=f"wire {settings.wire}")
+
+
+def _not_yet_used(settings: ProviderSettings) -> Finding:
+    """A provider that no feature names: its key is needed once one does, or `--model` asks."""
+    gone = ", ".join(_gone(settings))
+    detail = f"no feature uses it; environment variable {gone} is not set"
+    return Finding(about=f"provider {settings.name}", status="note", detail=detail)
+
+
+def _gone(settings: ProviderSettings) -> list[str]:
+    return [name for name in _secrets(settings) if not os.environ.get(name)]
 
 
 def _secrets(settings: ProviderSettings) -> list[str]:

@@ -93,6 +93,20 @@ def test_a_key_that_is_not_set_is_named_by_its_variable(doctor: Doctor, project:
     assert "provider embedded" not in found
 
 
+def test_a_key_of_a_provider_that_no_feature_uses_yet_is_noted(
+    doctor: Doctor, project: Path
+) -> None:
+    own = SERVED.format(url="http://127.0.0.1:9/v1").partition("[features.answer]")[0]
+    mine = '[models.mine]\nprovider = "embedded"\nid = "embedded"\n'
+    feature = '[features.answer]\nprompt = "answer@v1"\nmodel = "mine"\n'
+    (project / "evalkit.toml").write_text(own + mine + feature)
+
+    status, found = doctor()
+
+    assert (status, found["provider shop"]["status"]) == (0, "note")
+    assert "SHOP_KEY is not set" in found["provider shop"]["detail"]
+
+
 def test_a_server_is_reached_only_when_asked_and_no_key_is_shown(
     doctor: Doctor, project: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
