@@ -111,6 +111,7 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
         ("found <= drop + 1e-12", r"comparison: .*"),
         ("abs(value) <= 1 + SAME", r"comparison: .*"),
         ("y >= -SAME) & (y <= 1 + SAME)", r"comparison: .*"),
+        ("mine.n_scored >= (self.policy.min_coverage - SAME)", r"comparison: .*"),
         ("min_coverage - SAME", r"comparison: .*min_coverage - SAME -> .*min_coverage - SAME"),
     ),
     "capital lies just on a bar by rounding alone": (
