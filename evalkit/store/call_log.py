@@ -346,6 +346,8 @@ def seal_left_segments(store: Path, *, spool: Path | None = None) -> int:
         sweep(home)
     left = [segments_folder(home).glob("*.jsonl") for home in homes]
     for path in sorted(chain.from_iterable(left)):
+        if not path.is_file():
+            continue  # not a log's; queries say so
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except FileNotFoundError:

@@ -276,6 +276,8 @@ def read_json(path: Path) -> dict[str, Any]:
     What has no seal was written before there were any, and is read as it is.
     """
     with explain_os_errors(path):
+        if path.exists() and not path.is_file():
+            raise DamagedStore(f"{path} is damaged: not a regular file. Restore it from a copy.")
         data = path.read_bytes()
     try:
         value = json.loads(data)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import DamagedStore
@@ -86,7 +87,10 @@ def verify_parquet(path: Path) -> None:
     """
     try:
         stat = path.stat()
-        problem = _problem(path, stat.st_mtime_ns, stat.st_size)
+        is_file = S_ISREG(stat.st_mode)
+        problem = (
+            _problem(path, stat.st_mtime_ns, stat.st_size) if is_file else "not a regular file"
+        )
     except OSError as error:
         problem = error.strerror or str(error)
     if problem:

@@ -331,6 +331,9 @@ class Store:
             self._problem(f"{str(error).rstrip('.')}. It is left out.")
 
         for path in sorted(segments_folder(self.path).glob("*.jsonl")):
+            if path.is_symlink() or (path.exists() and not path.is_file()):
+                left_out(DamagedStore(f"{path} is damaged: not a regular file."))
+                continue
             with suppress(FileNotFoundError):  # sealed meanwhile: then its files are there
                 for row in read_segment(path, on_damaged=left_out):
                     rows.add(row)
@@ -394,6 +397,8 @@ class Store:
         found = []
         for path in sorted(files):
             try:
+                if not path.is_file():
+                    raise DamagedStore(f"{path} is damaged: not a regular file.")
                 if whole:
                     verify_parquet(path)
                 pq.read_schema(path)
