@@ -4,8 +4,10 @@
 
 Draws `--rows` calls of a week into a store (or uses the one in `--folder`), and samples one
 percent of them, by rate and by quotas of strata, each in a process of its own whose largest
-resident size is printed. Then `--processes` processes log into one store for `--seconds`: each
-record has to be there once. Sixteen of them on two cores also show that no call waits.
+resident size is printed. Held to its bound is the processor time: two threads share it, so that
+a machine of its own takes no longer; where others are at work the clock tells of them. Then
+`--processes` processes log into one store for `--seconds`: each record has to be there once.
+Sixteen of them on two cores also show that no call waits.
 """
 
 from __future__ import annotations
@@ -83,11 +85,11 @@ def _measured(folder: Path, rate: str, per_stratum: str) -> bool:
     command = [sys.executable, "-m", "benchmarks.call_log", "--folder", str(folder), "--draw"]
     done = subprocess.run([*command, rate, per_stratum], capture_output=True, text=True, check=True)
     one = json.loads(done.stdout)
-    holds = one["seconds"] < MAX_S and one["megabytes"] < MAX_MB
+    holds = one["cpu_s"] < MAX_S and one["megabytes"] < MAX_MB
     how = f"rate {rate}" if rate != "-" else f"{per_stratum} of each stratum"
     print(
-        f"{how}: {one['drawn']:,} of {one['calls']:,} calls in {one['seconds']:.1f} s "
-        f"({one['cpu_s']:.1f} s of CPU), {one['megabytes']:.0f} MB: "
+        f"{how}: {one['drawn']:,} of {one['calls']:,} calls in {one['cpu_s']:.1f} s of processor "
+        f"time ({one['seconds']:.1f} s by the clock), {one['megabytes']:.0f} MB: "
         f"{'ok' if holds else f'MORE than {MAX_S:.0f} s or {MAX_MB} MB'}"
     )
     return holds
