@@ -176,6 +176,9 @@ EQUAL: dict[str, tuple[tuple[str, str], ...]] = {
         ("EVER = ", r"constant: .*"),
         ("def series_of(", r"constant: 0 -> 1"),
     ),
+    "counts are read from that day on already": (
+        ("since // DAY * 24", r"arithmetic: since // DAY \* 24 -> since // DAY / 24"),
+    ),
     "it is read only where it is known": (("test.start or 0", r"constant: 0 -> 1"),),
     "what has moved is not where it was": (("now < before", r"comparison: .*"),),
     "both are known, or neither is": (("paired.se is None or paired.df is None", r"and/or: .*"),),
