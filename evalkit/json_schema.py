@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 Validate = Callable[[Any], str | None]
@@ -29,6 +30,15 @@ def compile_schema(schema: Mapping[str, Any]) -> Validate:
     Raises ValueError when the schema itself is not valid, or refers outside itself.
     """
     return _compile(json.dumps(schema, sort_keys=True))
+
+
+def load_schema(path: Path) -> tuple[Mapping[str, Any], Validate]:
+    """A schema's file, read and compiled. Raises ValueError, naming no file, for a broken one."""
+    try:
+        schema = json.loads(path.read_text(encoding="utf-8"))
+        return schema, compile_schema(schema)
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
 
 
 @lru_cache(maxsize=256)

@@ -6,7 +6,6 @@ from the settings alone; one for each orchestrator.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +21,7 @@ from evalkit.call.providers.base import Provider
 from evalkit.call.tokens import TokenEstimator
 from evalkit.config import FeatureSettings, ModelSettings, ProviderSettings, Settings
 from evalkit.errors import ConfigError
-from evalkit.json_schema import Validate, compile_schema
+from evalkit.json_schema import Validate, load_schema
 
 if TYPE_CHECKING:
     from evalkit.call.cache import ResponseCache
@@ -154,9 +153,8 @@ class Parts:
             return None, None
         if path not in self._schemas:
             try:
-                schema = json.loads(path.read_text(encoding="utf-8"))
-                self._schemas[path] = schema, compile_schema(schema)
-            except (OSError, ValueError) as error:
+                self._schemas[path] = load_schema(path)
+            except ValueError as error:
                 raise ConfigError(f"{path}: {key} of feature {feature.name}: {error}") from None
         return self._schemas[path]
 

@@ -88,6 +88,7 @@ def check_project(paths: Sequence[Path], config: Path | None) -> Findings:
     found.notes += _unpriced(settings)
     _check_prompts(settings, found)
     _check_flags_file(settings, found)
+    _check_schemas(settings, found)
     sets = _check_golden_sets(paths, settings, found, check_feature=readable)
     _check_judges(sets, settings, found, check_models=readable)
     if readable:
@@ -151,6 +152,25 @@ def _config_problems(
         Problem(file=settings.path.name, line=line, problem=f"{what}: {one.problem}", fix=one.fix)
         for one in _read_problems(error, file="")
     ]
+
+
+def _check_schemas(settings: Settings, found: Findings) -> None:
+    """What features name as a schema is one; that there is a file is the configuration's check."""
+    from evalkit.json_schema import load_schema
+    from evalkit.score.problems import shown_path
+
+    for name, feature in settings.features.items():
+        for key in ("input_schema", "output_schema"):
+            path = getattr(feature, key)
+            if path is None or not path.is_file():
+                continue
+            try:
+                load_schema(path)
+            except ValueError as error:
+                place = ("features", name, key)
+                file = shown_path(path, root=settings.root)
+                problem = ConfigError(f"{file}: {error}. Write a JSON Schema there")
+                found.problems += _config_problems(problem, settings, place, ".".join(place))
 
 
 def _check_flags_file(settings: Settings, found: Findings) -> None:

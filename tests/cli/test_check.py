@@ -279,3 +279,27 @@ def test_a_file_of_flags_that_could_not_be_taken_over_is_a_problem(
             "Add it, or name another version"
         )
     ]
+
+
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        ("{", "Expecting property name"),
+        ('{"type": "objekt"}', "not a valid JSON Schema"),
+        ("\xff", "utf-8"),
+    ],
+    ids=["no JSON", "no schema", "no UTF-8"],
+)
+def test_a_feature_s_schema_that_is_none_is_named_where_it_is_named(
+    project: Path, capsys: pytest.CaptureFixture[str], schema: str, why: str
+) -> None:
+    file = "golden_sets/tickets/label.schema.json"
+    (project / file).write_text(schema, encoding="latin-1")
+
+    status, lines = check(capsys)
+
+    assert status == 2
+    (line,) = (line for line in lines if line.startswith("evalkit.toml"))
+    assert line.startswith(f"evalkit.toml:16: features.classify.output_schema: {file}: ")
+    assert why in line
+    assert line.endswith(": Write a JSON Schema there")
