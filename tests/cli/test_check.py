@@ -300,6 +300,6 @@ def test_a_feature_s_schema_that_is_none_is_named_where_it_is_named(
 
     assert status == 2
     (line,) = (line for line in lines if line.startswith("evalkit.toml"))
-    assert line.startswith(f"evalkit.toml:16: features.classify.output_schema: {file}: ")
+    assert line.startswith(f"evalkit.toml:15: features.classify.output_schema: {file}: ")
     assert why in line
     assert line.endswith(": Write a JSON Schema there")
