@@ -9,7 +9,7 @@ import click
 
 from evalkit.cli.options import common_options, print_json, print_table, say
 from evalkit.cli.periods import iso, moment, now
-from evalkit.errors import EXIT_PASS, EXIT_REGRESSION
+from evalkit.errors import EXIT_PASS, EXIT_REGRESSION, EXIT_UNMEASURABLE
 
 if TYPE_CHECKING:
     from evalkit.decide.monitor import Watched
@@ -45,7 +45,7 @@ def command(
     Sampled scores; shares of repaired, refused, invalid, slow and dear answers, of unusually
     long and short ones; languages, routes, topics and labels; how judges grade their anchors.
     May be looked at as often as one likes. Exit status 1 when something has moved for the
-    worse.
+    worse; 3 when nothing is seen to have, but some of the store could not be read.
     """
     from evalkit.cli.anchors import grade_anchors
     from evalkit.config import load_settings
@@ -69,7 +69,9 @@ def command(
         print_json([one.as_json() for one in watched])
     else:
         _print(watched)
-    return EXIT_REGRESSION if any(one.state == "drift" for one in watched) else EXIT_PASS
+    if any(one.state == "drift" for one in watched):
+        return EXIT_REGRESSION
+    return EXIT_UNMEASURABLE if opened.problems else EXIT_PASS
 
 
 def _print(watched: list[Watched]) -> None:

@@ -166,6 +166,19 @@ def test_drift_has_judges_grade_their_anchors(
     assert "judge same: first grades of 30 anchors" in capsys.readouterr().err
 
 
+def test_drift_that_could_not_read_all_is_not_said_to_be_none(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_anchors(project, right=25)
+    main(["drift", "--judges", "--json"])
+    (kept,) = (project / ".evalkit" / "anchors").glob("**/*.json")
+    kept.write_text("{", encoding="utf-8")
+
+    assert main(["drift"]) == 3
+
+    assert kept.name in capsys.readouterr().err
+
+
 def test_grades_without_a_price_are_counted_not_free(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
