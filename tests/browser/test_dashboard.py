@@ -99,7 +99,7 @@ def test_marks_say_what_they_are(full: Path, show: Show) -> None:
 
     titles = shown.page.locator("#cost .large title").all_text_contents()
 
-    assert titles == [f"{day} Mar: $0.7" for day in range(2, 9)]
+    assert titles == [f"{day} Mar: $0.70" for day in range(2, 9)]
 
 
 def test_parts_are_reached_by_keyboard(full: Path, show: Show) -> None:

@@ -79,7 +79,7 @@ def test_pictures_have_sentences(page: str) -> None:
     pictures = re.findall(r'<svg class="picture[^>]*aria-label="([^"]*)"', page)
 
     assert len(pictures) == page.count('<svg class="picture')
-    assert any(one.startswith("cost: $0.7, 2 Mar, to $0.7, 8 Mar") for one in pictures)
+    assert any(one.startswith("cost: $0.70, 2 Mar, to $0.70, 8 Mar") for one in pictures)
     assert any("The budget is 100 ms" in one for one in pictures)
 
 
