@@ -35,9 +35,11 @@ logger = logging.getLogger(__name__)
 
 GROUP_ROWS = 16_384
 """Rows of one file held before they are written as a row group."""
-GROUP_BYTES = 1 << 23
+GROUP_BYTES = 1 << 21
 """Bytes held as columns, of scores, and as many of calls, before they are written."""
-LINES_BYTES = 1 << 20
+LOG_GROUP_BYTES = 1 << 23
+"""The same of a log of calls, which has nothing else to hold and is read the most."""
+LINES_BYTES = 1 << 19
 """Bytes held as lines, of either, before they become columns."""
 
 
@@ -64,7 +66,7 @@ def seal_journal(
 
 def write_calls(calls: Iterable[Row], *, store: Path, file_id: str) -> list[Path]:
     """Write calls that belong to no run, a file for each day; all of them or none."""
-    with _Sinks(store) as sinks:
+    with _Sinks(store, group_bytes=LOG_GROUP_BYTES) as sinks:
         for call in calls:
             row = encode_row(call, "calls")
             sinks.open(calls_file(call["ts"], file_id), "calls").add(row)
@@ -86,7 +88,7 @@ def seal_calls(
     for path in (store / "calls").glob(f"date=*/{file_id}.parquet"):
         with explain_os_errors(path):
             path.unlink()
-    with _Sinks(store, on_bad) as sinks:
+    with _Sinks(store, on_bad, group_bytes=LOG_GROUP_BYTES) as sinks:
         for row in rows:
             sinks.open(calls_file(_ts(row), file_id), "calls").add(row)
             sinks.bound_memory()
@@ -149,9 +151,16 @@ def _first_of_each_key(lines: Iterable[SplitLine]) -> Iterator[SplitLine]:
 class _Sinks:
     """The files being filled, opened as rows come for them."""
 
-    def __init__(self, store: Path, on_bad: Callable[[StoreError], None] | None = None) -> None:
+    def __init__(
+        self,
+        store: Path,
+        on_bad: Callable[[StoreError], None] | None = None,
+        *,
+        group_bytes: int = GROUP_BYTES,
+    ) -> None:
         self._store = store
         self._on_bad = on_bad
+        self._group_bytes = group_bytes
         self._stack = ExitStack()
         self._sinks: dict[str, _Sink] = {}
 
@@ -170,7 +179,7 @@ class _Sinks:
             if sum(sink.lines_bytes for sink in sinks) > LINES_BYTES:
                 for sink in sinks:
                     sink.read_lines()
-            if sum(sink.held_bytes for sink in sinks) > GROUP_BYTES:
+            if sum(sink.held_bytes for sink in sinks) > self._group_bytes:
                 for sink in sinks:
                     sink.flush()
 

@@ -30,7 +30,7 @@ def test_lines_that_are_read_in_parts_make_one_row_group(tmp_path: Path) -> None
 
 def test_columns_that_are_held_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sealing, "LINES_BYTES", 100_000)
-    monkeypatch.setattr(sealing, "GROUP_BYTES", 300_000)
+    monkeypatch.setattr(sealing, "LOG_GROUP_BYTES", 300_000)
 
     (file,) = written(tmp_path)
 
