@@ -11,7 +11,7 @@ import pytest
 
 from evalkit.cli.main import main
 from evalkit.errors import ConfigError
-from evalkit.store.feedback import feedback_folder
+from evalkit.store.feedback import add_feedback, feedback_folder, feedback_table
 from evalkit.store.retention import PurgeRule, purge
 from evalkit.store.views import Store, open_store
 from tests.store.journal_lines import AT, call, plain
@@ -130,3 +130,21 @@ def test_a_purge_forgets_a_user_and_old_comments(store: Store) -> None:
     found = store.sql("SELECT trace_id, label, comment FROM feedback")
     assert found == [{"trace_id": "trace-0", "label": "up", "comment": None}]
     assert purge(store, PurgeRule(texts_before=later)).feedback_changed == 0
+
+
+def test_a_line_torn_anywhere_is_silent_and_a_byte_flipped_anywhere_is_said(tmp_path: Path) -> None:
+    add_feedback(tmp_path, "t-1", score=1.0, label="up")
+    (path,) = feedback_folder(tmp_path).glob("*.jsonl")
+    line = path.read_bytes()
+    torn = [line[:at] for at in range(1, len(line))]
+    flipped = [line[:at] + bytes([line[at] ^ 4]) + line[at + 1 :] for at in range(len(line))]
+
+    def said_of(data: bytes) -> int:
+        said: list[str] = []
+        path.write_bytes(data)
+        feedback_table(tmp_path, problem=said.append)
+        return len(said)
+
+    assert {said_of(line + half) for half in torn} == {0}
+    assert {said_of(line + half + b"\n" + line) for half in torn} == {0}
+    assert min(said_of(line + damaged) for damaged in flipped) == 1
