@@ -326,7 +326,7 @@ def read_segment(path: Path, *, on_damaged: Callable[[StoreError], None]) -> Ite
                 yield line[:-CRC_TAIL] + b"}"
             elif not has_checksum(line) and _is_call(line):
                 yield line[:-1]
-            elif line.endswith(b"\n"):
+            elif has_checksum(line) or line.endswith(b"\n"):
                 on_damaged(DamagedStore(f"{path}:{number}: damaged line."))
 
 

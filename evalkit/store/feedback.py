@@ -10,8 +10,6 @@ from __future__ import annotations
 import fcntl
 import math
 import os
-import re
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -23,7 +21,7 @@ from evalkit.errors import ConfigError
 from evalkit.ids import new_id
 from evalkit.pii import redact
 from evalkit.store.files import explain_os_errors, write_whole
-from evalkit.store.rows import CRC_TAIL, closed_line, encode_row
+from evalkit.store.rows import CRC_TAIL, closed_line, encode_row, has_checksum, is_whole
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 MAX_LABEL, MAX_COMMENT = 100, 10_000
 """Characters."""
-_END = re.compile(rb',"crc":"([^"]*)"\}\n$')
 
 
 def add_feedback(
@@ -111,7 +108,7 @@ def forget_feedback(
     changed = 0
     for path in sorted(feedback_folder(store).glob("date=*.jsonl")):
         with explain_os_errors(path), _appending(path):
-            before = [_without_crc(json_bytes.decode(line)) for line in _lines(path)]
+            before = [json_bytes.decode(line) for line in _lines(path)]
             after = [forget(row) for row in before]
             different = sum(new != old for new, old in zip(after, before, strict=True))
             changed += different
@@ -127,31 +124,16 @@ def _encoded(row: Row) -> bytes:
     return closed_line(encode_row(row, "feedback")[:-1])
 
 
-def _without_crc(row: Row) -> Row:
-    return {name: value for name, value in row.items() if name != "crc"}
-
-
 def _lines(path: Path, problem: Callable[[str], None] = lambda text: None) -> Iterator[bytes]:
-    """Whole lines. What was written before lines had a checksum is read as it is."""
+    """Whole lines, without their checksums. Those of before there were any are read as they are."""
     with explain_os_errors(path), path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            end = _END.search(line)
-            if (end is None and _was_whole(line)) or (end and not _is_sound(line, end)):
+            if is_whole(line):
+                yield line[:-CRC_TAIL] + b"}"
+            elif has_checksum(line):
                 problem(f"{path}:{number}: damaged line. It is left out.")
             elif line.endswith(b"}\n") and _is_row(line):
                 yield line[:-1]
-
-
-def _is_sound(line: bytes, end: re.Match[bytes]) -> bool:
-    return end[1] == b"%08x" % zlib.crc32(line[: end.start()])
-
-
-def _was_whole(line: bytes) -> bool:
-    """Whether a line without a checksum had one once: it ends like one but for a byte."""
-    end = line[-CRC_TAIL:-1]
-    digits, wanted = end[8:16], b',"crc":"' + end[8:16] + b'"}'
-    wrong = sum(a != b for a, b in zip(end, wanted, strict=False))
-    return len(end) == len(wanted) and wrong + len(re.sub(rb"[0-9a-f]", b"", digits)) <= 1
 
 
 def _is_row(line: bytes) -> bool:

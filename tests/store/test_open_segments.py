@@ -15,6 +15,7 @@ import pytest
 from evalkit import Orchestrator
 from evalkit.cli.main import main
 from evalkit.store.call_log import CallLog, seal_left_segments, segments_folder
+from evalkit.store.rows import CRC_TAIL
 from evalkit.store.views import open_store
 from tests.project import write_project
 from tests.store.journal_lines import call
@@ -52,10 +53,11 @@ def test_every_flipped_bit_of_an_open_segment_is_said_or_does_no_harm(tmp_path: 
     segment = left_segment(tmp_path)
     data = segment.read_bytes()
     whole = open_store(tmp_path).sql("FROM calls ORDER BY trace_id")
-    ends_at = data.rindex(b"\n")
+    # Places all over, and each of the last line's checksum.
+    ends_at = 8 * len(data)
     unsaid = []
 
-    for bit in range(0, 8 * ends_at, 397):
+    for bit in [*range(0, ends_at, 397), *range(ends_at - 8 * CRC_TAIL, ends_at)]:
         at = bit // 8
         segment.write_bytes(data[:at] + bytes([data[at] ^ 1 << bit % 8]) + data[at + 1 :])
         opened = open_store(tmp_path)
