@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from evalkit import __version__
+from evalkit.call.providers.scrubbing import secret_names, unset_secrets
 from evalkit.cli.options import common_options, count, print_json
 from evalkit.errors import EXIT_PASS, EXIT_UNMEASURABLE, EXIT_USAGE, ConfigError, EvalkitError
 
@@ -89,7 +90,7 @@ def examine(
         if network and provider.base_url:
             yield _reached(provider)
     for provider in settings.providers.values():
-        if provider not in needed and _gone(provider):
+        if provider not in needed and unset_secrets(provider):
             yield _not_yet_used(provider)
     yield _git(settings)
 
@@ -250,7 +251,7 @@ def _provider(settings: ProviderSettings) -> Finding:
     from evalkit.call.providers import build_provider
 
     about = f"provider {settings.name}"
-    gone = _gone(settings)
+    gone = unset_secrets(settings)
     if gone:
         one = gone[0]
         return Finding(
@@ -260,7 +261,7 @@ def _provider(settings: ProviderSettings) -> Finding:
             fix=f"export {one}=…",
         )
     if settings.wire in ("openai", "anthropic"):
-        named = ", ".join(_secrets(settings)) or "no key"
+        named = ", ".join(secret_names(settings)) or "no key"
         return Finding(about=about, status="ok", detail=f"{settings.base_url}, {named}")
     try:
         build_provider(settings)
@@ -276,20 +277,9 @@ def _provider(settings: ProviderSettings) -> Finding:
 
 def _not_yet_used(settings: ProviderSettings) -> Finding:
     """A provider that no feature names: its key is needed once one does, or `--model` asks."""
-    gone = ", ".join(_gone(settings))
+    gone = ", ".join(unset_secrets(settings))
     detail = f"no feature uses it; environment variable {gone} is not set"
     return Finding(about=f"provider {settings.name}", status="note", detail=detail)
-
-
-def _gone(settings: ProviderSettings) -> list[str]:
-    return [name for name in _secrets(settings) if not os.environ.get(name)]
-
-
-def _secrets(settings: ProviderSettings) -> list[str]:
-    """Names of the environment variables that a provider reads."""
-    named = [settings.api_key_env] if settings.api_key_env else []
-    headers = (value["env"] for value in settings.headers.values() if not isinstance(value, str))
-    return [*named, *headers]
 
 
 def _reached(settings: ProviderSettings) -> Finding:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from evalkit.call.providers.scrubbing import secret_names
+from evalkit.call.providers.scrubbing import is_unset, unset_secrets
 from evalkit.config import load_settings
 from evalkit.errors import ConfigError
 from evalkit.settings import Settings
@@ -46,8 +46,5 @@ def refuse_missing_keys(settings: Settings, models: Iterable[str]) -> None:
     """
     for name in dict.fromkeys(settings.models[model].provider for model in models):
         provider = settings.providers.get(name)
-        for key in secret_names(provider) if provider is not None else ():
-            if not os.environ.get(key, "").strip():
-                raise ConfigError(
-                    f"environment variable {key} is not set; provider {name} needs its key there."
-                )
+        if provider is not None and (missing := unset_secrets(provider)):
+            raise ConfigError([is_unset(key, provider) for key in missing])

@@ -29,6 +29,16 @@ def secret_names(settings: ProviderSettings) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def unset_secrets(settings: ProviderSettings) -> list[str]:
+    """Those of its variables that the environment lacks, or has nothing under."""
+    return [name for name in secret_names(settings) if not os.environ.get(name, "").strip()]
+
+
+def is_unset(name: str, settings: ProviderSettings) -> str:
+    """What is said of a variable that is not set."""
+    return f"environment variable {name} is not set; provider {settings.name} needs its key there."
+
+
 def secrets_of(names: Iterable[str]) -> tuple[str, ...]:
     """What the environment has under these names, longest first: one may begin with another."""
     values = {os.environ.get(name, "").strip() for name in names}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from evalkit.call.providers.replies import error_of_status, quoted, read_json
-from evalkit.call.providers.scrubbing import secret_names
+from evalkit.call.providers.scrubbing import is_unset, secret_names, unset_secrets
 from evalkit.call.providers.sse import EventDecoder, ServerSentEvent
 from evalkit.config import ProviderSettings
 from evalkit.errors import CallError, ConfigError
@@ -58,9 +58,8 @@ class HttpTransport:
         self._failures: tuple[type[Exception], ...] = ()
         self._proxy: str | None = None
         self._secret_names = secret_names(settings)
-        missing = [name for name in self._secret_names if not os.environ.get(name, "").strip()]
-        if missing:
-            raise ConfigError([_missing(name, settings) for name in missing])
+        if missing := unset_secrets(settings):
+            raise ConfigError([is_unset(name, settings) for name in missing])
 
     async def post(self, body: bytes) -> Reply:
         """Send `body`; the reply is there when its headers are, if its status is 200.
@@ -277,14 +276,10 @@ def _tls(settings: ProviderSettings) -> ssl.SSLContext | bool:
         ) from None
 
 
-def _missing(name: str, settings: ProviderSettings) -> str:
-    return f"environment variable {name} is not set; provider {settings.name} needs its key there."
-
-
 def _secret(name: str, settings: ProviderSettings) -> str:
     value = os.environ.get(name, "").strip()
     if not value:
-        raise CallError("auth", _missing(name, settings))
+        raise CallError("auth", is_unset(name, settings))
     if not (value.isascii() and value.isprintable()):
         raise CallError("auth", f"{name} holds characters that cannot be sent in a header.")
     return value
