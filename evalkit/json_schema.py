@@ -39,6 +39,8 @@ def load_schema(path: Path) -> tuple[Mapping[str, Any], Validate]:
         return schema, compile_schema(schema)
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
 
 
 @lru_cache(maxsize=256)

@@ -287,8 +287,9 @@ def test_a_file_of_flags_that_could_not_be_taken_over_is_a_problem(
         ("{", "Expecting property name"),
         ('{"type": "objekt"}', "not a valid JSON Schema"),
         ("\xff", "utf-8"),
+        ('{"allOf": ' + "[" * 5000 + "]" * 5000 + "}", "nested too deeply"),
     ],
-    ids=["no JSON", "no schema", "no UTF-8"],
+    ids=["no JSON", "no schema", "no UTF-8", "too deep"],
 )
 def test_a_feature_s_schema_that_is_none_is_named_where_it_is_named(
     project: Path, capsys: pytest.CaptureFixture[str], schema: str, why: str
