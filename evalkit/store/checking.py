@@ -16,7 +16,7 @@ from evalkit.errors import StoreError
 from evalkit.store.call_log import segments_folder
 from evalkit.store.files import verify_sha256
 from evalkit.store.parquet import verify_parquet
-from evalkit.store.runs import read_journal, run_folder
+from evalkit.store.runs import journal_of, read_journal
 from evalkit.store.views import Store
 
 
@@ -55,7 +55,7 @@ def check_files(store: Store) -> Checked:
 def _check_run(store: Store, run: Mapping[str, Any], done: Checked) -> None:
     for name, facts in run["files"].items():
         done.one(partial(verify_sha256, store.path / name, sha256=facts["sha256"]))
-    journal = run_folder(store.path, run["run_id"]) / "journal.jsonl"
+    journal = journal_of(store.path, run["run_id"])
     if journal.exists():
         whole = run["status"] == "complete"
         done.one(lambda: _read_to_the_end(read_journal(journal, whole=whole)))

@@ -17,8 +17,9 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -311,8 +312,19 @@ def locked(path: Path, *, holder: str) -> Iterator[None]:
         unlock()
 
 
-def lock(path: Path, *, holder: str) -> Callable[[], None]:
-    """Take the lock file `path` and return what releases it; the system does so on any death.
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A lock that is held. Called, it is let go; so it is when the process dies, and every
+    other that `descriptor` was handed on to."""
+
+    descriptor: int
+
+    def __call__(self) -> None:
+        os.close(self.descriptor)
+
+
+def lock(path: Path, *, holder: str) -> Lock:
+    """Take the lock file `path`.
 
     Raises StoreError at once when another process (or another writer here) has it.
     """
@@ -329,7 +341,7 @@ def lock(path: Path, *, holder: str) -> Callable[[], None]:
         except BaseException:
             os.close(descriptor)
             raise
-    return lambda: os.close(descriptor)
+    return Lock(descriptor)
 
 
 def verify_sha256(path: Path, *, sha256: str) -> None:

@@ -21,7 +21,7 @@ from evalkit.store.engine import Engine
 from evalkit.store.feedback import forget_feedback
 from evalkit.store.files import lock, remove, sweep, write_json
 from evalkit.store.parquet import verify_parquet
-from evalkit.store.runs import run_folder
+from evalkit.store.runs import journal_of, run_folder
 from evalkit.store.views import Store
 
 if TYPE_CHECKING:
@@ -268,4 +268,4 @@ def _drop_old_names(store: Store, run: Mapping[str, Any]) -> None:
         return
     for name in run["files"]:
         remove(store.path / name.replace("~purged.parquet", ".parquet"))
-    remove(run_folder(store.path, run["run_id"]) / "journal.jsonl")
+    remove(journal_of(store.path, run["run_id"]))

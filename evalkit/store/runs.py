@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from evalkit import json_bytes
 from evalkit.errors import DamagedStore, StoreError
 from evalkit.store.files import (
+    Lock,
     explain_os_errors,
     is_safe_id,
     lock,
@@ -28,6 +30,11 @@ from evalkit.store.files import (
 from evalkit.store.rows import CRC_TAIL, closed_line, decode_row, encode_row, is_whole
 from evalkit.store.schema import SCHEMA_VERSION
 
+if TYPE_CHECKING:
+    from evalkit.store.seal_ahead import SealAhead
+
+SEAL_AHEAD_FROM = 500
+"""Cases; a shorter run is sealed in less time than another process takes to start."""
 _BLOCK = 1 << 16
 
 
@@ -45,9 +52,11 @@ class RunWriter:
         self.run_id = run_id
         self._store = store
         self._path = folder / "manifest.json"
-        self._journal = folder / "journal.jsonl"
+        self._journal = journal_of(store, run_id)
         self._descriptor = -1
-        self._unlock = lock(folder / "lock", holder=f"run {run_id} is being written")
+        self._n_appended = 0
+        self._ahead: SealAhead | None = None
+        self._lock: Lock | None = lock(folder / "lock", holder=f"run {run_id} is being written")
         try:
             if manifest is None:
                 self.manifest = read_manifest(self._path)
@@ -59,7 +68,7 @@ class RunWriter:
             if not self.is_complete:
                 self._open_journal()
         except BaseException:
-            self._unlock()
+            self._let_go()
             raise
 
     def _open_journal(self) -> None:
@@ -89,6 +98,23 @@ class RunWriter:
                 self._forget_half_line()
                 raise
         self._size += len(data)
+        self._n_appended += 1
+        if self._n_appended == SEAL_AHEAD_FROM:
+            self._seal_ahead()
+
+    def _seal_ahead(self) -> None:
+        """Have another process make the files of a long run meanwhile, if one can be started."""
+        if self.manifest["files"] or self._in_order_of_keys or self._lock is None:
+            return
+        from evalkit.store.seal_ahead import SealAhead
+
+        with suppress(OSError):
+            self._ahead = SealAhead(self._store, self.run_id, lock=self._lock.descriptor)
+
+    @property
+    def _in_order_of_keys(self) -> bool:
+        """A job's calls finish in an order that chance has a part in; its files have none."""
+        return self.manifest.get("kind") == "sample"
 
     def _forget_half_line(self) -> None:
         try:
@@ -125,16 +151,17 @@ class RunWriter:
             for name, file in self.manifest["files"].items():
                 verify_sha256(self._store / name, sha256=file["sha256"])
             return
-        from evalkit.store.sealing import seal_journal
-
         self._sync_journal()
         if self.manifest["files"]:
             # Sealed as incomplete before: readers let go of those files first.
             self._change_manifest(status="running", files={}, sealed_at=None)
-        # A job's calls finish in an order that chance has a part in; its files have none.
-        by_key = self.manifest.get("kind") == "sample"
-        lines = (sorted_journal if by_key else split_journal)(self._journal)
-        files = seal_journal(lines, store=self._store, run_id=self.run_id)
+        ahead, self._ahead = self._ahead, None
+        files = None if ahead is None else ahead.finish(self._size)
+        if files is None:
+            from evalkit.store.sealing import seal_journal
+
+            in_order = sorted_journal if self._in_order_of_keys else split_journal
+            files = seal_journal(in_order(self._journal), store=self._store, run_id=self.run_id)
         ending = {
             "status": status,
             "counts": dict(counts or {}),
@@ -147,16 +174,23 @@ class RunWriter:
 
     def close(self) -> None:
         """Let go of the run. What is not sealed stays in the journal, for `open_run`."""
-        if self._unlock is _released:
+        if self._lock is None:
             return
         try:
+            if self._ahead is not None:
+                self._ahead.abandon()
+                self._ahead = None
             self._sync_journal()
             self._close_journal()
             if self.manifest["status"] == "running":
                 self._change_manifest(status="incomplete")
         finally:
-            self._unlock()
-            self._unlock = _released
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            self._lock()
+            self._lock = None
 
     def _change_manifest(self, **changes: Any) -> None:
         self.manifest = {**self.manifest, **changes}
@@ -184,15 +218,16 @@ class RunWriter:
         self.close()
 
 
-def _released() -> None:
-    """What `_unlock` is once the lock has been let go."""
-
-
 def run_folder(store: Path, run_id: str) -> Path:
     """Where a run lives. Raises StoreError for an id that is no plain name."""
     if not is_safe_id(run_id):
         raise StoreError(f"{run_id!r} is no run id. See: evalkit query 'FROM runs'")
     return store / "runs" / run_id
+
+
+def journal_of(store: Path, run_id: str) -> Path:
+    """Where a run's finished cases are."""
+    return run_folder(store, run_id) / "journal.jsonl"
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
