@@ -68,8 +68,9 @@ MAY_IMPORT = {
 """Room -> rooms it may import, beyond the floors below everything."""
 
 HEAVY = {
-    "aiohttp", "duckdb", "httpx", "httpx_aiohttp", "jinja2", "jsonschema", "numpy",
-    "markdown_it", "pandas", "pyarrow", "ray", "rich", "scipy", "starlette", "uvicorn", "yaml",
+    "aiohttp", "duckdb", "httpx", "httpx_aiohttp", "jinja2", "jsonschema", "jsonschema_rs",
+    "markdown_it", "numpy", "pandas", "pyarrow", "ray", "rich", "scipy", "starlette", "uvicorn",
+    "yaml",
 }  # fmt: skip
 
 LAZY = {

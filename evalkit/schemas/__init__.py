@@ -1,7 +1,7 @@
 """The JSON Schemas of the files people write, and their errors in people's words.
 
-The `*.schema.json` files beside this one are what editors use; jsonschema holds a value
-against them. An `errorMessage` in a schema is the fix that is shown, `x-secret` keeps the
+The `*.schema.json` files beside this one are what editors use; jsonschema-rs says whether a
+value follows them, jsonschema where it does not. An `errorMessage` in a schema is the fix that is shown, `x-secret` keeps the
 value out of the message.
 """
 
@@ -41,7 +41,35 @@ def load_schema(name: str) -> Mapping[str, Any]:
 
 def find_faults(value: Any, schema: str, *, at: Place = ()) -> list[Fault]:
     """Everything in which `value` differs from the shipped `schema`; `at` is its place."""
+    if _is_surely_valid(value, schema):
+        return []
     return _faults(_validator(schema).iter_errors(value), at)
+
+
+def _is_surely_valid(value: Any, schema: str) -> bool:
+    """Whether jsonschema need not be asked, which takes as long to import as all our settings.
+
+    To jsonschema-rs 1.0 is a whole number, and what is no JSON a reason to raise.
+    """
+    try:
+        return not _has_whole_float(value) and bool(_fast_validator(schema).is_valid(value))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _has_whole_float(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_whole_float, value.values()))
+    if isinstance(value, list):
+        return any(map(_has_whole_float, value))
+    return isinstance(value, float) and not value % 1
+
+
+@lru_cache(maxsize=16)
+def _fast_validator(name: str) -> Any:
+    import jsonschema_rs
+
+    return jsonschema_rs.Draft202012Validator(load_schema(name))
 
 
 @lru_cache(maxsize=16)

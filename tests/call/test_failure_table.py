@@ -139,12 +139,12 @@ async def test_callers_in_the_queue_of_a_provider_that_goes_down_do_not_reach_it
 
 async def test_callers_late_through_our_own_queue_do_not_open_the_breaker(tmp_path: Path) -> None:
     async with World(
-        tmp_path, Behaviour(delay_ms=600, text=GOOD), retries=0, fallbacks=(), max_latency_ms=2000
+        tmp_path, Behaviour(delay_ms=300, text=GOOD), retries=0, fallbacks=(), max_latency_ms=2000
     ) as world:
         world.set_provider("one", max_in_flight=5)
         world.build(clock=Clock())
 
-        results = await asyncio.gather(*(world.call(f"Order {n}") for n in range(60)))
+        results = await asyncio.gather(*(world.call(f"Order {n}") for n in range(90)))
         after = await world.call("One more")
 
         late = [r for r in results if r.error_kind == "rate_limit"]
