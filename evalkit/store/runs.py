@@ -33,7 +33,7 @@ from evalkit.store.schema import SCHEMA_VERSION
 if TYPE_CHECKING:
     from evalkit.store.seal_ahead import SealAhead
 
-SEAL_AHEAD_FROM = 50
+SEAL_AHEAD_FROM = 500
 """Cases; a shorter run is sealed in less time than another process takes to start."""
 _BLOCK = 1 << 16
 
