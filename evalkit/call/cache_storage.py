@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 MAX_BYTES = 256 * 1024 * 1024
 MAX_UNWRITTEN = 1_000
 """Answers that wait for a slow disk; more are not kept."""
-GATHER_S = 0.05
+GATHER_S = 0.2
 """How long answers are gathered, to be written together."""
 REST_S = 5.0
 """How long a cache that failed is left alone, so that calls do not wait for it."""
@@ -102,8 +102,8 @@ class Damaged(ValueError):
     """What was kept is not what comes back."""
 
 
-def encode(cached: Cached) -> bytes:
-    """An answer as bytes: CRC-32, then JSON."""
+def encode(cached: Cached, *, stored_at: float) -> bytes:
+    """An answer, and when it is kept (seconds since 1970), as bytes: CRC-32, then JSON."""
     finish, usage, pair = cached.finish, cached.finish.usage, cached.pair
     body = json_bytes.encode_exactly(
         {
@@ -116,7 +116,7 @@ def encode(cached: Cached) -> bytes:
             "model": cached.model,
             "served_model": cached.served_model,
             "pair": [pair.model, pair.prompt_name, pair.prompt_version],
-            "stored_at": cached.stored_at,
+            "stored_at": stored_at,
             "asked": cached.asked,
         }
     )
@@ -248,7 +248,7 @@ class SqliteCache:
             return
         with self._health:
             now = self._clock()
-            data = encode(replace(cached, stored_at=now))
+            data = encode(cached, stored_at=now)
             if len(data) <= self._max_bytes // 8:
                 self._hand_over(key, _Row(data, now + ttl_s))
 

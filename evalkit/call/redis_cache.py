@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from evalkit.call.cache import Cached
@@ -61,7 +60,7 @@ class RedisCache:
         return None
 
     async def put(self, key: str, cached: Cached, ttl_s: float) -> None:
-        data = encode(replace(cached, stored_at=self._clock()))
+        data = encode(cached, stored_at=self._clock())
         if ttl_s <= 0 or len(data) > MAX_BYTES or self._health.resting:
             return
         with self._health:

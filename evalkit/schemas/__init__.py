@@ -1,8 +1,8 @@
 """The JSON Schemas of the files people write, and their errors in people's words.
 
 The `*.schema.json` files beside this one are what editors use; jsonschema-rs says whether a
-value follows them, jsonschema where it does not. An `errorMessage` in a schema is the fix that is shown, `x-secret` keeps the
-value out of the message.
+value follows them, and jsonschema what is wrong where it does not. An `errorMessage` in a
+schema is the fix that is shown, `x-secret` keeps the value out of the message.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _has_whole_float(value: Any) -> bool:
 def _fast_validator(name: str) -> Any:
     import jsonschema_rs
 
-    return jsonschema_rs.Draft202012Validator(load_schema(name))
+    return jsonschema_rs.Draft202012Validator(dict(load_schema(name)))
 
 
 @lru_cache(maxsize=16)

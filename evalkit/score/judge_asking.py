@@ -52,11 +52,11 @@ class Execute(Protocol):
 class Kept(Protocol):
     """Votes cast before, by judge, question and number; `judge_cache` has the real one."""
 
-    async def get(self, spec: JudgeSpec, blocks: Blocks, number: int) -> Vote | None: ...
+    def key(self, spec: JudgeSpec, blocks: Blocks, number: int) -> str: ...
 
-    async def put(
-        self, spec: JudgeSpec, blocks: Blocks, number: int, vote: Vote, record: CallRecord
-    ) -> None: ...
+    async def get(self, key: str, spec: JudgeSpec) -> Vote | None: ...
+
+    async def put(self, key: str, spec: JudgeSpec, vote: Vote, record: CallRecord) -> None: ...
 
 
 class Asker:
@@ -83,13 +83,16 @@ class Asker:
 
     async def vote(self, blocks: Blocks, number: int, *, of: int) -> Ballot:
         """Vote `number` of `of` about one case; each asks under trial numbers of its own."""
-        if self._kept is not None:
-            vote = await self._kept.get(self.spec, blocks, number)
-            if vote is not None:
-                return vote, []
-        vote_or_mark, records = await self._ask(blocks, (number, of + number))
-        if self._kept is not None and isinstance(vote_or_mark, Vote):
-            await self._kept.put(self.spec, blocks, number, vote_or_mark, records[-1])
+        trials = (number, of + number)
+        if self._kept is None:
+            return await self._ask(blocks, trials)
+        key = self._kept.key(self.spec, blocks, number)
+        vote = await self._kept.get(key, self.spec)
+        if vote is not None:
+            return vote, []
+        vote_or_mark, records = await self._ask(blocks, trials)
+        if isinstance(vote_or_mark, Vote):
+            await self._kept.put(key, self.spec, vote_or_mark, records[-1])
         return vote_or_mark, records
 
     async def _ask(self, blocks: Blocks, trials: tuple[int, int]) -> Ballot:

@@ -37,10 +37,11 @@ class JudgementCache:
     most_days: int | None = None
     """The configuration's limit on what caches keep; 0 keeps nothing."""
 
-    async def get(self, spec: JudgeSpec, blocks: Blocks, number: int) -> Vote | None:
+    async def get(self, key: str, spec: JudgeSpec) -> Vote | None:
+        """The vote that was kept under a `key`, if one was."""
         if self.fresh:
             return None
-        cached = await self.storage.get(self.key(spec, blocks, number))
+        cached = await self.storage.get(key)
         if cached is None:
             return None
         try:
@@ -48,9 +49,8 @@ class JudgementCache:
         except Unusable:
             return None
 
-    async def put(
-        self, spec: JudgeSpec, blocks: Blocks, number: int, vote: Vote, record: CallRecord
-    ) -> None:
+    async def put(self, key: str, spec: JudgeSpec, vote: Vote, record: CallRecord) -> None:
+        """Keep the vote that the call of `record` was."""
         said = {"judgement_tag": _TAG, "reason": vote.reason, "grades": dict(vote.grades)}
         usage = Usage(
             prompt_tokens=record.prompt_tokens, completion_tokens=record.completion_tokens
@@ -63,7 +63,7 @@ class JudgementCache:
             pair=Pair(model=self.model, prompt_name=spec.name, prompt_version=spec.version),
         )
         days = KEPT_DAYS if self.most_days is None else min(self.most_days, KEPT_DAYS)
-        await self.storage.put(self.key(spec, blocks, number), kept, days * DAY_S)
+        await self.storage.put(key, kept, days * DAY_S)
 
     def key(self, spec: JudgeSpec, blocks: Blocks, number: int) -> str:
         """`judge/NAME:hash`; the case and what is judged stand apart."""
