@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from evalkit.call.attempts import Clock
+from evalkit.call.breaker import THRESHOLD
 from evalkit.call.failures import FAILURES
 from tests.call.failing import GOOD, SYSTEM, World, kinds
 from tests.call.providers.test_transport import tls_server
@@ -133,8 +134,13 @@ async def test_callers_in_the_queue_of_a_provider_that_goes_down_do_not_reach_it
 
         results = await asyncio.gather(*(world.call(f"Order {n}") for n in range(300)))
 
-        assert world.requests == (10, 0)
-        assert Counter(r.error_kind for r in results) == {"server": 10, "breaker_open": 290}
+        asked, elsewhere = world.requests
+        # Until the failure that opens it, each failure makes room for one more.
+        assert 10 <= asked < 10 + THRESHOLD
+        assert elsewhere == 0
+        assert Counter(r.error_kind for r in results) == {
+            "server": asked, "breaker_open": 300 - asked,
+        }  # fmt: skip
 
 
 async def test_callers_late_through_our_own_queue_do_not_open_the_breaker(tmp_path: Path) -> None:
