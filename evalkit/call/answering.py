@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from evalkit.call.attempts import Clock, Patience, Target, Tried, attempt_until_answered
@@ -47,7 +47,7 @@ class Demands:
         return self.validate is not None or bool(self.rules)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Answer:
     """What a target said, read; `error` is None when it can be used."""
 
@@ -255,8 +255,10 @@ class _Asking:
         if not self._demands.read_whole or (tools and not (answer.text or "").strip()):
             return answer
         read = self._checked(answer.text or "")
-        return replace(
-            answer,
+        return Answer(
+            target=answer.target,
+            reply=answer.reply,
+            text=answer.text,
             value=read.value,
             repaired=read.repaired,
             schema_ok=read.error is None,

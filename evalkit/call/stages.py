@@ -154,7 +154,7 @@ def build_request(
     schema: Mapping[str, Any] | None,
     tools: Sequence[Mapping[str, Any]],
 ) -> ModelRequest:
-    """What will be asked, before any model is chosen."""
+    """What will be asked; the model is the first of those that may be."""
     feature, rendered = call.feature, call.rendered
     assert rendered is not None
     sampling = {"temperature": feature.temperature, "seed": feature.seed}
@@ -163,7 +163,7 @@ def build_request(
     # Pinned calls are asked the same: a threshold is found on their confidences.
     configured = parts.settings.features.get(feature.name, feature)
     return ModelRequest(
-        model_id="",
+        model_id=parts.model(feature.model, feature).id,
         messages=rendered.messages,
         max_tokens=feature.max_tokens,
         temperature=feature.temperature,

@@ -7,6 +7,8 @@ Cases are foreign data: what is read again later has to be what was checked.
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +21,8 @@ from evalkit.strict import MAX_LINE_BYTES, StrictError, parse_line
 
 BLOCK_BYTES = 65_536
 """Read at once, because cases are mostly asked for one after another."""
+GRAIN_NS = 2_000_000_000
+"""The coarsest steps in which file systems know the time of a change."""
 
 
 class CaseHasher:
@@ -59,6 +63,21 @@ def _shape(value: Any) -> Any:
     return type(value)
 
 
+def _stamp(file: Path | int) -> tuple[int, ...]:
+    """What differs once a file has been written to, or is another."""
+    stat = os.stat(file)
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _lasting_stamp(path: Path) -> tuple[int, ...] | None:
+    """The stamp that any later change will change; None where one could come within its grain."""
+    try:
+        stamp = _stamp(path)
+    except OSError:
+        return None
+    return stamp if time.time_ns() - max(stamp[-2:]) > GRAIN_NS else None
+
+
 class CaseFile:
     """The cases of a golden set in file order; `[number]` parses one."""
 
@@ -78,6 +97,9 @@ class CaseFile:
         """Byte offset in the file, or position in the inline list."""
         self._block = (0, b"")
         """What was read last, and the offset it begins at."""
+        self._loaded_from = _lasting_stamp(path) if inline is None else None
+        self._is_as_loaded = False
+        """Whether the block is of a file that nobody has touched since."""
 
     def append(self, raw: Mapping[str, Any], *, line: int, place: int) -> None:
         """Add a checked case; only the pass that loads a golden set does."""
@@ -122,7 +144,9 @@ class CaseFile:
         data = self._line_at(self._places[number])
         try:
             raw = parse_line(data, line=self._lines[number], offset=self._places[number])
-            changed = self._hasher(raw) != self._hashes[number] or raw["id"] != self.ids[number]
+            changed = not self._is_as_loaded and (
+                self._hasher(raw) != self._hashes[number] or raw["id"] != self.ids[number]
+            )
         except (StrictError, LookupError, TypeError, AttributeError):
             changed = True
         if changed:
@@ -146,7 +170,9 @@ class CaseFile:
         try:
             with self.path.open("rb") as file:
                 file.seek(place)
-                return file.read(BLOCK_BYTES) + file.readline(MAX_LINE_BYTES + 1)
+                block = file.read(BLOCK_BYTES) + file.readline(MAX_LINE_BYTES + 1)
+                self._is_as_loaded = _stamp(file.fileno()) == self._loaded_from
+                return block
         except OSError as error:
             raise GoldenSetError(f"{self.path}:1: cannot be read: {error.strerror}.") from None
 

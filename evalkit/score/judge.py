@@ -91,7 +91,7 @@ def count_votes(votes: Sequence[Vote | Mark], spec: JudgeSpec) -> Mark:
     if failure is not None:
         return failure
     usable = [vote for vote in votes if isinstance(vote, Vote)]
-    grades = {one.name: median(v.grades[one.name] for v in usable) for one in spec.criteria}
+    grades = {one.name: _median([v.grades[one.name] for v in usable]) for one in spec.criteria}
     for one in spec.criteria:
         if one.scale.steps == (0, 1) and grades[one.name] not in one.scale.steps:
             return judge_error("votes_split", f"the usable votes on {one.name} are split evenly")
@@ -101,6 +101,10 @@ def count_votes(votes: Sequence[Vote | Mark], spec: JudgeSpec) -> Mark:
         passed=score >= spec.pass_at,
         reason=_told(usable, grades, spec),
     )
+
+
+def _median(grades: list[float]) -> float:
+    return grades[0] if len(grades) == 1 else median(grades)
 
 
 def votes_agree(votes: Sequence[Vote | Mark], spec: JudgeSpec) -> float | None:
@@ -120,7 +124,9 @@ def agreeing(values: Iterable[Hashable]) -> float:
 
 def _told(votes: Sequence[Vote], grades: dict[str, float], spec: JudgeSpec) -> str:
     """The reason of the vote nearest to the outcome, after the grades that led to it."""
-    spokesman = min(votes, key=lambda v: sum(abs(v.grades[name] - grades[name]) for name in grades))
+    spokesman = votes[0]
+    if len(votes) > 1:
+        spokesman = min(votes, key=lambda v: sum(abs(v.grades[n] - grades[n]) for n in grades))
     parts = []
     if len(spec.criteria) > 1 or spec.votes > 1:
         for name in grades:

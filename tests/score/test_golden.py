@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from evalkit.errors import GoldenSetError
 from evalkit.schemas import find_faults, load_schema
+from evalkit.score import cases
 from evalkit.score.checks import CHECKS
 from evalkit.score.golden import find_golden_sets, load_golden_set
 from evalkit.strict import loads_json
@@ -141,12 +144,33 @@ def test_own_checks_are_metrics_with_names_of_their_own(tmp_path: Path) -> None:
     assert all(m.must_pass for m in golden.case_metrics(golden.cases[1]))
 
 
-def test_a_case_that_changed_since_it_was_loaded_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times_are_trusted", [False, True])
+@pytest.mark.parametrize("times_are_set_back", [False, True])
+def test_a_case_that_changed_since_it_was_loaded_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    times_are_trusted: bool,
+    times_are_set_back: bool,
+) -> None:
+    if times_are_trusted:
+        monkeypatch.setattr(cases, "GRAIN_NS", 0)
     golden = load(tmp_path)
+    path = golden.cases.path
+    before = path.stat()
+    time.sleep(0.05)  # the clock of a file system has its steps
     write(tmp_path, [case(expected={"label": "billing "})])
+    if times_are_set_back:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
     with pytest.raises(GoldenSetError, match="case t-1: the file has changed since it was loaded"):
         golden.cases[0]
+
+
+def test_a_file_that_was_only_touched_is_read_on(tmp_path: Path) -> None:
+    golden = load(tmp_path)
+    golden.cases.path.touch()
+
+    assert golden.cases[0].expected == case()["expected"]
 
 
 @pytest.mark.parametrize("name", ["tickets", "orders", "help-answers"])
