@@ -63,11 +63,13 @@ def find_pii(text: str, kinds: Collection[str] | None = None) -> Iterator[Findin
 def _found_in(text: str) -> tuple[tuple[str, list[Finding]], ...]:
     """Findings of each kind, all kinds."""
     # RE2 takes no lone surrogates; a question mark in their place keeps every place.
-    folded = fold(text).encode("utf-8", "replace").decode("utf-8")
+    data = fold(text).encode("utf-8", "replace")
+    folded = data.decode("utf-8")
     of_kind: dict[str, list[Finding]] = {}
-    for number in sorted(_prefilter().Match(folded) or ()):
+    for number in sorted(_prefilter().Match(data) or ()):
         kind, pattern, accept = _RECOGNISERS[number]
-        for match in _compiled(pattern).finditer(folded):
+        # Of bytes RE2 gives places at once; of text it has to count characters up to them.
+        for match in _compiled(pattern).finditer(data if len(data) == len(folded) else folded):
             start, end = match.span(match.re.groups)
             end = start + accept(folded[start:end])
             marks = r"[.,\- ]" if kind == "phone" else r"[.,]"

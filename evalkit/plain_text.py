@@ -75,6 +75,8 @@ _UNSEEN_CHARS = re.compile(
 
 def shown(text: str) -> str:
     """`text` without characters nobody sees; joiners stay where scripts and emoji need them."""
+    if text.isascii() and text.replace("\n", " ").isprintable():
+        return text
     return _UNSEEN_CHARS.sub(r"\1", text) if _UNSEEN in _odd_in(text) else text
 
 

@@ -144,15 +144,15 @@ class _Asking:
         """Ask until an answer is valid; a re-ask goes to who answered, with the error alone."""
         ask, reasks = replace(request, stream=True) if self._shown else request, 0
         while True:
-            with self._call.stages("attempt"):
-                tried = await attempt_until_answered(
-                    ask,
-                    targets,
-                    patience=self._patience,
-                    clock=self._clock,
-                    shown=self._shown,
-                    attempts=self._call.attempts,
-                )
+            self._call.stages.begin("attempt")
+            tried = await attempt_until_answered(
+                ask,
+                targets,
+                patience=self._patience,
+                clock=self._clock,
+                shown=self._shown,
+                attempts=self._call.attempts,
+            )
             answer = await self._read(tried)
             if answer.error is None or answer.error.kind != "invalid_output":
                 return answer
@@ -182,8 +182,8 @@ class _Asking:
                 answer = replace(answer, text=guarded)
             if answer.reply is not None and answer.reply.finish.tool_calls:
                 answer = replace(answer, reply=self._guarded_tools(answer.reply))
-            with call.stages("validate"):
-                return self._validated(answer)
+            call.stages.begin("validate")
+            return self._validated(answer)
         except CallError as error:
             blocked = error.kind == "guard_block"
             return replace(answer, text=None if blocked else answer.text, error=error)
@@ -212,14 +212,14 @@ class _Asking:
         guard, text = self._demands.guard, answer.text or ""
         if guard is None:
             return text
-        with self._call.stages("guard_out"):
-            if self._screen is None or self._shown is None:
-                return self._checked_by(guard, text)
-            try:
-                await self._shown.flush()
-            finally:
-                self._call.guard_events += self._screen.events
-            return self._screen.text
+        self._call.stages.begin("guard_out")
+        if self._screen is None or self._shown is None:
+            return self._checked_by(guard, text)
+        try:
+            await self._shown.flush()
+        finally:
+            self._call.guard_events += self._screen.events
+        return self._screen.text
 
     def _guarded_tools(self, reply: Reply) -> Reply:
         """The reply with the arguments of its tool calls as they may leave the call."""

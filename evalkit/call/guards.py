@@ -208,7 +208,7 @@ class Guard:
         call did not give out stays as it is.
         """
         values = guarded.placeholders
-        if not values:
+        if not values or "[" not in text:
             return text
         if text.lstrip()[:1] in ("{", "[") and _is_json(text):
             values = {key: json.dumps(v, ensure_ascii=False)[1:-1] for key, v in values.items()}
@@ -256,8 +256,7 @@ class Guard:
         """The part of `check_output` that looks for the system prompt."""
         if self.settings.output_leak == "off":
             return ()
-        given = texts_of(guarded.input)
-        found = tuple(find_leaks(text, canary=canary, system_text=system_text, given=given))
+        found = tuple(find_leaks(text, canary=canary, system_text=system_text, given=guarded.input))
         if found and self.settings.output_leak == "block":
             raise _block("the answer has text of the system prompt")
         return tuple(f"leak:{what}" for what in found)
@@ -293,6 +292,9 @@ def _with_events(guarded: Guarded, events: Iterable[str]) -> Guarded:
 
 
 def _put_back(text: str, values: Mapping[str, str]) -> str:
+    if "[" not in text:
+        return text
+
     def value_of(match: re.Match[str]) -> str:
         return values.get(match[0].replace("\\", "").upper(), match[0])
 

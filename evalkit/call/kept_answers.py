@@ -48,14 +48,14 @@ class KeptAnswers:
         beyond its own deadline, nor does it fail for another's shorter one. That another
         has nothing left to spend is no reason either.
         """
+        call.stages.begin("cache")
         key = _key(call, request, model, reads_input=reads_input)
         near = self._near(call, request, model, reads_input)
-        with call.stages("cache"):
-            kept = await self._storage.get(key)
-            if kept is not None:
-                return kept, "exact"
-            if near is not None and (found := await near.lookup()) is not None:
-                return found, "semantic"
+        kept = await self._storage.get(key)
+        if kept is not None:
+            return kept, "exact"
+        if near is not None and (found := await near.lookup()) is not None:
+            return found, "semantic"
 
         refused: list[CallError] = []
 
@@ -80,6 +80,7 @@ class KeptAnswers:
         return kept, "exact"
 
     async def _keep(self, call: Call, key: str, near: _Near | None) -> Cached | None:
+        call.stages.begin("cache")
         made = whole_answer(call)
         if made is not None and not stood_in(call):
             ttl_s = min(call.feature.cache_ttl, self._most_s)

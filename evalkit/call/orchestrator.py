@@ -169,12 +169,12 @@ class Orchestrator:
                 call, tools=tools, rendered=rendered, schema=response_schema,
                 budget=budget, emit=emit,
             )  # fmt: skip
-            with call.stages("review"):
-                stages.hold_for_review(call, self._parts, action, idempotency_key)
+            call.stages.begin("review")
+            stages.hold_for_review(call, self._parts, action, idempotency_key)
         except CallError as error:
             stages.fail(call, error)
-            with call.stages("degrade"):
-                await stages.degrade(call)
+            call.stages.begin("degrade")
+            await stages.degrade(call)
         except asyncio.CancelledError:
             stages.fail(call, CallError("cancelled", "the caller went away"))
             self._finish(call)
@@ -193,28 +193,29 @@ class Orchestrator:
     ) -> None:
         """The whiteboard. Raises CallError where the call ends without an answer."""
         parts = self._parts
-        with call.stages("flag"):
-            stages.check_flag(call, parts)
-        with call.stages("policy"):
-            stages.refuse_undeclared(call, parts, tools)
-        with call.stages("guard_in"):
-            stages.guard_input(call, parts)
-        with call.stages("route"):
-            function = await stages.route(call, parts)
+        begin = call.stages.begin
+        begin("flag")
+        stages.check_flag(call, parts)
+        begin("policy")
+        stages.refuse_undeclared(call, parts, tools)
+        begin("guard_in")
+        stages.guard_input(call, parts)
+        begin("route")
+        function = await stages.route(call, parts)
         if function is not None:
-            with call.stages("function"):
-                await stages.answer_without_model(call, function, emit)
+            begin("function")
+            await stages.answer_without_model(call, function, emit)
             return
-        with call.stages("retrieve"):
-            await stages.retrieve(call, parts)
-        with call.stages("prompt"):
-            call.rendered = rendered or stages.render(call, parts)
-            own, validate = parts.output_schema(call.feature)
-            if schema is not None:
-                own, validate = schema, None
-            request = stages.build_request(call, parts, own, tools)
-        with call.stages("count"):
-            stages.refuse_too_long(call, parts, request)
+        begin("retrieve")
+        await stages.retrieve(call, parts)
+        begin("prompt")
+        call.rendered = rendered or stages.render(call, parts)
+        own, validate = parts.output_schema(call.feature)
+        if schema is not None:
+            own, validate = schema, None
+        request = stages.build_request(call, parts, own, tools)
+        begin("count")
+        stages.refuse_too_long(call, parts, request)
 
         async def ask() -> None:
             await stages.ask(call, parts, request, validate, budget, emit)

@@ -209,6 +209,7 @@ async def answer_from_cache_or(
     if kept is not None:
         _take_kept(call, parts, *kept)
         if emit is not None:
+            call.stages.begin("show")
             await emit(restored(call, parts))
 
 
@@ -240,8 +241,8 @@ async def ask(
     )
     targets = parts.targets(feature)
     asked = _with_canary(call, parts, request)
-    with call.stages("budget"):
-        call.allowance = await _set_aside(call, parts, asked, targets, budget)
+    call.stages.begin("budget")
+    call.allowance = await _set_aside(call, parts, asked, targets, budget)
     try:
         found = await find_answer(call, asked, targets, demands, clock=parts.clock, emit=emit)
     finally:
@@ -250,6 +251,7 @@ async def ask(
             call.allowance.settle(cost_usd, asked=bool(call.attempts))
     _take(call, found)
     if emit is not None and demands.read_whole:
+        call.stages.begin("show")
         await emit(restored(call, parts))
 
 

@@ -23,25 +23,28 @@ if TYPE_CHECKING:
 
 
 class Stages:
-    """Milliseconds spent in each stage of a call, in the order they ran."""
+    """How long a call was in each stage, in the order they ran; one lasts until the next."""
 
-    __slots__ = ("_monotonic", "_name", "_started", "ms")
+    __slots__ = ("_monotonic", "_name", "_since", "_spent_s")
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        self._name, self._started = "", 0.0
-        self.ms: dict[str, float] = {}
+        self._name, self._since = "", 0.0
+        self._spent_s: dict[str, float] = {}
 
-    def __call__(self, name: str) -> Stages:
-        """A stage begins; it ends with the `with` block. One stage at a time."""
-        self._name, self._started = name, self._monotonic()
-        return self
+    def begin(self, name: str) -> None:
+        """The stage before ends here; one that runs again goes on counting."""
+        now = self._monotonic()
+        if self._name:
+            self._spent_s[self._name] = self._spent_s.get(self._name, 0.0) + now - self._since
+        self._name, self._since = name, now
 
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *error: object) -> None:
-        spent = (self._monotonic() - self._started) * 1000
-        self.ms[self._name] = round(self.ms.get(self._name, 0.0) + spent, 3)
+    def ms_at(self, now: float) -> dict[str, float]:
+        """Stage to milliseconds, the stage that runs counted up to `now`."""
+        spent_s = dict(self._spent_s)
+        if self._name:
+            spent_s[self._name] = spent_s.get(self._name, 0.0) + now - self._since
+        return {name: round(seconds * 1000, 3) for name, seconds in spent_s.items()}
 
 
 @frozen
@@ -160,7 +163,7 @@ class Call:
             guard_events=self.guard_events,
             retrieved_ids=self.retrieved_ids or document_ids(self.input),
             route_reason=self.route_reason,
-            stage_ms=self.stages.ms,
+            stage_ms=self.stages.ms_at(now),
             quality={},
             redactions=self.redactions,
             input=self.input if self.pinned else self.guarded.input,
