@@ -101,8 +101,11 @@ def _inside_number(text: str, start: int, end: int, marks: str) -> bool:
 
 def non_overlapping(findings: Iterable[Finding]) -> list[Finding]:
     """Those that stay when of two that overlap the longer is kept, by place."""
+    found = list(findings)
+    if len(found) < 2:
+        return found
     kept: list[Finding] = []
-    for finding in sorted(findings, key=lambda f: (f.start, -f.end)):
+    for finding in sorted(found, key=lambda f: (f.start, -f.end)):
         if kept and finding.start < kept[-1].end:
             if finding.end - finding.start > kept[-1].end - kept[-1].start:
                 kept[-1] = finding
@@ -161,13 +164,19 @@ class Placeholders:
         known = self._given.get((finding.kind, finding.text)) or self._known.get(finding.text)
         if known is not None:
             return known
-        name = re.sub(r"[^A-Z0-9]+", "_", finding.kind.upper()).strip("_") or "PII"
+        name = _name_of(finding.kind)
         while True:
             self._last[name] = number = self._last.get(name, 0) + 1
             placeholder = f"[{name}_{number}]"
             if placeholder not in self._taken:
                 self._given[finding.kind, finding.text] = placeholder
                 return placeholder
+
+
+@lru_cache(maxsize=256)
+def _name_of(kind: str) -> str:
+    """How a placeholder calls a kind."""
+    return re.sub(r"[^A-Z0-9]+", "_", kind.upper()).strip("_") or "PII"
 
 
 def redact(
