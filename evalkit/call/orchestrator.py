@@ -270,6 +270,10 @@ class Orchestrator:
         await self._parts.aclose()
 
     async def __aenter__(self) -> Orchestrator:
+        """Load what calls will use, so that the first does not wait for it."""
+        from evalkit.call.warm_up import warm_up
+
+        warm_up(self.settings)
         return self
 
     async def __aexit__(
