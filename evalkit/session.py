@@ -12,7 +12,12 @@ import platform
 import signal
 import subprocess
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+)
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -118,23 +123,24 @@ def run_golden_sets(
     if store is not None:
         settings = replace(settings, store=str(Path(store).absolute()))
     opened = open_store(settings.store_path)
-    if resume is None:
-        prepared = prepare_run(settings, request, run_id=new_id())
-        refuse_unfit_cases(prepared.plan.sets, settings)
-        refuse_edited_prompts(opened, prepared)
-        rule = _early_rule(prepared, request, stop_rule)
-        manifest = manifest_of(prepared, request, settings)
-        writer = opened.create_run(manifest | early_facts(rule, RunSummary(planned=0)))
-    else:
-        writer = opened.open_run(resume)
-        request = request_of(writer.manifest, request, root=settings.root)
-        prepared = prepare_run(settings, request, run_id=writer.run_id)
-        refuse_if_changed(writer.manifest, prepared)
-        rule = _early_rule(prepared, request, stop_rule)
-    on_start(f"run {writer.run_id}: {describe_plan(prepared)}")
-    show = progress or silent
-    crew = None if crew_of is None else crew_of(settings, request, prepared)
-    with writer, show(prepared.plan.size) as on_progress:
+    with ExitStack() as stack:
+        if resume is None:
+            prepared = prepare_run(settings, request, run_id=new_id())
+            refuse_unfit_cases(prepared.plan.sets, settings)
+            refuse_edited_prompts(opened, prepared)
+            rule = _early_rule(prepared, request, stop_rule)
+            manifest = manifest_of(prepared, request, settings)
+            manifest |= early_facts(rule, RunSummary(planned=0))
+            writer = stack.enter_context(opened.create_run(manifest))
+        else:
+            writer = stack.enter_context(opened.open_run(resume))
+            request = request_of(writer.manifest, request, root=settings.root)
+            prepared = prepare_run(settings, request, run_id=writer.run_id)
+            refuse_if_changed(writer.manifest, prepared)
+            rule = _early_rule(prepared, request, stop_rule)
+        on_start(f"run {writer.run_id}: {describe_plan(prepared)}")
+        crew = None if crew_of is None else crew_of(settings, request, prepared)
+        on_progress = stack.enter_context((progress or silent)(prepared.plan.size))
         summary = run_async(_run(prepared, writer, on_progress, rule, crew))
         notes = notes_of(prepared, summary)
         facts = {**early_facts(rule, summary), "notes": notes}

@@ -140,11 +140,14 @@ def test_a_run_is_not_finished_with_another_golden_set(tmp_path: Path) -> None:
         write_project(tmp_path, base_url=server.url + "/v1", cases=30)
         stopped = run(tmp_path, max_cost_usd=0.003)
         cases = tmp_path / "golden_sets" / "tickets" / "cases.jsonl"
-        text = cases.read_text(encoding="utf-8") + json.dumps(case(99)) + "\n"
-        cases.write_text(text, encoding="utf-8")
+        text = cases.read_text(encoding="utf-8")
+        cases.write_text(text + json.dumps(case(99)) + "\n", encoding="utf-8")
 
         with pytest.raises(StoreError, match="golden set tickets has changed since"):
             run(tmp_path, resume=stopped.run_id)
+
+        cases.write_text(text, encoding="utf-8")
+        assert run(tmp_path, resume=stopped.run_id, max_cost_usd=10.0).summary.complete
 
 
 def test_a_run_is_finished_where_its_project_has_moved_to(tmp_path: Path) -> None:
