@@ -17,9 +17,8 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -303,36 +302,26 @@ def _looks_sealed(end: bytes) -> bool:
 
 
 @contextmanager
-def locked(path: Path, *, holder: str) -> Iterator[None]:
+def locked(path: Path, *, holder: str, wait: bool = False) -> Iterator[None]:
     """Hold the lock file `path`; `holder` says in an error what another process is doing."""
-    unlock = lock(path, holder=holder)
+    unlock = lock(path, holder=holder, wait=wait)
     try:
         yield
     finally:
         unlock()
 
 
-@dataclass(frozen=True, slots=True)
-class Lock:
-    """A lock that is held. Called, it is let go; so it is when the process dies, and every
-    other that `descriptor` was handed on to."""
+def lock(path: Path, *, holder: str, wait: bool = False) -> Callable[[], None]:
+    """Take the lock file `path` and return what releases it; the system does so on any death.
 
-    descriptor: int
-
-    def __call__(self) -> None:
-        os.close(self.descriptor)
-
-
-def lock(path: Path, *, holder: str) -> Lock:
-    """Take the lock file `path`.
-
-    Raises StoreError at once when another process (or another writer here) has it.
+    Raises StoreError at once when another process (or another writer here) has it, unless it
+    is to be waited for.
     """
     with explain_os_errors(path):
         _make_folder(path.parent)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             os.close(descriptor)
             raise StoreError(
@@ -341,7 +330,7 @@ def lock(path: Path, *, holder: str) -> Lock:
         except BaseException:
             os.close(descriptor)
             raise
-    return Lock(descriptor)
+    return lambda: os.close(descriptor)
 
 
 def verify_sha256(path: Path, *, sha256: str) -> None:

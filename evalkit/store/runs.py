@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from evalkit import json_bytes
 from evalkit.errors import DamagedStore, StoreError
 from evalkit.store.files import (
-    Lock,
     explain_os_errors,
     is_safe_id,
     lock,
@@ -56,7 +55,9 @@ class RunWriter:
         self._descriptor = -1
         self._n_appended = 0
         self._ahead: SealAhead | None = None
-        self._lock: Lock | None = lock(folder / "lock", holder=f"run {run_id} is being written")
+        self._unlock: Callable[[], None] | None = lock(
+            folder / "lock", holder=f"run {run_id} is being written"
+        )
         try:
             if manifest is None:
                 self.manifest = read_manifest(self._path)
@@ -104,12 +105,12 @@ class RunWriter:
 
     def _seal_ahead(self) -> None:
         """Have another process make the files of a long run meanwhile, if one can be started."""
-        if self.manifest["files"] or self._in_order_of_keys or self._lock is None:
+        if self.manifest["files"] or self._in_order_of_keys:
             return
         from evalkit.store.seal_ahead import SealAhead
 
         with suppress(OSError):
-            self._ahead = SealAhead(self._store, self.run_id, lock=self._lock.descriptor)
+            self._ahead = SealAhead(self._store, self.run_id)
 
     @property
     def _in_order_of_keys(self) -> bool:
@@ -174,7 +175,7 @@ class RunWriter:
 
     def close(self) -> None:
         """Let go of the run. What is not sealed stays in the journal, for `open_run`."""
-        if self._lock is None:
+        if self._unlock is None:
             return
         try:
             if self._ahead is not None:
@@ -188,9 +189,9 @@ class RunWriter:
             self._let_go()
 
     def _let_go(self) -> None:
-        if self._lock is not None:
-            self._lock()
-            self._lock = None
+        if self._unlock is not None:
+            self._unlock()
+            self._unlock = None
 
     def _change_manifest(self, **changes: Any) -> None:
         self.manifest = {**self.manifest, **changes}

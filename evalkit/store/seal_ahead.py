@@ -34,15 +34,13 @@ _NICENESS = 10
 class SealAhead:
     """The process, as the run's writer sees it. Raises OSError when none can be started."""
 
-    def __init__(self, store: Path, run_id: str, *, lock: int) -> None:
-        """`lock` is the descriptor of the run's lock: as long as the process lives, it is held."""
+    def __init__(self, store: Path, run_id: str) -> None:
         command = [sys.executable, "-P", "-m", __name__, str(store), run_id]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            pass_fds=(lock,),
             process_group=0,  # Ctrl-C is for the run, which may still want its last cases
         )
 

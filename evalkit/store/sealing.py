@@ -21,15 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit import json_bytes
 from evalkit.errors import StoreError
-from evalkit.store.files import explain_os_errors, write_whole
+from evalkit.store.files import explain_os_errors, locked, write_whole
 from evalkit.store.parquet import parquet_writer
 from evalkit.store.rows import Row, encode_row
+from evalkit.store.runs import SplitLine, run_folder
 from evalkit.store.schema import arrow_schema, json_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from evalkit.store.runs import SplitLine
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +51,11 @@ def seal_journal(
     written anew: no manifest names them, so nobody has read them.
     """
     scores = f"scores/run={run_id}.parquet"
-    _remove_unsealed(store, run_id)
-    with _Sinks(store) as sinks:
+    # A process that sealed ahead for a run that was killed may need a moment to notice.
+    lock_file = run_folder(store, run_id) / "sealing"
+    only_one = locked(lock_file, holder=f"run {run_id} is being sealed", wait=True)
+    with only_one, _Sinks(store) as sinks:
+        _remove_unsealed(store, run_id)
         sinks.open(scores, "scores")
         for line in _first_of_each_key(lines):
             for call in line.calls:
