@@ -28,7 +28,8 @@ def warm_up(settings: Settings) -> None:
         find_injection(_TEXT)
     names = {name for feature in features for name in (feature.model, *feature.fallbacks)}
     models = [settings.models[name] for name in names if name in settings.models]
-    for wire in {settings.providers[model.provider].wire for model in models}:
+    providers = {model.provider for model in models} & settings.providers.keys()
+    for wire in {settings.providers[name].wire for name in providers}:
         import_module(WIRES[wire][0])
         if wire in OVER_HTTP:
             import_module("evalkit.call.providers.connections")
