@@ -35,6 +35,9 @@ class SealAhead:
     """The process, as the run's writer sees it. Raises OSError when none can be started."""
 
     def __init__(self, store: Path, run_id: str) -> None:
+        if not Path(sys.executable or "").name.startswith(("python", "pypy")):
+            # An application that has Python inside it would be started once more.
+            raise OSError(f"{sys.executable} is no Python")
         command = [sys.executable, "-P", "-m", __name__, str(store), run_id]
         self._process = subprocess.Popen(
             command,

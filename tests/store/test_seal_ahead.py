@@ -145,10 +145,11 @@ def test_a_process_that_dies_leaves_the_run_to_seal_itself(
     assert half_written(store) == []
 
 
+@pytest.mark.parametrize("executable", ["/no/such/python", "/bin/true", "", None])
 def test_a_process_that_cannot_be_started_is_done_without(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch, executable: str | None
 ) -> None:
-    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    monkeypatch.setattr(sys, "executable", executable)
     with write(store) as writer:
         writer.seal("complete")
 
