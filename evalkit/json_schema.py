@@ -81,7 +81,7 @@ def _fast_check(schema: Any) -> Callable[[Any], bool] | None:
             schema, validate_formats=True, pattern_options=linear
         )
     except (ValueError, jsonschema_rs.ValidationError):
-        return None  # its linear engine reads a pattern differently: RE2 decides
+        return None  # broken, or its linear engine reads a pattern differently: jsonschema decides
 
     def is_valid(value: Any) -> bool:
         try:

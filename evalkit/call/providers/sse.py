@@ -11,6 +11,8 @@ from typing import NamedTuple
 from evalkit.errors import CallError
 
 MAX_LINE_BYTES = 4_000_000
+MAX_EVENT_BYTES = MAX_LINE_BYTES
+"""Of all lines of one event: kept line by line, short ones would take ten times their size."""
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -33,7 +35,7 @@ class EventDecoder:
         self._after_cr = False
         self._started = False
         self._name = ""
-        self._data: list[bytes] = []
+        self._data: bytearray | None = None
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
         """The events that `chunk` completes."""
@@ -69,17 +71,25 @@ class EventDecoder:
             return self._dispatch()
         field, _, value = line.partition(b":")
         if field == b"data":
-            self._data.append(value.removeprefix(b" "))
+            self._add(value.removeprefix(b" "))
         elif field == b"event":
             self._name = value.removeprefix(b" ").decode("utf-8", "replace")
         return None
 
+    def _add(self, line: bytes) -> None:
+        if self._data is None:
+            self._data = bytearray(line)
+        else:
+            self._data += b"\n" + line
+        if len(self._data) > MAX_EVENT_BYTES:
+            raise CallError("bad_reply", f"an event of the stream passed {MAX_EVENT_BYTES:,} bytes")
+
     def _dispatch(self) -> ServerSentEvent | None:
         name, data = self._name, self._data
-        self._name, self._data = "", []
-        if not data:
+        self._name, self._data = "", None
+        if data is None:
             return None
         try:
-            return ServerSentEvent(name, b"\n".join(data).decode("utf-8"))
+            return ServerSentEvent(name, data.decode("utf-8"))
         except UnicodeDecodeError:
             raise CallError("bad_reply", "an event of the stream is not UTF-8") from None

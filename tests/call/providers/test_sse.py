@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalkit.call.providers.sse import MAX_LINE_BYTES, EventDecoder, ServerSentEvent
+from evalkit.call.providers.sse import (
+    MAX_EVENT_BYTES,
+    MAX_LINE_BYTES,
+    EventDecoder,
+    ServerSentEvent,
+)
 from evalkit.errors import CallError
 
 STREAM = (
@@ -81,3 +86,20 @@ def test_a_line_without_end_is_refused_before_memory_fills() -> None:
         decoder.feed(b"x")
 
     assert caught.value.kind == "bad_reply"
+
+
+def test_an_event_of_endless_short_lines_is_refused_before_memory_fills() -> None:
+    decoder = EventDecoder()
+    chunk = b"data: ab\n" * 10_000
+    for _ in range(MAX_EVENT_BYTES // 30_000):
+        decoder.feed(chunk)
+
+    with pytest.raises(CallError, match="an event of the stream passed 4,000,000 bytes"):
+        decoder.feed(chunk)
+
+
+def test_an_event_may_have_many_lines() -> None:
+    lines = [f"line {number}" for number in range(10_000)]
+    data = "".join(f"data: {line}\n" for line in lines).encode() + b"\n"
+
+    assert EventDecoder().feed(data) == [ServerSentEvent("", "\n".join(lines))]
