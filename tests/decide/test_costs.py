@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from evalkit.cli.main import main
-from evalkit.decide.costs import cost_report
+from evalkit.decide.costs import cost_report, counted_costs, frontier_price
 from evalkit.settings import FeatureSettings, ModelSettings, Price, Settings
+from evalkit.store.tallies import tallied
 from evalkit.store.views import open_store
 from tests.store.journal_lines import AT, attempt, call, line, manifest, plain
 
@@ -80,15 +81,105 @@ def test_an_escalated_call_is_held_against_one_frontier_answer_not_two(tmp_path:
     assert found.total.frontier_usd == Decimal("0.00134")
 
 
+def test_no_call_costs_nothing_and_has_no_shares(tmp_path: Path) -> None:
+    shown = report(tmp_path).as_json()
+
+    assert shown["groups"] == []
+    assert shown["tokens_per_call"] == {}
+    assert shown["total"] == dict.fromkeys(shown["total"], 0) | {
+        "cost_usd": 0.0,
+        **dict.fromkeys(
+            ("cache_hit_share", "cheap_share", "compared_usd", "always_frontier_usd",
+             "against_frontier")
+        ),
+    }  # fmt: skip
+
+
+def test_what_was_compared_and_how_large_calls_are_is_said(tmp_path: Path) -> None:
+    sizes = [{"prompt_tokens": n, "attempts": (attempt(prompt_tokens=n),)} for n in range(1, 101)]
+    uncounted = {"completion_tokens": None, "attempts": (attempt(completion_tokens=None),)}
+    shown = report(tmp_path, *sizes, uncounted).as_json()
+
+    assert shown["tokens_per_call"]["prompt_tokens"] == {"p50": 51, "p95": 96, "p99": 100}
+    assert shown["tokens_per_call"]["completion_tokens"] == {"p50": 7, "p95": 7, "p99": 7}
+    assert shown["total"]["compared_calls"] == 100
+    assert shown["total"]["compared_usd"] == pytest.approx(0.002)
+    # 5,050 tokens in at 10 USD and 700 out at 20 USD per million.
+    assert shown["total"]["always_frontier_usd"] == pytest.approx(0.0645)
+
+
+def test_the_dearest_group_comes_first(tmp_path: Path) -> None:
+    costs = {"middling": 0.2, "dear": 0.3, "cheap": 0.1, None: 0.25}
+    found = report(
+        tmp_path,
+        *({"tenant": name, "cost_usd": usd} for name, usd in costs.items()),
+        by=("tenant",),
+    )
+
+    assert [name for (name,) in found.groups] == ["dear", None, "middling", "cheap"]
+
+
+def test_days_come_in_order_however_dear_they_were(tmp_path: Path) -> None:
+    days = [{"ts": AT + n * DAY, "cost_usd": usd} for n, usd in enumerate((0.1, 0.3, 0.2))]
+    found = report(tmp_path, *days, by=("day",))
+
+    assert [day for (day,) in found.groups] == ["2025-10-09", "2025-10-10", "2025-10-11"]
+
+
+def test_counts_by_the_hour_cover_each_hour_that_the_window_touches(tmp_path: Path) -> None:
+    hour = 3_600_000_000
+    first = AT // hour * hour
+    store = open_store(tmp_path / "store")
+    times = [first - 1, first, first + hour, first + 2 * hour - 1, first + 2 * hour]
+    rows = [call(trace_id=f"t-{n}", ts=ts) for n, ts in enumerate(times)]
+    store.add_calls("log", [plain(row) for row in rows])
+
+    counted = {}
+    with tallied(store, since=first - 1, until=first + 3 * hour) as engine:
+        for since, until in ((0, hour), (hour - 1, hour + 1), (0, 2 * hour), (-1, 1)):
+            found = counted_costs(
+                engine, settings(tmp_path), since=first + since, until=first + until
+            )
+            counted[since, until] = found.total.calls
+
+    assert counted == {(0, hour): 1, (hour - 1, hour + 1): 3, (0, 2 * hour): 3, (-1, 1): 2}
+
+
+def test_frontier_is_what_the_feature_would_fall_back_to_or_the_cheapest(tmp_path: Path) -> None:
+    models = {
+        name: ModelSettings(name=name, provider="p", id=name, tier=tier, price=price)
+        for name, tier, price in (
+            ("dear", "frontier", Price(input=10, output=30)),
+            ("fair", "frontier", Price(input=20, output=20)),
+            ("good", "frontier", Price(input=10, output=20)),
+            ("free", "frontier", None),
+            ("small", "cheap", Price(input=1, output=2)),
+        )
+    }
+    known = settings(tmp_path)
+    own = FeatureSettings(
+        name="own", prompt_name="c", prompt_version="v1", model="small", fallbacks=("gone", "dear")
+    )
+    none = FeatureSettings(name="none", prompt_name="c", prompt_version="v1", model="small")
+    known = Settings(root=known.root, models=models, features={"own": own, "none": none})
+
+    assert frontier_price(known, "own") == models["dear"].price
+    assert frontier_price(known, "none") == models["good"].price
+    assert frontier_price(known, None) == models["good"].price
+    assert frontier_price(Settings(root=known.root), None) is None
+
+
 def test_the_share_on_cheap_models_is_of_calls_whose_tier_is_known(tmp_path: Path) -> None:
     found = report(
         tmp_path,
         {"served_model": "small(small-2026)"},
+        {"served_model": "small"},
         {"served_model": "big"},
         {"served_model": "somebody-elses"},
     )
 
-    assert found.total.cheap_share == 0.5
+    assert found.total.cheap_share == pytest.approx(2 / 3)
+    assert (found.total.tiered_calls, found.total.cheap_calls) == (3, 2)
 
 
 def test_groups_have_their_names_and_days_are_in_order(tmp_path: Path) -> None:
