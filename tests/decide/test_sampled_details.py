@@ -194,7 +194,12 @@ def test_a_metric_of_which_nothing_was_scored_has_no_estimate(tmp_path: Path) ->
 
 
 def test_calls_that_name_no_pair_have_an_empty_one(tmp_path: Path) -> None:
-    nameless = {"model": None, "prompt_name": None, "prompt_version": None, "slices": {}}
+    nameless: dict[str, Any] = {
+        "model": None,
+        "prompt_name": None,
+        "prompt_version": None,
+        "slices": {},
+    }
     store = a_job(tmp_path, nameless, nameless)
 
     (found,) = sampled_metrics(store, "job")
