@@ -387,13 +387,19 @@ def prompt_hashes(prepared: PreparedRun) -> dict[str, str]:
     }
 
 
-def refuse_edited_prompts(store: Store, prepared: PreparedRun) -> None:
-    """A prompt version that the store has seen with another text is no version any more."""
+def prompts_seen(store: Store) -> dict[tuple[str, str], str]:
+    """(name, version) -> hash of the prompts that runs used, by the newest that did."""
     known: dict[tuple[str, str], str] = {}
     for run in store.runs():
         for identity, content_hash in (run.get("prompts") or {}).items():
             name, _, version = identity.rpartition("@")
             known.setdefault((name, version), content_hash)
+    return known
+
+
+def refuse_edited_prompts(store: Store, prepared: PreparedRun) -> None:
+    """A prompt version that the store has seen with another text is no version any more."""
+    known = prompts_seen(store)
     used = {
         (pair.prompt_name, pair.prompt_version) for one in prepared.plan.sets for pair in one.pairs
     }

@@ -17,11 +17,17 @@ from evalkit.call.orchestrator import Orchestrator
 from evalkit.call.prompts import PromptRegistry
 from evalkit.call.sharing import Gates, Sharing
 from evalkit.config import Settings
-from evalkit.errors import ConfigError
+from evalkit.errors import ConfigError, GoldenSetError
 from evalkit.records import Answer, CallRecord, Case, Mark, Pair
 from evalkit.score.bias import self_preference
 from evalkit.score.checks import check_version, compile_check
-from evalkit.score.golden import GoldenSet, MetricSpec, find_golden_sets, load_golden_set
+from evalkit.score.golden import (
+    GoldenSet,
+    MetricSpec,
+    find_golden_sets,
+    load_golden_set,
+    shared_names,
+)
 from evalkit.score.judge import JudgeSpec
 from evalkit.score.judging import Judging, find_judge, with_judge_features
 from evalkit.score.opponents import Opponents
@@ -84,6 +90,8 @@ def prepare_run(
     if sets is None:
         paths = find_golden_sets(request.golden_sets, settings=settings)
         sets = [load_golden_set(path, settings=settings) for path in paths]
+    if shared := shared_names(sets, root=settings.root):
+        raise GoldenSetError([str(problem) for problem in shared])
     limit = request.max_cost_usd
     own = None if limit is None else Budget(limit_usd=limit)
     bench = make_bench(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evalkit.cli.options import common_options, print_json, say
+from evalkit.cli.options import Number, common_options, print_json, say
 from evalkit.cli.periods import moment, now
 from evalkit.errors import EXIT_PASS, EXIT_REGRESSION
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @click.command("alerts")
 @click.option(
-    "--hours", type=click.FloatRange(min=0.01, max=168), default=1.0, show_default=True,
+    "--hours", type=Number(min=0.01, max=168), default=1.0, show_default=True,
     help="Window of failures, latency and cache hits.",
 )  # fmt: skip
 @click.option("--at", type=moment, metavar="WHEN", help="Look as of then; default: now.")

@@ -22,6 +22,7 @@ from evalkit.errors import (
 )
 
 if TYPE_CHECKING:
+    from evalkit.call.prompts import PromptRegistry
     from evalkit.score.golden import GoldenSet, MetricSpec
     from evalkit.score.problems import Problem
     from evalkit.score.rubric import JudgeSpec
@@ -40,7 +41,7 @@ def command(paths: tuple[Path, ...], as_json: bool, store: str | None, config: P
     Prints every problem as file:line: problem: fix. A PATH is a golden set, or any file
     that belongs to one.
     """
-    found = check_project(paths, config)
+    found = check_project(paths, config, store)
     if as_json:
         problems = [_problem_json(problem) for problem in found.problems]
         notes = [_problem_json(note) for note in found.notes]
@@ -69,7 +70,7 @@ class Findings:
     """Kind of thing -> how many were looked at."""
 
 
-def check_project(paths: Sequence[Path], config: Path | None) -> Findings:
+def check_project(paths: Sequence[Path], config: Path | None, store: str | None = None) -> Findings:
     """Look at everything, as far as each part can be read without the others."""
     from evalkit.config import load_settings
     from evalkit.settings import Settings
@@ -86,7 +87,7 @@ def check_project(paths: Sequence[Path], config: Path | None) -> Findings:
         readable = False
     found.checked["features"] = len(settings.features)
     found.notes += _unpriced(settings)
-    _check_prompts(settings, found)
+    _check_prompts(settings, found, Path(store or settings.store_path))
     _check_flags_file(settings, found)
     _check_schemas(settings, found)
     sets = _check_golden_sets(paths, settings, found, check_feature=readable)
@@ -115,7 +116,7 @@ def _unpriced(settings: Settings) -> Iterator[Problem]:
 # --- prompts -----------------------------------------------------------------------
 
 
-def _check_prompts(settings: Settings, found: Findings) -> None:
+def _check_prompts(settings: Settings, found: Findings, store: Path) -> None:
     """Every version parses, and those that features name are there."""
     from evalkit.call.prompts import PromptRegistry
 
@@ -134,7 +135,25 @@ def _check_prompts(settings: Settings, found: Findings) -> None:
         except ContentError as error:
             place = ("features", feature.name, "prompt")
             found.problems += _config_problems(error, settings, place, f"feature {feature.name}")
+    found.problems += _edited(there, registry, store)
     found.checked["prompts"] = len(there)
+
+
+def _edited(
+    there: Iterable[tuple[str, str]], registry: PromptRegistry, store: Path
+) -> Iterator[Problem]:
+    """Versions of which the store has seen another text, where there is a store."""
+    if not store.is_dir():
+        return
+    from evalkit.session import prompts_seen
+    from evalkit.store.views import open_store
+
+    seen = prompts_seen(open_store(store))
+    for identity in sorted(seen.keys() & set(there)):
+        try:
+            registry.check_unchanged({identity: seen[identity]})
+        except ContentError as error:
+            yield from _read_problems(error, file=f"prompts/{'/'.join(identity)}.md")
 
 
 def _config_problems(
@@ -195,7 +214,7 @@ def _check_flags_file(settings: Settings, found: Findings) -> None:
 def _check_golden_sets(
     paths: Sequence[Path], settings: Settings, found: Findings, *, check_feature: bool
 ) -> list[GoldenSet]:
-    from evalkit.score.golden import inspect_golden_set
+    from evalkit.score.golden import inspect_golden_set, shared_names
 
     sets: list[GoldenSet] = []
     headers = _headers(paths, settings, found)
@@ -204,7 +223,7 @@ def _check_golden_sets(
         found.problems += problems
         if golden is not None:
             sets.append(golden)
-    found.problems += _same_names(sets, settings)
+    found.problems += shared_names(sets, root=settings.root)
     found.checked["golden_sets"] = len(headers)
     found.checked["cases"] = sum(len(golden.cases) for golden in sets)
     return sets
@@ -231,21 +250,6 @@ def _headers(paths: Sequence[Path], settings: Settings, found: Findings) -> list
         except GoldenSetError as error:
             found.problems += _read_problems(error, file=str(path))
     return list(headers)
-
-
-def _same_names(sets: Iterable[GoldenSet], settings: Settings) -> list[Problem]:
-    """Scores are kept by a golden set's name, so no two may share one."""
-    from evalkit.score.problems import Problem, shown_path
-
-    first: dict[str, GoldenSet] = {}
-    problems = []
-    for golden in sets:
-        other = first.setdefault(golden.name, golden)
-        if other is not golden:
-            problem = f'{shown_path(other.path, root=settings.root)} is called "{golden.name}" too'
-            file = shown_path(golden.path, root=settings.root)
-            problems.append(Problem(file=file, line=1, problem=problem, fix="Rename one"))
-    return problems
 
 
 def _check_inputs(sets: Iterable[GoldenSet], settings: Settings, found: Findings) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evalkit.cli.options import common_options, print_json, print_table, say
+from evalkit.cli.options import Number, common_options, print_json, print_table, say
 from evalkit.cli.periods import iso, moment, now
 from evalkit.errors import EXIT_PASS, EXIT_REGRESSION, EXIT_UNMEASURABLE
 
@@ -19,16 +19,14 @@ if TYPE_CHECKING:
 @click.option("--feature", metavar="NAME", help="Only this feature.")
 @click.option("--since", type=moment, metavar="WHEN", help="Series begin then; default: ever.")
 @click.option(
-    "--alpha", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.05,
+    "--alpha", type=Number(0, 1, min_open=True, max_open=True), default=0.05,
     show_default=True, help="Chance that anything ever alarms while all is steady.",
 )  # fmt: skip
 @click.option(
     "--judges", "judges", is_flag=True,
     help="First have judges grade their anchors, once a day: this asks models.",
 )  # fmt: skip
-@click.option(
-    "--max-cost", type=click.FloatRange(0), metavar="USD", help="Of --judges: stop before."
-)
+@click.option("--max-cost", type=Number(0), metavar="USD", help="Of --judges: stop before.")
 @common_options
 def command(
     feature: str | None,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evalkit.cli.label_audit import audit
-from evalkit.cli.options import common_options, print_json, say
+from evalkit.cli.options import Number, common_options, print_json, say
 from evalkit.cli.query import shown
 from evalkit.errors import EXIT_PASS, ConfigError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from evalkit.settings import Settings
     from evalkit.store.views import Store
 
-SHARE = click.FloatRange(0, 1)
+SHARE = Number(0, 1)
 FORMATS = click.Choice(["jsonl", "csv", "labelstudio"])
 
 
@@ -51,7 +51,7 @@ command.add_command(audit)
               help="Items.")  # fmt: skip
 @click.option("--overlap", type=SHARE, default=0.2, show_default=True,
               help="Share of the items that two annotators get.")  # fmt: skip
-@click.option("--active", type=click.FloatRange(0, 0.9), default=0.3, show_default=True,
+@click.option("--active", type=Number(0, 0.9), default=0.3, show_default=True,
               help="Share drawn where something seems off; the rest at random.")  # fmt: skip
 @click.option("--with", "with_", metavar="RUN",
               help="The same cases of another run, too, one at a time.")  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +14,25 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 F = TypeVar("F", bound=Callable[..., Any])
+LEAST = 1e-9
+"""Of a number that is not 0: what is smaller overflows when something is divided by it."""
+
+
+class Number(click.FloatRange):
+    """A finite number within bounds; click's own range lets NaN pass."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number) or 0 < abs(number) < LEAST:
+            self.fail(f"{value!r} is no number that can be reckoned with.", param, ctx)
+        return number
+
+
+SHARE = Number(0, 1)
+ALPHA = Number(0, 0.5, min_open=True)
+USD = Number(0)
 
 
 def common_options(function: F) -> F:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evalkit.cli.options import common_options, print_json, say
+from evalkit.cli.options import Number, common_options, print_json, say
 from evalkit.errors import EXIT_PASS, ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.command("power")
 @click.argument("golden_set", type=click.Path(path_type=Path))
 @click.option(
-    "--drop", type=click.FloatRange(0, 1, min_open=True), default=0.05, show_default=True,
+    "--drop", type=Number(0, 1, min_open=True), default=0.05, show_default=True,
     help="Drop of the mean score that has to be seen, 0..1.",
 )  # fmt: skip
 @click.option("--trials", type=click.IntRange(1, 1000), help="Default: as the golden set says.")

@@ -18,7 +18,7 @@ from evalkit.decide import pairing, rows
 from evalkit.decide.comparing import Comparer, meetings_of, on
 from evalkit.decide.comparison import WORST_FIRST, Comparison, Planned, Policy, Verdict
 from evalkit.decide.must_pass import MustPass, must_pass
-from evalkit.decide.plans import Groups, plan_comparisons
+from evalkit.decide.plans import Groups, plan_comparisons, unmet
 from evalkit.decide.pooling import pool_baselines
 from evalkit.decide.rows import FileRows, Source
 from evalkit.decide.sides import Request, Sides
@@ -220,7 +220,7 @@ class _Gate:
             engine, found, groups, self.policy, project=self.project
         )
         self.whole_views |= {pool.view for pool in pools}
-        self.notes += [*sides.problems, *notes]
+        self.notes += [*sides.problems, *notes, *unmet(matches, groups, found)]
         return [self._unless_unmeasured(plan) for plan in pooled]
 
     def _unless_unmeasured(self, plan: Planned) -> Planned:

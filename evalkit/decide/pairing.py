@@ -86,6 +86,8 @@ class Cases:
     """The same, by why: `new` (the candidate's alone), `removed`, `edited`."""
     uncovered: int
     """Unpaired cases that nevertheless count against the coverage."""
+    left_out: int = 0
+    """The candidate's rows beyond as many trials of a case as the baseline has."""
 
     @property
     def on_both(self) -> NDArray[np.bool_]:
@@ -118,11 +120,17 @@ def pair_cases(
             excluded_rows > 0 AS excluded,
             {code("baseline")}, {code("candidate")},
             cluster IS NOT NULL AS clustered,
-            CASE WHEN cluster IS NULL THEN hash(case_id) ELSE hash(cluster) END AS cluster
+            CASE WHEN cluster IS NULL THEN hash(case_id, 1) ELSE hash(cluster) END AS cluster
         FROM ({sql})
         """)
     arrays = {name: np.asarray(values) for name, values in columns.items()}
     ends = np.searchsorted(arrays["comparison"], np.arange(len(meetings) + 1))
+    rows = engine.rows("""
+        SELECT comparison, count(*)::BIGINT AS n FROM score_rows
+        JOIN plan USING (source, golden_set, metric, model, prompt_name, prompt_version)
+        WHERE side = 'candidate' AND several_trials GROUP BY 1
+        """)
+    n_rows = {int(row["comparison"]): int(row["n"]) for row in rows}
     cases = []
     for number, meeting in enumerate(meetings):
         part = {name: a[ends[number] : ends[number + 1]] for name, a in arrays.items()}
@@ -131,6 +139,7 @@ def pair_cases(
                 part,
                 trusts_baseline=meeting.baseline.source in runs,
                 trusts_candidate=meeting.candidate.source in runs,
+                n_rows=n_rows.get(number),
             )
         )
     return cases
@@ -165,7 +174,11 @@ _PLAN = (
 
 
 def _cases_of(
-    part: Mapping[str, NDArray[Any]], *, trusts_baseline: bool, trusts_candidate: bool
+    part: Mapping[str, NDArray[Any]],
+    *,
+    trusts_baseline: bool,
+    trusts_candidate: bool,
+    n_rows: int | None = None,
 ) -> Cases:
     """Sort out the cases that one side does not have at all.
 
@@ -196,6 +209,7 @@ def _cases_of(
         unpaired=int(unpaired.sum()) - int(edited.sum()) + n_edited,
         apart=apart,
         uncovered=0 if trusts_baseline and trusts_candidate else n_edited,
+        left_out=0 if n_rows is None else n_rows - int(part["candidate_rows"].sum()),
     )
 
 

@@ -6,7 +6,7 @@ is kept as a comparison with its reason, so that it is never silently left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -63,6 +63,30 @@ def plan_comparisons(
         for pair in groups.pairs(match.candidate, golden_set):
             if wanted is None or _is_same(wanted, pair):
                 yield from _plan_pair(match, golden_set, pair, groups, request, settings)
+
+
+def unmet(matches: Iterable[Match], groups: Groups, plans: Sequence[Planned]) -> Iterator[str]:
+    """Notes of what a baseline has and a candidate's file has nothing of.
+
+    A run says what it was asked for; of a file nobody knows whether it is all there.
+    """
+    met = {
+        (plan.baseline.source.view, plan.baseline.pair, group.golden_set)
+        for plan in plans
+        if plan.baseline is not None and (group := plan.baseline_group) is not None
+    }
+    for match in matches:
+        source = match.baseline
+        if source is None or match.candidate.is_run or match.candidate_pair or match.golden_set:
+            continue
+        alone = [
+            " of ".join(name for name in (str(pair).strip("/@"), golden_set) if name)
+            for golden_set in groups.golden_sets(source)
+            for pair in groups.pairs(source, golden_set)
+            if (source.view, pair, golden_set) not in met
+        ]
+        if alone:
+            yield f"the candidate has nothing to compare with the baseline's {', '.join(alone)}"
 
 
 def _is_same(wanted: Pair, pair: Pair) -> bool:

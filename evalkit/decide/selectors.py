@@ -16,7 +16,8 @@ from evalkit.records import Pair
 
 Manifest: TypeAlias = Mapping[str, Any]
 
-PAIR = re.compile(r"[^/@]+/[^/@:]+@[^/@:]+")
+PAIR = re.compile(r"([^@]+)/([^/@:]*)@([^/@:]*)")
+"""Also as files have it: without a prompt's name or version, the model's own with a slash."""
 BRANCH = "branch:"
 POOLED = "pooled"
 MAX_POOLED = 20
@@ -43,14 +44,19 @@ def parse_selector(text: str, *, is_run: Callable[[str], bool]) -> Selector:
         return Selector(run=text)
     for at in _colons(text):
         run, pair = text[:at], text[at + 1 :]
-        if is_run(run) and PAIR.fullmatch(pair):
-            return Selector(run=run, pair=Pair.parse(pair))
-    if PAIR.fullmatch(text):
-        return Selector(pair=Pair.parse(text))
+        if is_run(run) and (found := PAIR.fullmatch(pair)):
+            return Selector(run=run, pair=_pair(found))
+    if found := PAIR.fullmatch(text):
+        return Selector(pair=_pair(found))
     raise ConfigError(
         f"{text!r} is neither a run of this store nor RUN:MODEL/PROMPT@VERSION nor "
         'MODEL/PROMPT@VERSION. `evalkit query "SELECT run_id FROM runs"` lists the runs.'
     )
+
+
+def _pair(found: re.Match[str]) -> Pair:
+    model, name, version = found.groups()
+    return Pair(model=model, prompt_name=name, prompt_version=version)
 
 
 def parse_compare(text: str, *, is_run: Callable[[str], bool]) -> tuple[Selector, Selector]:
@@ -129,7 +135,8 @@ def baseline_runs(
 
     The default branch's complete runs from before the candidate, never the candidate itself.
     Where the candidate was not run in a repository at all, earlier runs without one stand
-    for the branch. A run that stopped early comes last: it has the cases that decided it.
+    for the branch. A run of some of the cases comes last: it was asked for so many, or stopped
+    early and has those that decided it.
     """
     ids = [run["run_id"] for run in runs]
     earlier = runs[ids.index(candidate["run_id"]) + 1 :]
@@ -139,7 +146,7 @@ def baseline_runs(
     found = [run for run in complete if branch_of(run) == default_branch]
     if not found and branch_of(candidate) is None:
         found = [run for run in complete if branch_of(run) is None]
-    return sorted(found, key=stopped_early)
+    return sorted(found, key=of_some_cases)
 
 
 def pool_with(
@@ -157,7 +164,7 @@ def pool_with(
     for run in runs:
         answered = _answered_in(run, by_id)
         shares = not pairs.isdisjoint(run["golden_sets"][golden_set].get("pairs", ()))
-        if shares and answered not in counted and not stopped_early(run):
+        if shares and answered not in counted and not of_some_cases(run):
             counted.add(answered)
             found.append(run)
     return found[: MAX_POOLED - 1]
@@ -187,6 +194,11 @@ def is_sample(run: Manifest) -> bool:
 
 def stopped_early(run: Manifest) -> bool:
     return bool((run.get("stop_early") or {}).get("stopped"))
+
+
+def of_some_cases(run: Manifest) -> bool:
+    """Whether a run, though complete, has not every case: by `--limit`, or it stopped early."""
+    return stopped_early(run) or (run.get("request") or {}).get("limit") is not None
 
 
 def branch_of(run: Manifest) -> str | None:

@@ -152,8 +152,9 @@ def _changed(cases: Cases | None) -> dict[str, list[str]]:
         return {"regressed_cases": [], "improved_cases": []}
     d = cases.candidate - cases.baseline
     down, up = np.flatnonzero(d < -SAME), np.flatnonzero(d > SAME)
-    worst = down[np.argsort(d[down], kind="stable")]
-    best = up[np.argsort(-d[up], kind="stable")]
+    # Rounded: the last digit of a mean is an accident. Cases come by id, and equal ones stay so.
+    worst = down[np.argsort(np.round(d[down], 9), kind="stable")]
+    best = up[np.argsort(-np.round(d[up], 9), kind="stable")]
     return {
         "regressed_cases": cases.ids[worst[:LISTED_CASES]].tolist(),
         "improved_cases": cases.ids[best[:LISTED_CASES]].tolist(),

@@ -30,9 +30,18 @@ MAX_REDIRECTS = 5
 class GitHubError(EvalkitError):
     """GitHub did not do what was asked; `status` is None when it did not answer."""
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, status: int | None = None, is_unreachable: bool = False
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self._is_unreachable = is_unreachable
+
+    @property
+    def is_githubs_own(self) -> bool:
+        """Whether GitHub is away, or lets nobody write here; a read-only token meets that too."""
+        status = self.status or 0
+        return self._is_unreachable or status in (403, 429) or status >= 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +167,8 @@ class GitHub:
         try:
             yield
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise GitHubError(f"GitHub, {path}: {type(error).__name__}.") from None
+            reason = type(error).__name__
+            raise GitHubError(f"GitHub, {path}: {reason}.", is_unreachable=True) from None
         except ValueError:
             raise GitHubError(f"GitHub, {path}: the answer is not JSON.") from None
 

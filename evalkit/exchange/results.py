@@ -138,7 +138,9 @@ def _add_parquet(engine: Engine, path: Path) -> list[str]:
     return [*types]
 
 
-_NUMERIC = re.compile(r"DOUBLE|FLOAT|DECIMAL\(\d+,\d+\)|U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER")
+_NUMERIC = re.compile(
+    r"\"NULL\"|DOUBLE|FLOAT|DECIMAL\(\d+,\d+\)|U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER"
+)
 
 
 def _refuse_equal_names(path: Path) -> None:
@@ -156,6 +158,8 @@ def _refuse_equal_names(path: Path) -> None:
 def _parquet_cell(name: str, kind: str) -> str:
     if name in ("score", "latency_ms", "cost_usd"):
         return f"try_cast({name} AS DOUBLE) AS {name}"
+    if kind in ("DOUBLE", "FLOAT"):  # a column of numbers with holes, as pandas writes it
+        return f"CASE WHEN NOT isnan({name}) THEN CAST({name} AS VARCHAR) END AS {name}"
     return f"nullif(CAST({name} AS VARCHAR), '') AS {name}"
 
 

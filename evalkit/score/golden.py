@@ -313,7 +313,7 @@ def find_golden_sets(paths: Sequence[Path], *, settings: Settings) -> list[Path]
     for path in paths:
         there = _named(path, home)
         if not there:
-            known = [one.parent.name for one in _below(home)]
+            known = [one.parent.relative_to(home).as_posix() for one in _below(home)]
             problems.append(f"{path}: there is no {HEADER}. {nearest(path.name, known)}")
         found += there
     if problems:
@@ -328,7 +328,8 @@ def _named(path: Path, home: Path) -> list[Path]:
         found = _below(candidate)
         if found:
             return found
-    return []
+    called = [one for one in _below(home) if Path(one.parent.name) == path]
+    return called if len(called) == 1 else []
 
 
 def _below(folder: Path) -> list[Path]:
@@ -339,3 +340,16 @@ def _below(folder: Path) -> list[Path]:
         if HEADER in files:
             found.append(Path(here).absolute() / HEADER)
     return found
+
+
+def shared_names(sets: Iterable[GoldenSet], *, root: Path) -> list[Problem]:
+    """Scores are kept by a golden set's name, so no two may share one."""
+    first: dict[str, GoldenSet] = {}
+    problems = []
+    for golden in sets:
+        other = first.setdefault(golden.name, golden)
+        if other is not golden:
+            problem = f'{shown_path(other.path, root=root)} is called "{golden.name}" too'
+            file = shown_path(golden.path, root=root)
+            problems.append(Problem(file=file, line=1, problem=problem, fix="Rename one"))
+    return problems

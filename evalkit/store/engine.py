@@ -102,8 +102,8 @@ class Engine:
         relation = self._relation(sql, params)
         try:
             return {name: _unmasked(values) for name, values in relation.fetchnumpy().items()}
-        except duckdb.Error as error:
-            raise StoreError(str(error)) from None
+        except (duckdb.Error, RuntimeError) as error:
+            raise _refused(error) from None
 
     def arrow(self, sql: str, params: Params = ()) -> pa.Table:
         """The whole result as an Arrow table; one without columns for what is no query.
@@ -118,8 +118,8 @@ class Engine:
             return pa.table({})
         try:
             table = relation.to_arrow_table()
-        except duckdb.Error as error:
-            raise StoreError(str(error)) from None
+        except (duckdb.Error, RuntimeError) as error:
+            raise _refused(error) from None
         return table.rename_columns(_distinct(table.column_names))
 
     def batches(self, sql: str, params: Params = ()) -> Iterator[pa.RecordBatch]:
@@ -132,8 +132,8 @@ class Engine:
         try:
             with self._relation(sql, params).to_arrow_reader(BATCH_ROWS) as reader:
                 yield from _joined(reader)
-        except duckdb.Error as error:
-            raise StoreError(str(error)) from None
+        except (duckdb.Error, RuntimeError) as error:
+            raise _refused(error) from None
 
     def _relation(self, sql: str, params: Params) -> Any:
         """The statement, run or ready to be read; None for what is no query."""
@@ -143,8 +143,8 @@ class Engine:
         values = dict(params) if isinstance(params, Mapping) else list(params)
         try:
             return connection.sql(sql, params=values or None)
-        except duckdb.Error as error:
-            raise StoreError(str(error)) from None
+        except (duckdb.Error, RuntimeError) as error:
+            raise _refused(error) from None
 
     def close(self) -> None:
         if self._connection is not None:
@@ -358,3 +358,12 @@ def _unmasked(values: Any) -> Any:
     plain = np.ma.getdata(values).astype(np.float64 if is_number else np.object_)
     plain[np.ma.getmaskarray(values)] = null
     return plain
+
+
+def _refused(error: Exception) -> BaseException:
+    """The engine's words as an error of the store; an interrupted query is Ctrl-C."""
+    import duckdb
+
+    if isinstance(error, duckdb.InterruptException) or "interrupted" in str(error).lower():
+        return KeyboardInterrupt()
+    return StoreError(str(error)) if isinstance(error, duckdb.Error) else error

@@ -1,7 +1,8 @@
 -- Which case meets which: one row per comparison and case, each side's trials averaged first.
 -- The case is what was drawn, never the trial. Cases on one side only stay, with no mean on
--- the other: who reads this counts them. A candidate's trials beyond the baseline's are left
--- out: a baseline that was lucky once on each case would look like a small drop on all.
+-- the other: who reads this counts them. Of each case, a candidate's trials beyond the
+-- baseline's are left out, those without a score first: a baseline that was lucky once on each
+-- case would look like a small drop on all.
 --
 -- score_rows: every score of both sides. plan: which rows are which side of which comparison,
 -- and whether the candidate has several trials at all.
@@ -16,11 +17,12 @@ baseline_trials AS (
           FROM r WHERE side = 'baseline' AND several_trials GROUP BY ALL)
     GROUP BY ALL
 ),
-candidate_trials AS (
-    SELECT comparison, attempt,
-        row_number() OVER (PARTITION BY comparison ORDER BY attempt) AS nth
-    FROM (SELECT DISTINCT comparison, attempt
-          FROM r WHERE side = 'candidate' AND several_trials)
+numbered AS (
+    SELECT *,
+        row_number() OVER (
+            PARTITION BY comparison, side, case_id, case_hash ORDER BY score IS NULL, attempt
+        ) AS nth
+    FROM r
 ),
 sides AS (
     SELECT
@@ -33,9 +35,8 @@ sides AS (
         CASE WHEN score IS NULL THEN outcome END AS missing,
         outcome = 'excluded' AS is_excluded,
         cluster
-    FROM r
+    FROM numbered
     LEFT JOIN baseline_trials USING (comparison)
-    LEFT JOIN candidate_trials USING (comparison, attempt)
     WHERE side = 'baseline' OR most IS NULL OR nth <= most
 )
 SELECT

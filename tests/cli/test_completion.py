@@ -19,7 +19,7 @@ def test_a_script_asks_evalkit_what_fits(shell: str, capsys: pytest.CaptureFixtu
 
 def test_commands_are_completed() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from evalkit.cli.main import main; main()"],
+        [sys.executable, "-c", "import sys; from evalkit.cli.main import main; sys.exit(main())"],
         env={
             "PATH": "", "_EVALKIT_COMPLETE": "bash_complete",
             "COMP_WORDS": "evalkit ba", "COMP_CWORD": "1",
@@ -29,4 +29,5 @@ def test_commands_are_completed() -> None:
         check=False,
     )  # fmt: skip
 
+    assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split() == [f"plain,{name}" for name in COMMANDS if name.startswith("ba")]

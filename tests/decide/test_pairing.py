@@ -226,6 +226,19 @@ def test_a_candidates_trials_beyond_the_baselines_are_left_out(tmp_path: Path) -
     assert cases.candidate_trials.tolist() == [1, 1]
 
 
+def test_a_case_keeps_the_trials_that_were_scored_however_they_are_numbered(
+    tmp_path: Path,
+) -> None:
+    baseline = [("a", 0, 1), ("b", 1, 1), ("c", 2, 0)]
+    candidate = [("a", 7, ""), ("a", 8, 1), ("b", 3, 0), ("b", 4, 1), ("c", 9, 1)]
+
+    cases = paired(tmp_path, baseline, candidate, "case_id,trial,score")
+
+    assert cases.candidate.tolist() == [1.0, 0.0, 1.0]
+    assert cases.candidate_rows.tolist() == [1, 1, 1]
+    assert cases.coverage == 1.0
+
+
 ONE_SIDE = (
     [("a", 1), ("b", 1), ("b-gone", 1), ("c", 1)],
     [("a", 1), ("a-new", 1), ("b", 0), ("c", 1)],
@@ -387,8 +400,10 @@ def test_pairing_agrees_with_a_loop_over_the_rows(
 
     cases = paired(folder, rows(baseline), rows(candidate), "case_id,trial,score")
     most = max(Counter(case_id for case_id, _ in baseline).values())
-    counted = sorted({trial for _, trial in candidate})[:most]
-    candidate = {key: score for key, score in candidate.items() if key[1] in counted}
+    for case_id in {case_id for case_id, _ in candidate}:
+        own = sorted((s == "", t) for (c, t), s in candidate.items() if c == case_id)
+        for _, trial in own[most:]:
+            del candidate[case_id, trial]
 
     found = {
         case_id: (None if np.isnan(b) else b, None if np.isnan(c) else c)

@@ -130,15 +130,22 @@ def test_a_forged_verdict_can_say_a_lie_but_no_markup(
     assert "https://evil" not in body
 
 
-def test_an_answer_of_github_that_refuses_is_2_and_said(
-    comment: Callable[..., int], github: FakeGitHub, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("status", "ended"), [(403, 0), (500, 0), (429, 0), (404, 2), (401, 2)])
+def test_a_github_that_takes_no_comment_is_said_and_fails_no_build(
+    comment: Callable[..., int],
+    github: FakeGitHub,
+    capsys: pytest.CaptureFixture[str],
+    status: int,
+    ended: int,
 ) -> None:
-    github.refuse = 403
+    """A token that may only read, as Dependabot's, meets 403; a wrong setting is an error."""
+    github.refuse = status
 
-    assert comment() == 2
+    assert comment() == ended
 
     said = capsys.readouterr().err
-    assert "no comment: GitHub, pulls: status 403" in said
+    assert f"no comment: GitHub, pulls: status {status}" in said
+    assert said.startswith("::warning") is (ended == 0)
     assert TOKEN not in said
 
 
