@@ -7,6 +7,7 @@ better model. Attempts are added to the call as they are made, failed ones too.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -24,10 +25,14 @@ from evalkit.frozen import frozen
 from evalkit.json_schema import Validate
 from evalkit.records import Json, ModelRequest, Reply
 
+log = logging.getLogger(__name__)
+
 Emit = Callable[[str], Awaitable[None]]
 Rule = Callable[[Json], str | None]
 """A business rule: None, or what is wrong with the parsed answer."""
 
+WHOLE = frozenset({"guard_block", "truncated", "content_filter", "refusal"})
+"""Failures of an answer that came to its end: it was not interrupted, whatever was shown of it."""
 REFUSALS = frozenset({"refusal", "content_filter"})
 
 
@@ -189,7 +194,7 @@ class _Asking:
             return replace(answer, text=None if blocked else answer.text, error=error)
 
     def _incomplete(self, error: CallError) -> CallError:
-        if not self.has_shown or error.kind == "guard_block":
+        if not self.has_shown or error.kind in WHOLE:
             return error
         assert self._shown is not None
         seen = len(self._shown.text)
@@ -272,7 +277,11 @@ class _Asking:
         else:
             read = validate_output(text, validate, repair=self._call.feature.repair)
         for rule in self._demands.rules if read.error is None else ():
-            problem = rule(read.value)
+            try:
+                problem = rule(read.value)
+            except Exception as error:  # the border: the rule is the user's own
+                log.warning("a rule of %s failed", self._call.feature.name, exc_info=True)
+                raise CallError("server", f"a rule raised {type(error).__name__}") from None
             if isinstance(problem, str) and problem:
                 return replace(read, error=problem)
         return read

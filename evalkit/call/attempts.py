@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from evalkit.call.context import trim
@@ -77,6 +78,8 @@ class Patience:
     """Kinds that go on to the next model although the failure table says not to."""
     allowance: Allowance | None = None
     """What the call may spend; None: not limited."""
+    last: float | None = None
+    """The deadline of the whole call, where `deadline` is one target's share of it."""
 
 
 @frozen
@@ -151,7 +154,8 @@ def _share(patience: Patience, targets_left: int, clock: Clock) -> Patience:
     if targets_left == 1:
         return replace(patience, ttft_s=None) if patience.ttft_s is not None else patience
     now = clock.monotonic()
-    return replace(patience, deadline=now + (patience.deadline - now) / targets_left)
+    deadline = now + (patience.deadline - now) / targets_left
+    return replace(patience, deadline=deadline, last=patience.deadline)
 
 
 def _addressed(request: ModelRequest, model: ModelSettings) -> ModelRequest:
@@ -294,7 +298,9 @@ async def _ask(
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
         raise
-    return first.result() if done else await _first_answer(first, another(0.0))
+    if done:
+        return first.result()
+    return await _first_answer(first, another(0.0), cancelled)
 
 
 def _hedge_s(patience: Patience, target: Target) -> float | None:
@@ -303,7 +309,9 @@ def _hedge_s(patience: Patience, target: Target) -> float | None:
     return patience.hedge_after_s
 
 
-async def _first_answer(first: asyncio.Task[_Outcome], second: asyncio.Task[_Outcome]) -> _Outcome:
+async def _first_answer(
+    first: asyncio.Task[_Outcome], second: asyncio.Task[_Outcome], cancelled: list[Attempt]
+) -> _Outcome:
     """The first usable answer of two; the other is stopped, and both are recorded."""
     pending = {first, second}
     ended: list[_Outcome] = []
@@ -313,6 +321,9 @@ async def _first_answer(first: asyncio.Task[_Outcome], second: asyncio.Task[_Out
             ended += [task.result() for task in done]
             if any(outcome.error is None for outcome in ended):
                 break
+    except asyncio.CancelledError:
+        cancelled += [attempt for outcome in ended for attempt in outcome.attempts]
+        raise
     finally:
         for task in pending:
             task.cancel()
@@ -349,8 +360,12 @@ async def _attempt(
             return _Outcome((_recorded(request, target, wait_s, 0.0, None, over),), None, over)
     left_s = max(0.0, patience.deadline - asked)
     left_s = min(left_s, patience.attempt_s or left_s)
+    if shown is not None:
+        shown.given_s = 0.0
     try:
-        async with asyncio.timeout(left_s):
+        async with asyncio.timeout(left_s) as limit:
+            if shown is not None:
+                shown.on_first = partial(_give_all_the_time, limit, patience, clock)
             tokens, used_tokens = _most_tokens(request, target), None
             passed = await gate.enter(tokens, deadline=patience.deadline)
             try:
@@ -375,8 +390,10 @@ async def _attempt(
     except BaseException as unexpected:
         if passed is not None:
             gate.breaker.release(passed)
-        if passed is not None and isinstance(unexpected, asyncio.CancelledError):
+        if passed is not None:
             gone = CallError("cancelled", "nobody waited for the answer")
+            if not isinstance(unexpected, asyncio.CancelledError):
+                gone = CallError("server", f"{type(unexpected).__name__} while it was read")
             spent_s = clock.monotonic() - started
             cancelled.append(_recorded(request, target, wait_s, spent_s, None, gone))
             if allowance is not None and most is not None:
@@ -387,14 +404,23 @@ async def _attempt(
         shown.start_again()
     latency_s = clock.monotonic() - started
     kind = error.kind if error is not None else None
-    if passed is not None and kind == "timeout" and started - asked > left_s / 2:
-        gate.breaker.release(passed)  # most of its time it waited for its turn here
+    waited_s = started - asked + (shown.given_s if shown is not None else 0.0)
+    if passed is not None and kind == "timeout" and waited_s > left_s / 2:
+        gate.breaker.release(passed)  # for its turn here, most of its time, or for its reader
     elif passed is not None:
         gate.learn(passed, kind, latency_s)
     attempt = _recorded(request, target, wait_s, latency_s, reply, error)
     if allowance is not None and most is not None:
         allowance.ended(most, attempt, paid=error is None or not _is_unpaid(error))
     return _Outcome((attempt,), reply, error)
+
+
+def _give_all_the_time(limit: asyncio.Timeout, patience: Patience, clock: Clock) -> None:
+    """What has been shown is nobody else's to answer: no share of the time is left for others."""
+    if patience.last is None or patience.attempt_s is not None:
+        return
+    left_s = max(0.0, patience.last - clock.monotonic())
+    limit.reschedule(asyncio.get_running_loop().time() + left_s)
 
 
 def _late(target: Target, *, sent: bool) -> CallError:

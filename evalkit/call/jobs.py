@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sqlite3
 import threading
 import time
@@ -24,6 +25,8 @@ from evalkit.call.processes import is_gone, this_process
 from evalkit.call.queue_file import open_queue, to_json
 from evalkit.errors import ConfigError
 from evalkit.records import CallResult, Json
+
+log = logging.getLogger(__name__)
 
 CONCURRENCY = 16
 AHEAD = 4
@@ -62,8 +65,11 @@ async def execute_many(
 
     At most `concurrency` calls are in flight, and at most four times as many items are
     begun before the first one's result is taken. Closing the iterator cancels what is in
-    flight. Raises what `execute` raises: a ConfigError for an unknown feature.
+    flight. Raises what `execute` raises: a ConfigError for an unknown feature; ValueError
+    for a `concurrency` below 1.
     """
+    if concurrency < 1:
+        raise ValueError(f"concurrency is {concurrency}: at least 1 call has to be in flight.")
     places = asyncio.Semaphore(concurrency)
     waiting = iter(items)
 
@@ -103,10 +109,11 @@ class JobResult:
 
     key: str
     state: str
-    """waiting | running | done | failed: given up, its workers died over it"""
+    """waiting | running | done | failed: given up"""
     result: Json
     """Of a call that was made: status, output, value, error_kind, message, trace_id,
-    cost_usd. None before, and for what is given up."""
+    cost_usd; of one that could not be made, status and message. None before, and for a job
+    over which its workers died."""
 
 
 class JobQueue:
@@ -179,6 +186,16 @@ class JobQueue:
         with self._lock:
             self._file.execute(
                 "UPDATE jobs SET state = 'done', result = ?, owner = NULL "
+                "WHERE id = ? AND state <> 'done'",
+                (to_json(told), job.id),
+            )
+
+    def give_up(self, job: Job, reason: str) -> None:
+        """Write down that a job cannot be done, and why; `retry` has it done again."""
+        told = {"status": "error", "message": reason[:1000]}
+        with self._lock:
+            self._file.execute(
+                "UPDATE jobs SET state = 'failed', result = ?, owner = NULL "
                 "WHERE id = ? AND state <> 'done'",
                 (to_json(told), job.id),
             )
@@ -281,14 +298,24 @@ async def work_off(
     """Do the jobs of a batch until none waits; returns the counts by state.
 
     Call it again after a crash, or in several processes at once. Cancelled, it puts back
-    what is in flight. An exception of `execute` (a ConfigError) stops all and is raised.
+    what is in flight. A job whose own call cannot be made (an input that its prompt has no
+    use for) has failed; a ConfigError, which the others would meet as well, stops all and is
+    raised.
     """
     held: dict[int, Job] = {}
 
     async def work() -> None:
         while (job := queue.claim(batch)) is not None:
             held[job.id] = job
-            result = await orchestrator.execute(job.feature, job.input, **job.options)
+            try:
+                result = await orchestrator.execute(job.feature, job.input, **job.options)
+            except ConfigError:
+                raise
+            except Exception as error:
+                log.warning("job %s of batch %s failed", job.key, batch, exc_info=True)
+                queue.give_up(job, f"{type(error).__name__}: {error}")
+                del held[job.id]
+                continue
             queue.finish(job, result)
             del held[job.id]
             on_done(job, result)

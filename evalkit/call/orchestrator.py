@@ -164,20 +164,31 @@ class Orchestrator:
             session_id=_as_text(session_id),
             pinned=pinned,
         )
+        # What a person may have to see first is shown to nobody before.
+        waits = call.feature.review != "never"
         try:
-            await self._answer(
-                call, tools=tools, rendered=rendered, schema=response_schema,
-                budget=budget, emit=emit,
-            )  # fmt: skip
-            call.stages.begin("review")
-            stages.hold_for_review(call, self._parts, action, idempotency_key)
-        except CallError as error:
-            stages.fail(call, error)
-            call.stages.begin("degrade")
-            await stages.degrade(call)
+            try:
+                await self._answer(
+                    call, tools=tools, rendered=rendered, schema=response_schema,
+                    budget=budget, emit=None if waits else emit,
+                )  # fmt: skip
+                call.stages.begin("review")
+                stages.hold_for_review(call, self._parts, action, idempotency_key)
+                if waits and emit is not None and call.status == "ok":
+                    await stages.show(call, self._parts, emit)
+            except CallError as error:
+                stages.fail(call, error)
+                call.stages.begin("degrade")
+                await stages.degrade(call)
         except asyncio.CancelledError:
             stages.fail(call, CallError("cancelled", "the caller went away"))
             self._finish(call)
+            raise
+        except Exception as error:
+            # A fault of the application's own, or of a file: what was paid is written down.
+            if call.attempts:
+                stages.fail(call, CallError("server", f"{type(error).__name__}: {error}"))
+                self._finish(call)
             raise
         return self._finish(call)
 

@@ -100,7 +100,11 @@ async def answer_by_function(function: str, input: Mapping[str, Any]) -> tuple[s
     answer = load_function(function)
     try:
         value = await call_function(answer, input)
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        text = (
+            value
+            if isinstance(value, str)
+            else json.dumps(value, ensure_ascii=False, allow_nan=False)
+        )
     except Exception as error:
         # The border: the function is the user's own.
         log.warning("%s failed", function, exc_info=True)

@@ -7,6 +7,7 @@ it: the next request carries what was shown, and what its answer repeats of it i
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -44,6 +45,10 @@ class Shown:
         self.resumed = 0
         self.seen = False
         """Whether the caller has been given any of it."""
+        self.given_s = 0.0
+        """How long the caller took to take what it was given; reset with each attempt."""
+        self.on_first: Callable[[], None] | None = None
+        """Called when the first piece is given of an answer that nobody may go on with."""
 
     async def add(self, piece: str) -> None:
         """Show a piece, or hold it back while it is not clear whether it repeats something."""
@@ -91,9 +96,16 @@ class Shown:
             await self._give(piece if self._screen is None else self._screen.feed(piece))
 
     async def _give(self, safe: str) -> None:
-        if safe:
-            self.seen = True
+        if not safe:
+            return
+        if not self.seen and not self._resume and self.on_first is not None:
+            self.on_first()
+        self.seen = True
+        started = time.monotonic()
+        try:
             await self._emit(safe)
+        finally:
+            self.given_s += time.monotonic() - started
 
 
 def _repeated(shown: str, more: str) -> int:

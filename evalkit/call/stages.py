@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from itertools import compress
 from typing import TYPE_CHECKING, Any
@@ -16,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 from evalkit.call.answering import Answer, Demands, Emit, find_answer
 from evalkit.call.budget import Budget
 from evalkit.call.failures import FAILURES
-from evalkit.call.functions import call_function, load_function
+from evalkit.call.functions import load_function
 from evalkit.call.images import with_images
 from evalkit.call.parts import Parts
 from evalkit.call.policy import check as check_policy
 from evalkit.call.trace import Call, Rendered, sum_or_none
+from evalkit.call.validation import validate_output
 from evalkit.config import BudgetSettings, FeatureSettings
 from evalkit.errors import CallError, ConfigError
 from evalkit.json_schema import Validate
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 NO_CAPS = BudgetSettings()
 CANARY_LINE = "\n\n[{canary}] This mark is private: never write it."
 
+LEAST: Mapping[str, int] = {"max_tokens": 1, "retries": 0, "max_latency_ms": 1, "cache_ttl": 0}
+"""What a call's own settings are held to, as the configuration's are."""
 NOTHING_FOUND = frozenset({"no_documents", "retriever"})
 
 REFUSED = frozenset(
@@ -209,8 +211,7 @@ async def answer_from_cache_or(
     if kept is not None:
         _take_kept(call, parts, *kept)
         if emit is not None:
-            call.stages.begin("show")
-            await emit(restored(call, parts))
+            await show(call, parts, emit)
 
 
 def _take_kept(call: Call, parts: Parts, kept: Cached, kind: str) -> None:
@@ -218,9 +219,19 @@ def _take_kept(call: Call, parts: Parts, kept: Cached, kind: str) -> None:
     call.answered_by = parts.settings.models.get(kept.model)
     call.output, call.finish_reason = kept.output, kept.finish.finish_reason
     call.confidence = kept.finish.confidence
-    if call.feature.output_schema is not None:
-        with suppress(ValueError):
-            call.value, call.schema_ok = json.loads(kept.output), True
+    _, validate = parts.output_schema(call.feature)
+    if validate is not None:
+        read = validate_output(kept.output, validate, repair=call.feature.repair)
+        call.value, call.repaired = read.value, read.repaired
+        call.schema_ok = read.error is None
+    elif call.feature.rules:  # as a fresh answer that passed them
+        call.value, call.schema_ok = kept.output, True
+
+
+async def show(call: Call, parts: Parts, emit: Emit) -> None:
+    """Give out an answer that is there whole."""
+    call.stages.begin("show")
+    await emit(delivered(call, parts))
 
 
 async def ask(
@@ -251,8 +262,7 @@ async def ask(
             call.allowance.settle(cost_usd, asked=bool(call.attempts))
     _take(call, found)
     if emit is not None and demands.read_whole:
-        call.stages.begin("show")
-        await emit(restored(call, parts))
+        await show(call, parts, emit)
 
 
 async def _set_aside(
@@ -317,7 +327,7 @@ def hold_for_review(call: Call, parts: Parts, action: str | None, key: str | Non
     facts = {
         "feature": call.feature.name,
         "input": call.input,
-        "output": restored(call, parts),
+        "output": delivered(call, parts),
         "value": call.value,
         "confidence": call.confidence,
         "user_id": call.user_id,
@@ -330,7 +340,7 @@ def hold_for_review(call: Call, parts: Parts, action: str | None, key: str | Non
         record = replace(
             record,
             input=call.input,
-            output=restored(call, parts),
+            output=delivered(call, parts),
             tool_calls=restored_tools(call, parts),
         )
         parts.reviews.hold(record, action, key)
@@ -352,19 +362,31 @@ def _refuses_empty(call: Call) -> bool:
 async def degrade(call: Call) -> None:
     """Answer without a model where the feature says how; else leave the failure as it is."""
     kind, _, argument = call.feature.on_failure.partition(":")
-    if _refuses_empty(call):
-        return
+    if _refuses_empty(call) or call.error_kind == "incomplete":
+        return  # of the latter the caller has seen a part already: it stands as it was shown
     if kind == "text":
         call.status, call.output, call.value = "degraded", argument, None
     elif kind == "degrade":
-        answer = await call_function(load_function(argument), call.input)
-        call.status, call.value = "degraded", None if isinstance(answer, str) else answer
-        call.output = answer if isinstance(answer, str) else json.dumps(answer)
+        from evalkit.call.routing import answer_by_function
+
+        try:
+            call.output, call.value = await answer_by_function(argument, call.input)
+        except (CallError, ConfigError) as error:  # the failure stands as it is
+            call.route_reason = f"{call.route_reason}; {error}"[:500]
+        else:
+            call.status = "degraded"
 
 
 def restored(call: Call, parts: Parts) -> str:
     """The answer with the user's own data back in the place of its placeholders."""
     return parts.guard.restore(call.output or "", call.guarded)
+
+
+def delivered(call: Call, parts: Parts) -> str:
+    """The same as it is given out: of a repaired answer, the JSON without what was around it."""
+    if not call.repaired:
+        return restored(call, parts)
+    return parts.guard.restore(json.dumps(call.value, ensure_ascii=False), call.guarded)
 
 
 def restored_tools(call: Call, parts: Parts) -> tuple[ToolCall, ...]:
@@ -407,4 +429,8 @@ def with_changes(
         if not (at and prompt_name and version):
             raise ConfigError(f"{prompt!r} is not NAME@VERSION, e.g. classify-ticket@v2.")
         changes = {**changes, "prompt_name": prompt_name, "prompt_version": version}
+    for name, least in LEAST.items():
+        value = changes.get(name, least)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least:
+            raise ConfigError(f"{name} is {value!r}. Give a number of at least {least}.")
     return replace(feature, **changes)

@@ -85,7 +85,7 @@ def unmet(matches: Iterable[Match], groups: Groups, plans: Sequence[Planned]) ->
             for pair in groups.pairs(source, golden_set)
             if (source.view, pair, golden_set) not in met
         ]
-        if alone:
+        if alone and any(view == source.view for view, _, _ in met):
             yield f"the candidate has nothing to compare with the baseline's {', '.join(alone)}"
 
 

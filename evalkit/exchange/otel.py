@@ -74,11 +74,11 @@ class OtelSink:
         Raises ConfigError where evalkit[otel] is not installed.
         """
         self.failed = 0
-        """Calls and scores that could not be turned into spans or events."""
+        """Calls, attempts and scores that could not be told, or that the collector did not take."""
         self._texts = texts
         self._said_at = float("-inf")
         try:
-            self._pipes = _Pipes(endpoint, dict(headers or {}), service_name)
+            self._pipes = _Pipes(endpoint, dict(headers or {}), service_name, self._not_sent)
         except ImportError as error:
             raise ConfigError(
                 f"OpenTelemetry is not there: {error}. Install evalkit[otel]."
@@ -104,6 +104,9 @@ class OtelSink:
         if time.monotonic() - self._said_at >= SAY_EVERY_S:
             self._said_at = time.monotonic()
             log.error("not exported: %s", error, exc_info=error)
+
+    def _not_sent(self, n: int) -> None:
+        self.failed += n
 
     def flush(self) -> None:
         """Send what is held; waits for at most a few seconds."""
@@ -244,10 +247,33 @@ def span_number(trace_id: str) -> int:
 # --- the SDK -----------------------------------------------------------------------------
 
 
+def _counted(exporter: Any, not_sent: Callable[[int], None]) -> Any:
+    """The exporter, telling how much of what it was given did not arrive."""
+    send = exporter.export
+
+    def export(batch: Sequence[Any]) -> Any:
+        outcome = None
+        try:
+            outcome = send(batch)
+        finally:
+            if outcome is None or outcome.name != "SUCCESS":
+                not_sent(len(batch))
+        return outcome
+
+    exporter.export = export
+    return exporter
+
+
 class _Pipes:
     """Tracer, meter and logger of our own: the application's are left alone."""
 
-    def __init__(self, endpoint: str | None, headers: dict[str, str], service_name: str) -> None:
+    def __init__(
+        self,
+        endpoint: str | None,
+        headers: dict[str, str],
+        service_name: str,
+        not_sent: Callable[[int], None],
+    ) -> None:
         from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -266,11 +292,13 @@ class _Pipes:
         resource = Resource.create({"service.name": service_name})
         self._ids = _span_ids()
         self._spans = TracerProvider(resource=resource, id_generator=self._ids)
-        self._spans.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(**to("traces"))))
+        spans = _counted(OTLPSpanExporter(**to("traces")), not_sent)
+        self._spans.add_span_processor(BatchSpanProcessor(spans))
         reader = PeriodicExportingMetricReader(OTLPMetricExporter(**to("metrics")))
         self._metrics = MeterProvider([reader], resource=resource)
         self._logs = LoggerProvider(resource=resource)
-        self._logs.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter(**to("logs"))))
+        logs = _counted(OTLPLogExporter(**to("logs")), not_sent)
+        self._logs.add_log_record_processor(BatchLogRecordProcessor(logs))
         self._tracer = self._spans.get_tracer(SCOPE)
         self._logger = self._logs.get_logger(SCOPE)
         meter = self._metrics.get_meter(SCOPE)

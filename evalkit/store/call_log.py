@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import threading
@@ -19,9 +20,14 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import date
+from datetime import time as Time
+from decimal import Decimal
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import TracebackType
+from typing import Any
 
 from evalkit import json_bytes
 from evalkit.errors import DamagedStore, StoreError
@@ -246,12 +252,27 @@ class CallLog:
             )  # fmt: skip
 
 
+def _as_text(value: Any) -> Any:
+    """What an application's input may hold beside what JSON has."""
+    if isinstance(value, (date, Time, Decimal, PurePath)):
+        return str(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=repr)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
 def _encoded(records: Sequence[CallRecord]) -> tuple[list[bytes], list[tuple[str, str]]]:
     """Rows; and which records no JSON can hold, and why: the others are not to wait for them."""
     rows, bad = [], []
     for record in records:
         try:
-            rows.append(encode_row(by_field(record), "calls"))
+            try:
+                rows.append(encode_row(by_field(record), "calls"))
+            except TypeError:  # a date or a Decimal in an application's input: as text
+                plain = json.loads(json.dumps(record.input, default=_as_text))
+                rows.append(encode_row(by_field(replace(record, input=plain)), "calls"))
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             bad.append((record.trace_id, str(error)))
     return rows, bad

@@ -323,3 +323,29 @@ def _kill_a_worker_in_the_middle(project: Path) -> int:
         told = [worker.stdout.readline() for _ in range(21)]
         os.kill(worker.pid, signal.SIGKILL)
         return len(told) - 1
+
+
+async def test_one_job_that_cannot_be_done_holds_up_none(tmp_path: Path) -> None:
+    class Fussy(Echo):
+        async def execute(
+            self, feature: str, input: Mapping[str, Any] | str, **options: Any
+        ) -> CallResult:
+            if input == "3":
+                raise KeyError("text")
+            return await super().execute(feature, input, **options)
+
+    queue = JobQueue(tmp_path / "queue.sqlite")
+    queue.add("night", items(8))
+
+    counts = await work_off(queue, "night", Fussy(), concurrency=2)
+
+    assert (counts["done"], counts["failed"]) == (7, 1)
+    [failed] = [one for one in queue.results("night") if one.state == "failed"]
+    assert failed.key == "3"
+    assert failed.result == {"status": "error", "message": "KeyError: 'text'"}
+    assert queue.retry("night") == 1
+
+
+async def test_no_call_at_a_time_is_no_way_to_make_many(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        await anext(execute_many(Echo(), items(3), concurrency=0))

@@ -324,6 +324,19 @@ async def test_a_record_without_texts_or_feature_says_why_it_cannot_be_replayed(
         await replay(replace(record, feature="judge:helpfulness"), settings)
 
 
+async def test_an_answer_from_a_cache_is_read_again_as_its_models_own(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, cache_ttl=60)
+    providers = {"one": Scripted([answer(GOOD)]), "two": Scripted([answer(GOOD)])}
+    async with Orchestrator(settings, providers=providers) as orchestrator:
+        await orchestrator.execute("classify", {"text": "x"})
+        kept = await orchestrator.execute("classify", {"text": "x"})
+    assert kept.record.cache_kind == "exact"
+
+    again = await replay(kept.record, settings)
+
+    assert again.same, again
+
+
 async def test_a_replay_writes_nothing(tmp_path: Path) -> None:
     settings = settings_of(tmp_path, cache_ttl=60, review="never")
     record = await recorded(settings, [answer(GOOD)], cache_ttl=0)

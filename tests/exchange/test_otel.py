@@ -175,6 +175,7 @@ def test_no_collector_fails_or_holds_up_a_call(status: int | None, tmp_path: Pat
 
     assert each < 0.005
     assert time.monotonic() - started < 30
+    assert sink.failed >= 200
     assert open_store(tmp_path).sql("SELECT count(*) n FROM calls") == [{"n": 200}]
 
 

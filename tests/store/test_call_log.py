@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -245,6 +248,24 @@ def test_a_record_that_json_cannot_hold_is_counted_and_the_others_are_written(
     assert traces(tmp_path) == ["t-1", "t-4"]
     assert log.lost == 2
     assert "t-2 cannot be logged" in caplog.text
+
+
+def test_what_an_application_hands_in_is_written_as_text_where_json_has_no_word(
+    tmp_path: Path,
+) -> None:
+    given = {
+        "when": datetime(2026, 1, 2, 3, 4, tzinfo=UTC), "day": date(2026, 1, 2), "sum": Decimal("1.10"),
+        "file": Path("a/b"), "raw": b"\xff!", "kinds": {"b", "a"},
+    }  # fmt: skip
+    with CallLog(tmp_path) as log:
+        log(call(input=given))
+
+    assert log.lost == 0
+    [row] = open_store(tmp_path).sql("SELECT input FROM calls")
+    assert json.loads(row["input"]) == {
+        "when": "2026-01-02 03:04:00+00:00", "day": "2026-01-02", "sum": "1.10", "file": "a/b",
+        "raw": "\ufffd!", "kinds": ["a", "b"],
+    }  # fmt: skip
 
 
 def test_a_segment_that_a_dead_disk_spoilt_keeps_its_whole_lines(tmp_path: Path) -> None:

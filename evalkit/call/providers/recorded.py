@@ -88,7 +88,9 @@ class Recording:
 
     def _asked(self, attempt: Attempt) -> tuple[str, str | None]:
         model = self._models.get(attempt.model)
-        return attempt.provider, model.id if model else None
+        # An answer from a cache names no provider: it stands for the model's own.
+        provider = attempt.provider or (model.provider if model else "")
+        return provider, model.id if model else None
 
     def _pass_time(self, attempt: Attempt) -> None:
         self.now += attempt.latency_ms / 1000

@@ -229,5 +229,5 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 
 def _number(header: str | None) -> float | None:
-    found = re.fullmatch(r"\s*(\d{1,9}(\.\d{1,9})?)\s*", header or "", re.ASCII)
+    found = re.fullmatch(r"\s*(\d{1,30}(\.\d{1,9})?)\s*", header or "", re.ASCII)
     return float(found[1]) if found else None

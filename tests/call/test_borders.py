@@ -1,0 +1,225 @@
+"""Where a call meets its application: reviewers, readers, rules, and functions that fail."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalkit.call.orchestrator import Orchestrator
+from evalkit.errors import ConfigError
+from evalkit.records import CallResult, TextDelta
+from tests.call.failing import World
+from tests.call.scripted import answer
+from tests.call.test_orchestrator import GOOD, Project
+from tests.loopback import Behaviour
+
+FENCED = f"Here it is:\n```json\n{GOOD}\n```"
+
+
+async def stream(orchestrator: Orchestrator, **options: Any) -> tuple[str, CallResult]:
+    shown, result = [], None
+    async for event in orchestrator.stream("classify", "Two invoices", **options):
+        if isinstance(event, TextDelta):
+            shown.append(event.text)
+        else:
+            result = event
+    assert result is not None
+    return "".join(shown), result
+
+
+# --- review ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schema", [True, False], ids=["whole", "as it comes"])
+async def test_what_waits_for_a_person_is_shown_to_nobody(tmp_path: Path, schema: bool) -> None:
+    project = Project(tmp_path, [answer(GOOD)]).change(review="always")
+    if not schema:
+        project.change(output_schema=None)
+
+    shown, result = await stream(project.orchestrator())
+
+    assert (shown, result.status, result.output) == ("", "pending_review", None)
+
+
+async def test_what_a_cache_has_and_a_person_has_to_see_is_not_shown_either(
+    tmp_path: Path,
+) -> None:
+    project = Project(tmp_path, [answer(GOOD)]).change(cache_ttl=60)
+    async with project.orchestrator() as orchestrator:
+        await orchestrator.execute("classify", "Two invoices")
+    project.change(review="always")
+
+    async with project.orchestrator() as orchestrator:
+        shown, result = await stream(orchestrator)
+
+    assert result.record.cache_kind == "exact"
+    assert (shown, result.status) == ("", "pending_review")
+
+
+def nothing_to_see(facts: Any) -> bool:
+    return False
+
+
+async def test_what_no_person_has_to_see_is_shown_once_that_is_known(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer(GOOD)]).change(review=f"{__name__}:nothing_to_see")
+
+    shown, result = await stream(project.orchestrator())
+
+    assert (shown, result.status) == (GOOD, "ok")
+
+
+# --- answers that were repaired ---------------------------------------------------------
+
+
+async def test_a_repaired_answer_is_the_same_from_the_cache_and_beside_it(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer(FENCED)]).change(cache_ttl=60)
+    async with project.orchestrator() as orchestrator:
+        together = await asyncio.gather(
+            *(orchestrator.execute("classify", "Two invoices") for _ in range(5))
+        )
+        later = await orchestrator.execute("classify", "Two invoices")
+
+    assert len(project.one.asked) == 1
+    for result in (*together, later):
+        assert (result.status, result.value) == ("ok", {"label": "billing"})
+        assert (result.record.repaired, result.record.schema_ok) == (True, True)
+
+
+async def test_a_repaired_answer_is_shown_without_what_was_around_it(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer(FENCED)]).change(cache_ttl=60)
+
+    async with project.orchestrator() as orchestrator:
+        fresh, _ = await stream(orchestrator)
+        kept, _ = await stream(orchestrator)
+
+    assert json.loads(fresh) == json.loads(kept) == {"label": "billing"}
+
+
+async def test_a_person_sees_a_repaired_answer_as_its_action_can_read_it(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer(FENCED)]).change(review="always")
+
+    async with project.orchestrator() as orchestrator:
+        await orchestrator.execute("classify", "Two invoices")
+        [review] = orchestrator._parts.reviews.list()
+
+    assert review.output is not None
+    assert json.loads(review.output) == {"label": "billing"}
+
+
+# --- readers -----------------------------------------------------------------------
+
+
+async def test_a_slow_reader_says_nothing_of_the_provider(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer("word " * 50)]).change(output_schema=None)
+    orchestrator = project.orchestrator()
+
+    async def slow(text: str) -> None:
+        await asyncio.sleep(0.2)
+
+    for _ in range(8):
+        late = await orchestrator.execute("classify", "hi", emit=slow, max_latency_ms=50)
+        assert late.error_kind == "incomplete"
+
+    assert (await orchestrator.execute("classify", "hi")).ok
+
+
+async def test_a_stream_that_nobody_can_go_on_with_has_all_the_time(tmp_path: Path) -> None:
+    slow = Behaviour(text=" ".join(["word"] * 30), tokens_per_s=40)
+    async with World(tmp_path, slow, output_schema=None, max_latency_ms=1300) as world:
+        pieces, result = await world.stream()
+
+    assert (result.status, result.record.model) == ("ok", "small")
+    assert "".join(pieces) == " ".join(["word"] * 30)
+
+
+# --- functions of the application's own --------------------------------------------------
+
+
+def broken(*_: object) -> Any:
+    raise ValueError("a bug")
+
+
+def not_json(*_: object) -> Any:
+    return {"score": float("nan")}
+
+
+async def test_a_rule_that_fails_is_a_failure_of_the_call_and_recorded(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer(GOOD)]).change(rules=(f"{__name__}:broken",))
+
+    result = await project.execute()
+
+    assert (result.status, result.error_kind) == ("error", "server")
+    assert "a rule raised ValueError" in (result.record.route_reason or "")
+    assert project.log == [result.record]
+    assert result.record.cost_usd == pytest.approx(0.00012)
+
+
+@pytest.mark.parametrize("function", ["broken", "not_json", "nowhere"])
+async def test_a_degradation_that_fails_leaves_the_failure_as_it_is(
+    tmp_path: Path, function: str
+) -> None:
+    project = Project(tmp_path, [answer("no JSON")]).change(
+        retries=0, on_failure=f"degrade:{__name__}:{function}"
+    )
+
+    result = await project.execute()
+
+    assert (result.status, result.error_kind) == ("error", "invalid_output")
+    assert project.log == [result.record]
+
+
+async def test_a_reader_that_fails_gets_its_own_error_and_the_call_is_recorded(
+    tmp_path: Path,
+) -> None:
+    project = Project(tmp_path, [answer("some text")]).change(output_schema=None)
+
+    async def gone(text: str) -> None:
+        raise ConnectionResetError("the browser went away")
+
+    with pytest.raises(ConnectionResetError):
+        await project.execute(emit=gone)
+
+    [record] = project.log
+    assert (record.status, len(record.attempts)) == ("error", 1)
+
+
+async def test_a_call_cancelled_while_it_degrades_is_recorded(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer("no JSON")]).change(
+        retries=0, on_failure=f"degrade:{__name__}:forever"
+    )
+    call = asyncio.create_task(project.execute())
+    await BEGUN.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+    [record] = project.log
+    assert (record.error_kind, len(record.attempts)) == ("cancelled", 1)
+
+
+BEGUN = asyncio.Event()
+
+
+async def forever(*_: object) -> None:
+    BEGUN.set()
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"max_tokens": 0}, {"retries": -1}, {"max_latency_ms": 0}, {"cache_ttl": -1},
+     {"max_latency_ms": float("nan")}, {"max_latency_ms": "2000"}],
+)  # fmt: skip
+async def test_a_calls_own_settings_are_held_to_what_the_configurations_are(
+    tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    project = Project(tmp_path, [answer(GOOD)])
+
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        await project.execute(**wrong)
+
+    assert project.one.asked == []
