@@ -254,8 +254,8 @@ def test_what_an_application_hands_in_is_written_as_text_where_json_has_no_word(
     tmp_path: Path,
 ) -> None:
     given = {
-        "when": datetime(2026, 1, 2, 3, 4, tzinfo=UTC), "day": date(2026, 1, 2), "sum": Decimal("1.10"),
-        "file": Path("a/b"), "raw": b"\xff!", "kinds": {"b", "a"},
+        "when": datetime(2026, 1, 2, 3, 4, tzinfo=UTC), "day": date(2026, 1, 2),
+        "sum": Decimal("1.10"), "file": Path("a/b"), "raw": b"\xff!", "kinds": {"b", "a"},
     }  # fmt: skip
     with CallLog(tmp_path) as log:
         log(call(input=given))
