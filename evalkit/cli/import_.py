@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import click
@@ -80,4 +81,4 @@ def _print(imported: Imported) -> None:
         click.echo("\n".join(f"    {line}".rstrip() for line in imported.config.splitlines()))
         click.echo("\nthen: evalkit check")
     if results:
-        click.echo(f"\ncompare: evalkit gate --baseline {results[0]} --candidate OTHER")
+        click.echo(f"\ncompare: evalkit gate --baseline {quote(str(results[0]))} --candidate OTHER")

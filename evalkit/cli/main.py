@@ -98,9 +98,10 @@ def main(argv: list[str] | None = None) -> int:
     _be_patient()
     try:
         status = cli.main(args=argv, prog_name="evalkit", standalone_mode=False)
+        sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except click.exceptions.Exit as exit_:
-        return exit_.exit_code
+        return exit_.exit_code if _is_written() else EXIT_UNMEASURABLE
     except click.Abort:
         return EXIT_INTERRUPTED
     except click.ClickException as error:
@@ -130,6 +131,15 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_UNMEASURABLE
 
 
+def _is_written() -> bool:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        click.echo(f"error: {error.strerror or error}.", err=True)
+        return False
+    return True
+
+
 _OF_THE_PATH = {
     errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR,
     errno.EPERM, errno.EROFS,
@@ -138,13 +148,23 @@ _OF_THE_PATH = {
 
 
 class _Patient(io.FileIO):
-    """Goes on where nobody reads: `evalkit gate | head` must not change the exit status."""
+    """Goes on where nobody reads: `evalkit gate | head` must not change the exit status.
+
+    A disk that is full is said once, not again by the interpreter as it ends.
+    """
+
+    _has_failed = False
 
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except BrokenPipeError:
             return len(data)
+        except OSError:
+            if self._has_failed:
+                return len(data)
+            self._has_failed = True
+            raise
 
 
 def _be_patient() -> None:

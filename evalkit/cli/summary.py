@@ -11,6 +11,9 @@ from evalkit.errors import EXIT_INTERRUPTED, EXIT_PASS, EXIT_UNMEASURABLE
 if TYPE_CHECKING:
     from evalkit.score.summary import MetricSummary, RunSummary
 
+NARROWEST = 60
+"""Columns that the closing table needs."""
+
 
 def exit_status(summary: RunSummary) -> int:
     """0 when all is measured; 3 when it is not, 130 when it was interrupted."""
@@ -27,6 +30,7 @@ def print_summary(run_id: str, summary: RunSummary, *, resume: str = "evalkit ru
     from rich.text import Text
 
     console = Console(highlight=False)
+    console.width = max(console.width, NARROWEST)  # a terminal wraps what a table would drop
     groups: dict[tuple[str, str], dict[str, MetricSummary]] = {}
     for (golden_set, pair, metric), totals in summary.metrics.items():
         groups.setdefault((golden_set, pair), {})[metric] = totals

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from evalkit.cli.main import main
+from evalkit.store.views import open_store
 from tests.project import case, write_project
+from tests.store.journal_lines import line, manifest
 
 
 @pytest.fixture
@@ -304,3 +306,20 @@ def test_a_feature_s_schema_that_is_none_is_named_where_it_is_named(
     assert line.startswith(f"evalkit.toml:15: features.classify.output_schema: {file}: ")
     assert why in line
     assert line.endswith(": Write a JSON Schema there")
+
+
+def test_an_edited_version_that_runs_used_is_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompt = tmp_path / "prompts" / "p" / "v1.md"
+    prompt.parent.mkdir(parents=True)
+    prompt.write_text("## user\n{{ text }}\n", encoding="utf-8")
+    (tmp_path / "evalkit.toml").write_text("", encoding="utf-8")
+    store = open_store(tmp_path / ".evalkit")
+    with store.create_run({**manifest("run-1"), "prompts": {"p@v1": "0123456789abcdef"}}) as writer:
+        writer.append(line(1))
+        writer.seal("complete")
+
+    assert main(["check", "--config", str(tmp_path / "evalkit.toml")]) == 2
+
+    assert "prompts/p/v1.md:1: has been edited" in capsys.readouterr().out

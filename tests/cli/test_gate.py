@@ -347,3 +347,33 @@ def test_a_thousand_cases_are_decided_in_little_time_and_without_heavy_imports(
     assert done.stderr.strip() == "[]"
     took_s = ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
     assert took_s < 15  # CPU time on a slow machine; on others it is about one second
+
+
+@pytest.mark.parametrize(
+    "option", ["--alpha=nan", "--max-drop=nan", "--tolerance=nan", "--alpha=1e-320"]
+)
+def test_what_is_no_share_is_a_usage_error(
+    tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = str(write_csv(tmp_path / "r.csv", [("a", 1), ("b", 0)]))
+
+    assert main(["gate", "--candidate", results, "--baseline", results, option]) == 2
+
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert option.split("=")[0] in said
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk here that is full")
+@pytest.mark.parametrize("command", [["--help"], ["gate", "--json"]])
+def test_a_verdict_that_cannot_be_written_is_no_pass(tmp_path: Path, command: list[str]) -> None:
+    results = str(write_csv(tmp_path / "r.csv", [(f"c{n}", n % 2) for n in range(80)]))
+    sides = ["--candidate", results, "--baseline", results] if len(command) > 1 else []
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "evalkit", *command, *sides],
+            stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False,
+        )  # fmt: skip
+
+    assert done.returncode == 3
+    assert done.stderr == "error: No space left on device.\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,3 +84,36 @@ def test_a_run_goes_on_with_what_it_was_started_with(
     assert begun["stopped"] == "budget_stop"
     assert (ended["status"], ended["done"], ended["resumed"]) == ("complete", 8, begun["done"])
     assert manifest(project, ended["run_id"])["seed"] == 7
+
+
+def copied(project: Path, place: str, name: str | None = None) -> Path:
+    """The project's golden set once more, below golden_sets/."""
+    copy = project / "golden_sets" / place
+    shutil.copytree(project / "golden_sets" / "tickets", copy)
+    if name is not None:
+        header = copy / "golden_set.yaml"
+        header.write_text(header.read_text("utf-8").replace("name: tickets", f"name: {name}"))
+    return copy
+
+
+def test_two_golden_sets_of_one_name_are_run_by_nobody(
+    project: Path, server: Loopback, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied(project, "again")
+
+    assert main(["run"]) == 2
+
+    said = capsys.readouterr().err
+    assert 'golden_sets/again/golden_set.yaml is called "tickets" too. Rename one' in said
+    assert server.stats.requests == 0
+
+
+def test_a_golden_set_in_a_folder_of_folders_is_known_by_its_own_name(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied(project, "sub/deep/two", "two")
+
+    found = run(capsys, "two", "--limit", "2")
+    assert {metric["golden_set"] for metric in found["metrics"]} == {"two"}
+    assert main(["run", "tiket"]) == 2
+    assert 'Did you mean "tickets"?' in capsys.readouterr().err

@@ -74,6 +74,33 @@ def test_metrics_that_gate_are_one_family(store: Store) -> None:
     assert wholes(verdict)["other"]["mde"] == mde
 
 
+# --- what is said beside ----------------------------------------------------------------
+
+
+def test_what_a_candidates_file_has_nothing_of_is_noted(tmp_path: Path) -> None:
+    both = [(f"c{n}", 1, golden_set) for n in range(40) for golden_set in ("g1", "g2")]
+    base = write_csv(tmp_path / "base.csv", both, "case_id,score,golden_set")
+    new = write_csv(tmp_path / "new.csv", both[::2], "case_id,score,golden_set")
+
+    verdict = gate(None, candidate=file_rows(new), baseline=file_rows(base))
+
+    assert verdict["notes"] == ["the candidate has nothing to compare with the baseline's g2"]
+
+
+def test_trials_that_are_left_out_are_noted(tmp_path: Path) -> None:
+    once = [(f"c{n}", 0, 1) for n in range(40)]
+    thrice = [(case, trial, 1) for case, _, _ in once for trial in range(3)]
+    base = write_csv(tmp_path / "base.csv", once, "case_id,trial,score")
+    new = write_csv(tmp_path / "new.csv", thrice, "case_id,trial,score")
+
+    verdict = gate(None, candidate=file_rows(new), baseline=file_rows(base))
+    other = gate(None, candidate=file_rows(base), baseline=file_rows(new))
+
+    [note] = verdict["notes"]
+    assert "left out: 80 scores of" in note
+    assert other["notes"] == []
+
+
 # --- what gates -------------------------------------------------------------------------
 
 

@@ -64,6 +64,23 @@ def test_compare_names_two_sides(text: str, candidate: Selector, baseline: Selec
     assert parse_compare(text, is_run=is_run) == (candidate, baseline)
 
 
+@pytest.mark.parametrize(
+    ("text", "candidate", "baseline"),
+    [
+        ("x1/@:g1/@", ("x1", "", ""), ("g1", "", "")),
+        ("openai/gpt-4o/@:openai/gpt-5/@", ("openai/gpt-4o", "", ""), ("openai/gpt-5", "", "")),
+        ("a/b/p@v1:llama:8b/@v2", ("a/b", "p", "v1"), ("llama:8b", "", "v2")),
+    ],
+)
+def test_pairs_of_files_can_be_named_as_they_are_shown(
+    text: str, candidate: tuple[str, str, str], baseline: tuple[str, str, str]
+) -> None:
+    sides = parse_compare(text, is_run=lambda _: False)
+
+    found = [(s.pair.model, s.pair.prompt_name, s.pair.prompt_version) for s in sides if s.pair]
+    assert found == [candidate, baseline]
+
+
 @pytest.mark.parametrize("text", ["", "run-a", "run-a:", ":", "run-a:run-c", "small/classify@v1"])
 def test_compare_that_names_no_two_sides_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="not CANDIDATE:BASELINE"):

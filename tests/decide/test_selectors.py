@@ -232,6 +232,15 @@ def test_a_run_that_stopped_early_is_the_last_choice() -> None:
     assert earlier(runs) == ["b", "a", "c"]
 
 
+def test_a_run_of_some_cases_is_no_baseline_where_there_is_one_of_all() -> None:
+    some = run("c", request={"limit": 62})
+    runs = [run("d", request={"limit": None}), some, run("b", request={}), run("a")]
+
+    assert earlier(runs) == ["b", "a", "c"]
+    assert earlier([runs[0], some]) == ["c"]
+    assert pooled([run("b"), some, run("a")]) == ["a"]
+
+
 # --- pools ------------------------------------------------------------------------------
 
 

@@ -85,6 +85,8 @@ class HttpTransport:
                 method, url, data=body, headers=headers, allow_redirects=False, proxy=self._proxy
             )
         except self._failures as error:
+            if session.closed:  # by whoever asked: it says nothing of the provider
+                raise CallError("cancelled", f"{self._settings.name} was closed") from None
             raise self._unsent(error) from None
         reply = Reply(response, self._failures, self.secrets)
         if response.status != 200:
