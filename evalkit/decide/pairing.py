@@ -125,12 +125,11 @@ def pair_cases(
         """)
     arrays = {name: np.asarray(values) for name, values in columns.items()}
     ends = np.searchsorted(arrays["comparison"], np.arange(len(meetings) + 1))
-    rows = engine.rows("""
-        SELECT comparison, count(*)::BIGINT AS n FROM score_rows
-        JOIN plan USING (source, golden_set, metric, model, prompt_name, prompt_version)
-        WHERE side = 'candidate' AND several_trials GROUP BY 1
-        """)
-    n_rows = {int(row["comparison"]): int(row["n"]) for row in rows}
+    n_rows = {
+        number: meeting.candidate.n_rows
+        for number, meeting in enumerate(meetings)
+        if meeting.candidate.several_trials
+    }
     cases = []
     for number, meeting in enumerate(meetings):
         part = {name: a[ends[number] : ends[number + 1]] for name, a in arrays.items()}

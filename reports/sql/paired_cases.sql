@@ -17,12 +17,13 @@ baseline_trials AS (
           FROM r WHERE side = 'baseline' AND several_trials GROUP BY ALL)
     GROUP BY ALL
 ),
-numbered AS (
-    SELECT *,
+candidate_trials AS (
+    SELECT comparison, case_id, case_hash, attempt,
         row_number() OVER (
-            PARTITION BY comparison, side, case_id, case_hash ORDER BY score IS NULL, attempt
+            PARTITION BY comparison, case_id, case_hash ORDER BY score IS NULL, attempt
         ) AS nth
     FROM r
+    WHERE side = 'candidate' AND several_trials
 ),
 sides AS (
     SELECT
@@ -35,8 +36,9 @@ sides AS (
         CASE WHEN score IS NULL THEN outcome END AS missing,
         outcome = 'excluded' AS is_excluded,
         cluster
-    FROM numbered
+    FROM r
     LEFT JOIN baseline_trials USING (comparison)
+    LEFT JOIN candidate_trials USING (comparison, case_id, case_hash, attempt)
     WHERE side = 'baseline' OR most IS NULL OR nth <= most
 )
 SELECT
