@@ -256,6 +256,16 @@ def test_a_case_keeps_the_trials_that_were_scored_however_they_are_numbered(
     assert cases.coverage == 1.0
 
 
+def test_a_case_alone_is_not_in_the_cluster_that_is_named_like_it(tmp_path: Path) -> None:
+    rows = [("a", 1, ""), ("b", 1, "a"), ("c", 1, "a")]
+
+    cases = paired(tmp_path, rows, rows, "case_id,score,cluster")
+
+    assert cases.clusters is not None
+    alone, *together = cases.clusters.tolist()
+    assert together[0] == together[1] != alone
+
+
 ONE_SIDE = (
     [("a", 1), ("b", 1), ("b-gone", 1), ("c", 1)],
     [("a", 1), ("a-new", 1), ("b", 0), ("c", 1)],

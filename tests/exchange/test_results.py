@@ -311,3 +311,20 @@ def test_text_of_the_file_is_shown_cut_and_without_control_characters(tmp_path: 
 
 def test_a_file_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
     assert problem(tmp_path / "none.csv") == "none.csv: no such file."
+
+
+def test_a_column_of_nothing_and_numbers_with_holes_are_read_as_they_are_meant(
+    tmp_path: Path,
+) -> None:
+    """As pandas writes a column of None, and ids of clusters that some rows have."""
+    path = tmp_path / "r.parquet"
+    columns = {
+        "case_id": ["a", "b", "c"], "metric": ["m"] * 3, "score": pa.nulls(3),
+        "cluster": pa.array([1.0, float("nan"), None]),
+    }  # fmt: skip
+    pq.write_table(pa.table(columns), path)
+
+    table = load_results(path).table
+
+    assert table["score"].to_pylist() == [None] * 3
+    assert table["cluster"].to_pylist() == ["1.0", None, None]
