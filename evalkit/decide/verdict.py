@@ -7,17 +7,17 @@ Not known is null, never 0. Lists are bounded.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from evalkit.decide.comparison import Comparison, Planned, Policy, Side, Verdict
 from evalkit.decide.missing import fisher_missing
-from evalkit.decide.pairing import Cases
+from evalkit.decide.pairing import Cases, Floats
 from evalkit.decide.ppi import Powered
 from evalkit.decide.rows import EXCLUDED
-from evalkit.decide.trials import flaky_cases, pass_hat_k
+from evalkit.decide.trials import flaky_cases, pass_at_k, pass_hat_k
 
 LISTED_CASES = 1_000
 SAME = 1e-9
@@ -176,7 +176,8 @@ def _noise(comparison: Comparison) -> dict[str, Any] | None:
         "share_within": split.share_within,
         "flaky_cases": flaky[:LISTED_CASES],
         "n_flaky": len(flaky),
-        "pass_hat_k": _pass_hat_k(cases, min(before, after)),
+        "pass_hat_k": _of_k(pass_hat_k, cases, min(before, after)),
+        "pass_at_k": _of_k(pass_at_k, cases, min(before, after)),
     }
 
 
@@ -216,8 +217,10 @@ def _ends(ci: tuple[float, float] | None) -> list[float] | None:
     return None if ci is None else list(ci)
 
 
-def _pass_hat_k(cases: Cases, k: int) -> dict[str, Any] | None:
-    """Chance that all k trials pass, both sides; None where scores are not pass or fail."""
+def _of_k(
+    chance: Callable[[Floats, Floats, int], float | None], cases: Cases, k: int
+) -> dict[str, Any] | None:
+    """Chance that all, or one, of k trials pass, both sides; None where scores are graded."""
     found: dict[str, Any] = {"k": k}
     for side in ("baseline", "candidate"):
         means, trials = getattr(cases, side), getattr(cases, f"{side}_trials")
@@ -227,7 +230,7 @@ def _pass_hat_k(cases: Cases, k: int) -> dict[str, Any] | None:
         binary = np.abs(spread - as_binary).max(initial=0) < 1e-6
         if k < 1 or not binary:
             return None
-        found[side] = pass_hat_k(np.rint(passes), trials, k)
+        found[side] = chance(np.rint(passes), trials, k)
     return found
 
 

@@ -297,6 +297,7 @@ def test_all_of_k_trials_pass_on_each_side_as_often_as_they_did() -> None:
         "k": 2, "baseline": 0.5, "candidate": pytest.approx(1 / 3)
     }  # fmt: skip
     assert found["pass_hat_k"] == {"k": 3, "baseline": 0.5, "candidate": 0.0}
+    assert found["pass_at_k"] == {"k": 3, "baseline": 1.0, "candidate": 1.0}
 
 
 @pytest.mark.parametrize(
