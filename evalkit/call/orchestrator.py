@@ -187,7 +187,7 @@ class Orchestrator:
         except Exception as error:
             # A fault of the application's own, or of a file: what was paid is written down.
             if call.attempts:
-                stages.fail(call, CallError("server", f"{type(error).__name__}: {error}"))
+                stages.fail(call, CallError("server", f"{type(error).__name__} beside the model"))
                 self._finish(call)
             raise
         return self._finish(call)
