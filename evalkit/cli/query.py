@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SHOWN_ROWS = 1000
-WIDEST = 5000
-"""Of a line into a pipe: all are as long as the longest, so above this a row is a paragraph."""
 """Rows of a table on the terminal; --json and --csv print all."""
 
 
@@ -85,21 +83,13 @@ def _print_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> N
     console = Console(highlight=False, width=width)
     if not rows:
         say("no rows")
-    elif _widest(columns, rows[:SHOWN_ROWS]) > min(console.width, WIDEST):
+    elif sum(len(name) + 2 for name in columns) > console.width:
         for row in rows[:SHOWN_ROWS]:
             console.print(_record(columns, row), "")
     else:
         console.print(_table(columns, rows[:SHOWN_ROWS]))
     if len(rows) > SHOWN_ROWS:
         say(f"{len(rows) - SHOWN_ROWS} more rows; --json or --csv prints all")
-
-
-def _widest(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> int:
-    """Of a table's lines; in a terminal cells wrap, and names alone count."""
-    names = sum(len(name) + 2 for name in columns)
-    if sys.stdout.isatty():
-        return names
-    return max([names, *(sum(len(str(row[name])) for name in columns) for row in rows)])
 
 
 def _table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Table:
