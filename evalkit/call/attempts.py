@@ -390,7 +390,6 @@ async def _attempt(
     except BaseException as unexpected:
         if passed is not None:
             gate.breaker.release(passed)
-        if passed is not None:
             gone = CallError("cancelled", "nobody waited for the answer")
             if not isinstance(unexpected, asyncio.CancelledError):
                 gone = CallError("server", f"{type(unexpected).__name__} while it was read")
@@ -399,13 +398,17 @@ async def _attempt(
             if allowance is not None and most is not None:
                 allowance.ended(most, cancelled[-1], paid=True)
         raise
+    finally:
+        if shown is not None:
+            shown.on_first = None  # what is shown later is on no attempt's clock
     if error is not None and shown is not None:
         await shown.complete()
         shown.start_again()
     latency_s = clock.monotonic() - started
     kind = error.kind if error is not None else None
     waited_s = started - asked + (shown.given_s if shown is not None else 0.0)
-    if passed is not None and kind == "timeout" and waited_s > left_s / 2:
+    took_s = max(left_s, clock.monotonic() - asked)
+    if passed is not None and kind == "timeout" and waited_s > took_s / 2:
         gate.breaker.release(passed)  # for its turn here, most of its time, or for its reader
     elif passed is not None:
         gate.learn(passed, kind, latency_s)

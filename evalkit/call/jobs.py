@@ -299,8 +299,8 @@ async def work_off(
 
     Call it again after a crash, or in several processes at once. Cancelled, it puts back
     what is in flight. A job whose own call cannot be made (an input that its prompt has no
-    use for) has failed; a ConfigError, which the others would meet as well, stops all and is
-    raised.
+    use for) has failed; what the others would meet as well, a ConfigError or a file that
+    cannot be written, stops all and is raised.
     """
     held: dict[int, Job] = {}
 
@@ -309,7 +309,7 @@ async def work_off(
             held[job.id] = job
             try:
                 result = await orchestrator.execute(job.feature, job.input, **job.options)
-            except ConfigError:
+            except (ConfigError, OSError, sqlite3.Error):
                 raise
             except Exception as error:
                 log.warning("job %s of batch %s failed", job.key, batch, exc_info=True)

@@ -26,6 +26,7 @@ from evalkit.errors import CallError, ConfigError
 from evalkit.json_schema import Validate
 from evalkit.records import CallRecord, ModelRequest, ToolCall
 from evalkit.redaction import redact_record
+from evalkit.schemas import find_faults
 
 if TYPE_CHECKING:
     from evalkit.call.allowance import Allowance
@@ -35,10 +36,12 @@ if TYPE_CHECKING:
 NO_CAPS = BudgetSettings()
 CANARY_LINE = "\n\n[{canary}] This mark is private: never write it."
 
-LEAST: Mapping[str, int] = {"max_tokens": 1, "retries": 0, "max_latency_ms": 1, "cache_ttl": 0}
-"""What a call's own settings are held to, as the configuration's are."""
 NOTHING_FOUND = frozenset({"no_documents", "retriever"})
 
+OVERRIDES = frozenset(
+    {"max_latency_ms", "retries", "cache_ttl", "on_failure", "max_tokens", "temperature", "seed"}
+)
+"""Settings that one call may have of its own."""
 REFUSED = frozenset(
     {"budget", "killed", "refusal", "content_filter", "guard_block", "policy", "invalid_input"}
 )
@@ -423,14 +426,28 @@ def _tool_name(tool: Mapping[str, Any]) -> str:
 def with_changes(
     feature: FeatureSettings, changes: Mapping[str, Any], prompt: str | None
 ) -> FeatureSettings:
-    """The feature with some settings replaced. Raises ConfigError for an odd `prompt`."""
+    """The feature with some settings replaced.
+
+    Raises ConfigError for an odd `prompt`, and for what the configuration could not say either.
+    """
     if prompt is not None:
         prompt_name, at, version = prompt.rpartition("@")
         if not (at and prompt_name and version):
             raise ConfigError(f"{prompt!r} is not NAME@VERSION, e.g. classify-ticket@v2.")
         changes = {**changes, "prompt_name": prompt_name, "prompt_version": version}
-    for name, least in LEAST.items():
-        value = changes.get(name, least)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least:
-            raise ConfigError(f"{name} is {value!r}. Give a number of at least {least}.")
+    if asked := {name: changes[name] for name in OVERRIDES & changes.keys()}:
+        _refuse_odd(asked)
     return replace(feature, **changes)
+
+
+def _refuse_odd(asked: Mapping[str, Any]) -> None:
+    """Hold a call's own settings to the schema of the configuration's."""
+    feature = {"task": "classify", "prompt": "p@v", "model": "m", **asked}
+    problems = [
+        str(fault).removeprefix("features.f.")
+        for fault in find_faults({"features": {"f": feature}}, "config")
+    ]
+    # No bound is passed by what compares with nothing.
+    problems += [f"{name} is no number." for name, value in asked.items() if value != value]
+    if problems:
+        raise ConfigError(problems)

@@ -150,18 +150,20 @@ def find_sql(name: str, *, project: Path) -> str:
 
 def _write_plan(engine: Engine, meetings: Sequence[Meeting]) -> None:
     plan: dict[str, list[Any]] = {name: [] for name in _PLAN}
-    seen: set[int] = set()
+    firsts: dict[int, int] = {}
+    for number, meeting in enumerate(meetings):
+        if meeting.candidate.has_calls or meeting.baseline.has_calls:
+            firsts.setdefault(meeting.number, number)
     for number, meeting in enumerate(meetings):
         by_hash = meeting.baseline.has_hashes and meeting.candidate.has_hashes
         for side, group in (("baseline", meeting.baseline), ("candidate", meeting.candidate)):
             row = (
                 number, side, group.source, group.golden_set, group.metric, group.pair.model,
                 group.pair.prompt_name, group.pair.prompt_version, by_hash, meeting.number,
-                meeting.number not in seen, meeting.candidate.several_trials,
+                firsts.get(meeting.number) == number, meeting.candidate.several_trials,
             )  # fmt: skip
             for column, value in zip(plan.values(), row, strict=True):
                 column.append(value)
-        seen.add(meeting.number)
     cells = ", ".join(f"unnest(${name}) AS {name}" for name in _PLAN)
     engine.rows(f"CREATE OR REPLACE TEMP TABLE plan AS SELECT {cells}", plan)
 

@@ -364,6 +364,6 @@ def _refused(error: Exception) -> BaseException:
     """The engine's words as an error of the store; an interrupted query is Ctrl-C."""
     import duckdb
 
-    if isinstance(error, duckdb.InterruptException) or "interrupted" in str(error).lower():
+    if isinstance(error, duckdb.InterruptException) or str(error) == "Query interrupted":
         return KeyboardInterrupt()
     return StoreError(str(error)) if isinstance(error, duckdb.Error) else error

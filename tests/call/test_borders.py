@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import pytest
 from evalkit.call.orchestrator import Orchestrator
 from evalkit.errors import ConfigError
 from evalkit.records import CallResult, TextDelta
-from tests.call.failing import World
+from evalkit.settings import GuardSettings
+from tests.call.failing import World, kinds
+from tests.call.providers.asking import eventually
 from tests.call.scripted import answer
 from tests.call.test_orchestrator import GOOD, Project
-from tests.loopback import Behaviour
+from tests.loopback import Behaviour, Rule
 
 FENCED = f"Here it is:\n```json\n{GOOD}\n```"
 
@@ -136,6 +139,31 @@ async def test_a_stream_that_nobody_can_go_on_with_has_all_the_time(tmp_path: Pa
     assert "".join(pieces) == " ".join(["word"] * 30)
 
 
+@pytest.mark.parametrize("text", ["ok", "word " * 30], ids=["held to its end", "in pieces"])
+async def test_a_guarded_stream_with_a_fallback_is_shown_whole(tmp_path: Path, text: str) -> None:
+    """What the guard holds back is given out after the attempt's own clock has ended."""
+    project = Project(tmp_path, [answer(text)])
+    project.change(output_schema=None, fallbacks=("spare",))
+    project.settings = replace(project.settings, guard=GuardSettings(output_pii="flag"))
+
+    shown, result = await stream(project.orchestrator())
+
+    assert (result.status, shown) == ("ok", text)
+
+
+async def test_a_provider_that_is_closed_while_it_is_asked_has_not_failed(tmp_path: Path) -> None:
+    stalls = Rule(Behaviour(stall_after=-1), times=6)
+    async with World(tmp_path, stalls, fallbacks=()) as world:
+        asking = [asyncio.create_task(world.call(str(n))) for n in range(6)]
+        await eventually(lambda: world.requests[0] == 6)
+        await world.orchestrator.aclose()
+        ended = await asyncio.gather(*asking)
+        again = await world.call()
+
+    assert [kinds(result) for result in ended] == [["cancelled"]] * 6
+    assert again.ok
+
+
 # --- functions of the application's own --------------------------------------------------
 
 
@@ -212,7 +240,8 @@ async def forever(*_: object) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [{"max_tokens": 0}, {"retries": -1}, {"max_latency_ms": 0}, {"cache_ttl": -1},
-     {"max_latency_ms": float("nan")}, {"max_latency_ms": "2000"}],
+     {"max_latency_ms": float("nan")}, {"max_latency_ms": "2000"}, {"retries": 2.5},
+     {"on_failure": "txt:sorry"}],
 )  # fmt: skip
 async def test_a_calls_own_settings_are_held_to_what_the_configurations_are(
     tmp_path: Path, wrong: dict[str, Any]

@@ -346,6 +346,20 @@ async def test_one_job_that_cannot_be_done_holds_up_none(tmp_path: Path) -> None
     assert queue.retry("night") == 1
 
 
+async def test_a_fault_that_every_job_would_meet_fails_none(tmp_path: Path) -> None:
+    class Full(Echo):
+        async def execute(self, *_: Any, **__: Any) -> CallResult:
+            raise OSError(28, "No space left on device")
+
+    queue = JobQueue(tmp_path / "queue.sqlite")
+    queue.add("night", items(4))
+
+    with pytest.raises(OSError, match="No space left"):
+        await work_off(queue, "night", Full(), concurrency=2)
+
+    assert (queue.counts("night")["waiting"], queue.counts("night")["failed"]) == (4, 0)
+
+
 async def test_no_call_at_a_time_is_no_way_to_make_many(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         await anext(execute_many(Echo(), items(3), concurrency=0))
