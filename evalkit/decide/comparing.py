@@ -43,7 +43,7 @@ class Comparer:
         engine, listed = self.sides.engine, list(meetings.values())
         paired = pairing.pair_cases(engine, listed, self.whole, project=self.project)
         cases = dict(zip(meetings, paired, strict=True))
-        self._say_what_was_left_out(plans, cases)
+        self._say_what_has_no_counterpart(plans, cases)
         reasons = self._reasons(plans, meetings)
         people = self._people([plan for plan in plans if plan.key not in reasons], cases)
         plans = self._held(plans, people)
@@ -68,17 +68,19 @@ class Comparer:
         parts = [measured(plan, part) for plan in plans for part in slices.get(plan.key, ())]
         return adjust([*wholes, *parts], self.policy)
 
-    def _say_what_was_left_out(self, plans: Sequence[Planned], cases: Mapping[Key, Cases]) -> None:
-        left_out = {
-            plan.metric: cases[plan.key].left_out
+    def _say_what_has_no_counterpart(
+        self, plans: Sequence[Planned], cases: Mapping[Key, Cases]
+    ) -> None:
+        beyond = {
+            plan.metric: cases[plan.key].n_beyond
             for plan in plans
-            if plan.key in cases and cases[plan.key].left_out
+            if plan.key in cases and cases[plan.key].n_beyond
         }
-        if left_out:
-            named = ", ".join(f"{n} scores of {metric}" for metric, n in left_out.items())
+        if beyond:
+            named = ", ".join(f"{n} scores of {metric}" for metric, n in beyond.items())
             self.notes.append(
-                "the candidate has more trials of a case than the baseline, and those beyond were "
-                f"left out: {named}. Give the baseline as many"
+                "the candidate has more trials of a case than the baseline. Means are of all; a "
+                f"drop has to show without those beyond, too ({named}). Give the baseline as many"
             )
 
     def _early(

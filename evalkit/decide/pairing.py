@@ -7,7 +7,7 @@ trials and joins the cases, this file says what each missing one means. It never
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -86,12 +86,20 @@ class Cases:
     """The same, by why: `new` (the candidate's alone), `removed`, `edited`."""
     uncovered: int
     """Unpaired cases that nevertheless count against the coverage."""
-    left_out: int = 0
-    """The candidate's rows beyond as many trials of a case as the baseline has."""
+    matched: Cases | None = None
+    """The same with no more of the candidate's trials of a case than the baseline has, those
+    with a score first; None where it has no more."""
 
     @property
     def on_both(self) -> NDArray[np.bool_]:
         return ~(np.isnan(self.baseline) | np.isnan(self.candidate))
+
+    @property
+    def n_beyond(self) -> int:
+        """The candidate's rows beyond those that `matched` has."""
+        if self.matched is None:
+            return 0
+        return int((self.candidate_rows - self.matched.candidate_rows).sum())
 
     @property
     def coverage(self) -> float:
@@ -113,7 +121,8 @@ def pair_cases(
         return f"CASE WHEN {side}_outcome IS NULL THEN 0 ELSE {at} END AS {side}_outcome"
 
     columns = engine.columns(f"""
-        SELECT comparison, case_id, baseline, candidate, baseline_var, candidate_var,
+        SELECT comparison, case_id, baseline, candidate, candidate_matched,
+            baseline_var, candidate_var,
             baseline_trials::DOUBLE AS baseline_trials,
             candidate_trials::DOUBLE AS candidate_trials,
             baseline_rows::DOUBLE AS baseline_rows, candidate_rows::DOUBLE AS candidate_rows,
@@ -125,11 +134,6 @@ def pair_cases(
         """)
     arrays = {name: np.asarray(values) for name, values in columns.items()}
     ends = np.searchsorted(arrays["comparison"], np.arange(len(meetings) + 1))
-    n_rows = {
-        number: meeting.candidate.n_rows
-        for number, meeting in enumerate(meetings)
-        if meeting.candidate.several_trials
-    }
     cases = []
     for number, meeting in enumerate(meetings):
         part = {name: a[ends[number] : ends[number + 1]] for name, a in arrays.items()}
@@ -138,7 +142,6 @@ def pair_cases(
                 part,
                 trusts_baseline=meeting.baseline.source in runs,
                 trusts_candidate=meeting.candidate.source in runs,
-                n_rows=n_rows.get(number),
             )
         )
     return cases
@@ -175,11 +178,7 @@ _PLAN = (
 
 
 def _cases_of(
-    part: Mapping[str, NDArray[Any]],
-    *,
-    trusts_baseline: bool,
-    trusts_candidate: bool,
-    n_rows: int | None = None,
+    part: Mapping[str, NDArray[Any]], *, trusts_baseline: bool, trusts_candidate: bool
 ) -> Cases:
     """Sort out the cases that one side does not have at all.
 
@@ -198,7 +197,7 @@ def _cases_of(
         "edited": ids[edited & only_c],
     }
     clustered = bool(part["clustered"][kept].any())
-    return Cases(
+    cases = Cases(
         ids=ids[kept],
         **{name: part[name][kept] for name in PER_CASE},
         clusters=part["cluster"][kept] if clustered else None,
@@ -210,8 +209,18 @@ def _cases_of(
         unpaired=int(unpaired.sum()) - int(edited.sum()) + n_edited,
         apart=apart,
         uncovered=0 if trusts_baseline and trusts_candidate else n_edited,
-        left_out=0 if n_rows is None else n_rows - int(part["candidate_rows"].sum()),
     )
+    most = float(part["baseline_rows"].max(initial=0))
+    if not most or not (cases.candidate_rows > most).any():
+        return cases
+    matched = replace(
+        cases,
+        candidate=part["candidate_matched"][kept],
+        candidate_var=np.full(len(cases.ids), np.nan),
+        candidate_trials=np.minimum(cases.candidate_trials, most),
+        candidate_rows=np.minimum(cases.candidate_rows, most),
+    )
+    return replace(cases, matched=matched)
 
 
 def _edited(
@@ -264,6 +273,7 @@ def take(cases: Cases, inside: NDArray[np.bool_]) -> Cases:
         unpaired=0,
         apart={},
         uncovered=0,
+        matched=None if cases.matched is None else take(cases.matched, inside),
     )
 
 

@@ -169,7 +169,8 @@ def refuse_drift(metrics: Mapping[str, Cases], policy: Policy) -> None:
     p_values: list[float] = []
     told: list[str] = []
     for name, cases in metrics.items():
-        d = (cases.candidate - cases.baseline)[cases.on_both]
+        matched = cases.matched or cases
+        d = (matched.candidate - matched.baseline)[cases.on_both]
         if not len(cases.ids):
             raise NotComparable("all its cases were edited since")
         if cases.coverage < policy.min_coverage:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -195,6 +195,24 @@ def compare(
         trials_needed=plan.trials_needed(
             max_drop=max_drop, alpha=alpha, within=within_var, trials=trials
         ),
+    )
+
+
+def less_sure(paired: Paired, other: Paired) -> Paired:
+    """What `paired` estimates, with the larger p-values of the two tests of one H0.
+
+    A test that rejects only where both do has at most the level of either.
+    """
+
+    def larger(one: float | None, two: float | None) -> float | None:
+        return None if one is None or two is None else max(one, two)
+
+    return replace(
+        paired,
+        p_value=larger(paired.p_value, other.p_value),
+        p_improvement=larger(paired.p_improvement, other.p_improvement),
+        p_exact=larger(paired.p_exact, other.p_exact),
+        mde=larger(paired.mde, other.mde),
     )
 
 

@@ -87,9 +87,9 @@ def test_what_a_candidates_file_has_nothing_of_is_noted(tmp_path: Path) -> None:
     assert verdict["notes"] == ["the candidate has nothing to compare with the baseline's g2"]
 
 
-def test_trials_that_are_left_out_are_noted(tmp_path: Path) -> None:
+def test_trials_without_a_counterpart_are_noted(tmp_path: Path) -> None:
     once = [(f"c{n}", 0, 1) for n in range(40)]
-    thrice = [(case, trial, 1) for case, _, _ in once for trial in range(3)]
+    thrice = [(case, trial, int(trial > 0)) for case, _, _ in once for trial in range(3)]
     base = write_csv(tmp_path / "base.csv", once, "case_id,trial,score")
     new = write_csv(tmp_path / "new.csv", thrice, "case_id,trial,score")
 
@@ -97,7 +97,9 @@ def test_trials_that_are_left_out_are_noted(tmp_path: Path) -> None:
     other = gate(None, candidate=file_rows(base), baseline=file_rows(new))
 
     [note] = verdict["notes"]
-    assert "left out: 80 scores of" in note
+    [comparison] = verdict["comparisons"]
+    assert "(80 scores of" in note
+    assert comparison["candidate_mean"] == pytest.approx(2 / 3)
     assert other["notes"] == []
 
 

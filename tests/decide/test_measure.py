@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -132,6 +133,84 @@ def test_noise_of_the_trials_says_how_many_more_would_do() -> None:
     assert found.paired == compare(
         d, max_drop=0.3, power_alpha=0.025, within_var=split.within, trials=split.trials
     )
+
+
+# --- a candidate asked more often than its baseline ---------------------------------------
+
+
+def asked_more_often(
+    baseline: Sequence[float], thrice: Sequence[float], once: Sequence[float]
+) -> Cases:
+    """Three trials of the candidate, and one of them, for one of the baseline."""
+    cases, n = scored(baseline, thrice), np.ones(len(baseline))
+    return replace(
+        cases, candidate_trials=3 * n, candidate_rows=3 * n, matched=scored(baseline, once)
+    )
+
+
+@pytest.mark.parametrize(
+    ("thrice", "once"), [(0.9, 0.7), (0.7, 0.9)], ids=["matched decides", "all decide"]
+)
+def test_a_drop_has_to_show_in_all_trials_and_in_as_many_as_the_baselines(
+    thrice: float, once: float
+) -> None:
+    more, same = ([share] * 8 + [1.0] * 32 for share in (thrice, once))
+    cases = asked_more_often([1.0] * 38 + [0.0] * 2, more, same)
+
+    found = the_test(measured(cases))
+
+    seen = compare(cases.candidate - cases.baseline, power_alpha=0.025)
+    other = compare(np.array(same) - cases.baseline, power_alpha=0.025)
+    assert (found.delta, found.ci, found.losses) == (seen.delta, seen.ci, seen.losses)
+    for name in ("p_value", "p_improvement", "p_exact", "mde"):
+        assert getattr(found, name) == max(getattr(seen, name), getattr(other, name))
+
+
+def test_at_worst_the_drop_shows_in_both_too() -> None:
+    cases = asked_more_often([1.0] * 30, [NONE, 0.5] + [1.0] * 28, [NONE] + [1.0] * 29)
+
+    found = measured(cases)
+
+    assert found.worst is not None
+    seen, other = ([-1.0, d] + [0.0] * 28 for d in (-0.5, 0.0))
+    assert found.worst.delta == compare(seen).delta
+    assert found.worst.p_value == max(compare(seen).p_value or 0, compare(other).p_value or 0)
+
+
+def test_people_correct_the_judge_on_as_many_trials_a_side() -> None:
+    rng = np.random.default_rng(0)
+    baseline, thrice = rng.random(60), rng.random(60)
+    once = rng.random(60)
+    cases = asked_more_often(baseline.tolist(), thrice.tolist(), once.tolist())
+    said = Said(np.where(np.arange(60) < 30, once - baseline, NONE), None)
+
+    found = measured(cases, people=People(d=said, baseline=said, candidate=said))
+
+    assert the_test(found).delta == powered_mean(once - baseline, said.scores).estimate
+
+
+def test_a_slice_has_its_own_matched_trials() -> None:
+    cases = asked_more_often([1.0] * 12, [0.5] * 12, [1.0, 0.0] * 6)
+
+    [part] = slices_to_measure(planned(), cases, {"odd=yes": cases.ids[1::2]})
+
+    assert part.cases.matched is not None
+    assert part.cases.matched.candidate.tolist() == [0.0] * 6
+
+
+def test_asking_more_often_makes_no_drop_of_the_baselines_luck() -> None:
+    """One trial against ten of the same system: the paired test alone calls every third a drop."""
+    rng, blocked, alone, builds = np.random.default_rng(7), 0, 0, 200
+    for _ in range(builds):
+        once, ten = rng.random(50) < 0.98, rng.random((10, 50)) < 0.98
+        cases = asked_more_often(once * 1.0, ten.mean(axis=0), ten[0] * 1.0)
+        p_value = the_test(measured(cases)).p_value
+        assert p_value is not None
+        blocked += p_value < POLICY.alpha
+        alone += (compare(cases.candidate - cases.baseline).p_value or 1) < POLICY.alpha
+
+    assert alone > builds / 5
+    assert blocked <= builds * 0.05
 
 
 # --- nothing to test --------------------------------------------------------------------

@@ -233,27 +233,48 @@ def test_hashes_that_only_one_side_knows_are_not_compared(tmp_path: Path) -> Non
     assert (cases.baseline.tolist(), cases.candidate.tolist()) == ([1.0], [0.0])
 
 
-def test_a_candidates_trials_beyond_the_baselines_are_left_out(tmp_path: Path) -> None:
+def test_a_candidates_mean_is_of_all_trials_and_a_second_one_of_as_many_as_the_baselines(
+    tmp_path: Path,
+) -> None:
     baseline = [("a", 0, 1), ("b", 0, 1)]
     candidate = [("a", 0, 1), ("a", 1, 0), ("a", 2, 0), ("b", 0, 0), ("b", 1, 1)]
 
     cases = paired(tmp_path, baseline, candidate, "case_id,trial,score")
 
-    assert cases.candidate.tolist() == [1.0, 0.0]
-    assert cases.candidate_trials.tolist() == [1, 1]
+    assert cases.candidate.tolist() == [pytest.approx(1 / 3), 0.5]
+    assert cases.candidate_trials.tolist() == [3, 2]
+    assert cases.n_beyond == 3
+    assert cases.matched is not None
+    assert cases.matched.candidate.tolist() == [1.0, 0.0]
+    assert cases.matched.candidate_trials.tolist() == [1, 1]
 
 
-def test_a_case_keeps_the_trials_that_were_scored_however_they_are_numbered(
-    tmp_path: Path,
-) -> None:
-    baseline = [("a", 0, 1), ("b", 1, 1), ("c", 2, 0)]
-    candidate = [("a", 7, ""), ("a", 8, 1), ("b", 3, 0), ("b", 4, 1), ("c", 9, 1)]
+def test_the_trials_that_were_scored_are_matched_however_they_are_numbered(tmp_path: Path) -> None:
+    baseline = [("a", 0, 1), ("b", 1, 1), ("c", 2, 0), ("d", 3, 0)]
+    candidate = [
+        ("a", 7, ""), ("a", 8, 1), ("b", 3, 0), ("b", 4, 1), ("c", 9, 1), ("d", 5, ""), ("d", 6, "")
+    ]  # fmt: skip
 
     cases = paired(tmp_path, baseline, candidate, "case_id,trial,score")
 
-    assert cases.candidate.tolist() == [1.0, 0.0, 1.0]
-    assert cases.candidate_rows.tolist() == [1, 1, 1]
-    assert cases.coverage == 1.0
+    assert cases.coverage == 0.75
+    assert cases.matched is not None
+    np.testing.assert_equal(cases.matched.candidate, [1.0, 0.0, 1.0, np.nan])
+    assert cases.matched.candidate_trials.tolist() == [1, 1, 1, 0]
+    assert cases.matched.candidate_rows.tolist() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("few", [("a", 0, 1), ("a", 0, "")])
+def test_a_candidate_of_as_many_trials_as_any_of_the_baselines_cases_needs_no_match(
+    tmp_path: Path, few: tuple[str, int, Any]
+) -> None:
+    thrice = [("b", trial, 1) for trial in range(3)]
+    candidate = [(case, trial, 1) for case in "ab" for trial in range(3)]
+
+    cases = paired(tmp_path, [few, *thrice], candidate, "case_id,trial,score")
+
+    assert cases.matched is None
+    assert cases.n_beyond == 0
 
 
 def test_a_case_alone_is_not_in_the_cluster_that_is_named_like_it(tmp_path: Path) -> None:
@@ -427,11 +448,18 @@ def test_pairing_agrees_with_a_loop_over_the_rows(
 
     cases = paired(folder, rows(baseline), rows(candidate), "case_id,trial,score")
     most = max(Counter(case_id for case_id, _ in baseline).values())
+    matched = dict(candidate)
     for case_id in {case_id for case_id, _ in candidate}:
         own = sorted((s == "", t) for (c, t), s in candidate.items() if c == case_id)
         for _, trial in own[most:]:
-            del candidate[case_id, trial]
+            del matched[case_id, trial]
 
+    assert (cases.matched is None) == (matched == candidate)
+    assert cases.n_beyond == len(candidate) - len(matched)
+    for seen, scores in ((cases, candidate), (cases.matched or cases, matched)):
+        assert [None if np.isnan(c) else c for c in seen.candidate] == [
+            pytest.approx(mean(scores, case_id)) for case_id in seen.ids
+        ]
     found = {
         case_id: (None if np.isnan(b) else b, None if np.isnan(c) else c)
         for case_id, b, c in zip(cases.ids, cases.baseline, cases.candidate, strict=True)
