@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.options import Number, common_options, print_json, say
+from evalkit.cli.options import SHARE, common_options, print_json, say
 from evalkit.errors import EXIT_PASS, ConfigError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def command() -> None:
 @command.command("audit")
 @click.argument("pairs", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
-    "--threshold", type=Number(0.0, 1.0), default=0.95, show_default=True,
+    "--threshold", type=SHARE, default=0.95, show_default=True,
     help="Cosine from which two texts count as near.",
 )  # fmt: skip
 @click.option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evalkit.cli.options import Number, common_options, print_json, print_table, say
+from evalkit.cli.options import USD, Number, common_options, print_json, print_table, say
 from evalkit.cli.periods import iso, moment, now
 from evalkit.errors import EXIT_PASS, EXIT_REGRESSION, EXIT_UNMEASURABLE
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     "--judges", "judges", is_flag=True,
     help="First have judges grade their anchors, once a day: this asks models.",
 )  # fmt: skip
-@click.option("--max-cost", type=Number(0), metavar="USD", help="Of --judges: stop before.")
+@click.option("--max-cost", type=USD, metavar="USD", help="Of --judges: stop before.")
 @common_options
 def command(
     feature: str | None,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.options import Number, common_options, say
+from evalkit.cli.options import ALPHA, SHARE, common_options, say
 from evalkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from evalkit.decide.terminal import Role
     from evalkit.store.views import Engine, Store
 
-SHARE = Number(0, 1)
 FILE = click.Path(path_type=Path, dir_okay=False, writable=True)
 
 
@@ -42,7 +41,7 @@ FILE = click.Path(path_type=Path, dir_okay=False, writable=True)
     metavar="CAND:BASE",
     help="Compare only these; each side RUN, MODEL/PROMPT@VERSION, or RUN:MODEL/PROMPT@VERSION.",
 )
-@click.option("--alpha", type=Number(0, 0.5, min_open=True), help="False alarms allowed; 0.05.")
+@click.option("--alpha", type=ALPHA, help="False alarms allowed; 0.05.")
 @click.option("--correction", type=click.Choice(["holm", "bh"]), help="For many comparisons.")
 @click.option("--tolerance", type=SHARE, help="Drop that is allowed, 0..1, for every metric.")
 @click.option("--max-drop", type=SHARE, help="Drop that a pass has to exclude, for every metric.")

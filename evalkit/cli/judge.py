@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.options import Number, common_options, print_json, say
+from evalkit.cli.options import SHARE, USD, common_options, print_json, say
 from evalkit.errors import EXIT_PASS, EXIT_REGRESSION, EXIT_UNMEASURABLE, ConfigError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def command() -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="A file of your own; default: judges/attacks.jsonl, of the project or of evalkit.",
 )
-@click.option("--max-cost", type=Number(0), metavar="USD", help="Stop judging before.")
+@click.option("--max-cost", type=USD, metavar="USD", help="Stop judging before.")
 @click.option("--concurrency", type=click.IntRange(1, 10_000), help="Answers judged at once.")
 @common_options
 def attack_(
@@ -181,11 +181,11 @@ def _line(text: str) -> str:
     help="Lowest and highest label in FILE.",
 )  # fmt: skip
 @click.option(
-    "--epsilon", type=Number(0, 1), default=0.15, show_default=True,
+    "--epsilon", type=SHARE, default=0.15, show_default=True,
     help="What the judge may be worse by in the alternative-annotator test.",
 )  # fmt: skip
 @click.option("--fresh", is_flag=True, help="Ask the judge again though its judgement is kept.")
-@click.option("--max-cost", type=Number(0), metavar="USD", help="Stop judging before.")
+@click.option("--max-cost", type=USD, metavar="USD", help="Stop judging before.")
 @click.option("--concurrency", type=click.IntRange(1, 10_000), help="Answers judged at once.")
 @common_options
 def calibrate(
@@ -343,7 +343,7 @@ def _range(text: str) -> tuple[float, float]:
 @click.option("--run", "run", metavar="RUN", help="Make the file, of answers of this run.")
 @click.option("-n", "n", type=click.IntRange(10, 1_000), default=50, show_default=True,
               help="Answers to take of it.")  # fmt: skip
-@click.option("--max-cost", type=Number(0), metavar="USD", help="Stop judging before.")
+@click.option("--max-cost", type=USD, metavar="USD", help="Stop judging before.")
 @common_options
 def anchor(
     judge: str, run: str | None, n: int, max_cost: float | None, as_json: bool,

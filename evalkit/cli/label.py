@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evalkit.cli.label_audit import audit
-from evalkit.cli.options import Number, common_options, print_json, say
+from evalkit.cli.options import SHARE, Number, common_options, print_json, say
 from evalkit.cli.query import shown
 from evalkit.errors import EXIT_PASS, ConfigError
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from evalkit.settings import Settings
     from evalkit.store.views import Store
 
-SHARE = Number(0, 1)
 FORMATS = click.Choice(["jsonl", "csv", "labelstudio"])
 
 

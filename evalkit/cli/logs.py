@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evalkit.cli.options import Number, common_options, print_json, say
+from evalkit.cli.options import SHARE, common_options, print_json, say
 from evalkit.cli.periods import moment, now, span
 from evalkit.errors import EXIT_PASS, EXIT_UNMEASURABLE, EXIT_USAGE, ConfigError
 
@@ -72,7 +72,7 @@ def import_command(
 
 @command.command("feedback")
 @click.argument("trace_id", metavar="TRACE")
-@click.option("--score", type=Number(0, 1), help="0 is the worst, 1 the best.")
+@click.option("--score", type=SHARE, help="0 is the worst, 1 the best.")
 @click.option("--label", metavar="WORD", help="Such as up or down.")
 @click.option("--comment", metavar="TEXT", help="The user's words; personal data is taken out.")
 @click.option("--user", "user_id", metavar="ID", help="Who said it.")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from evalkit.cli.options import Number, common_options, print_json, say
+from evalkit.cli.options import USD, common_options, print_json, say
 
 SHOWN_LEFT_OUT = 20
 
@@ -28,7 +28,7 @@ SHOWN_LEFT_OUT = 20
     help="Whose answers pairwise judges compare with; 1 is a win of RUN, 0.5 a tie.",
 )
 @click.option("--fresh", is_flag=True, help="Ask judges again though their judgement is kept.")
-@click.option("--max-cost", type=Number(0), metavar="USD", help="Stop judging before.")
+@click.option("--max-cost", type=USD, metavar="USD", help="Stop judging before.")
 @click.option("--resume", metavar="RUN", help="Finish a rescoring that was interrupted.")
 @click.option("--concurrency", type=click.IntRange(1, 10_000), help="Answers scored at once.")
 @common_options

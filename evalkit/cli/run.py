@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.options import Number, common_options, print_json, say
+from evalkit.cli.options import USD, common_options, print_json, say
 from evalkit.cli.ray_options import cluster_at, ray_options
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--limit", type=click.IntRange(1), help="Only so many cases of each golden set.")
 @click.option(
     "--max-cost",
-    type=Number(0),
+    type=USD,
     metavar="USD",
     help="Stop before this; default: [run] max_cost_usd.",
 )

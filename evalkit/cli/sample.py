@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.options import Number, common_options, print_json, print_table, say
+from evalkit.cli.options import SHARE, USD, Number, common_options, print_json, print_table, say
 from evalkit.cli.periods import iso, moment, now
 from evalkit.cli.ray_options import cluster_at, ray_options
 from evalkit.errors import EXIT_PASS
@@ -30,7 +30,7 @@ LAG = 60_000_000
     "--since", type=moment, metavar="WHEN", help="Default: where the last such job ended."
 )
 @click.option("--until", type=moment, metavar="WHEN", help="Default: a minute ago.")
-@click.option("--rate", type=Number(0, 1), help=f"Share for the judges.  [default: {DEFAULT_RATE}]")
+@click.option("--rate", type=SHARE, help=f"Share for the judges.  [default: {DEFAULT_RATE}]")
 @click.option("--per-stratum", type=click.IntRange(1), metavar="N", help="So many of each stratum.")
 @click.option(
     "--by", default="feature,model,prompt_version", show_default=True, metavar="COLS",
@@ -41,7 +41,7 @@ LAG = 60_000_000
     help="Share of the sample that goes to doubtful answers; in no estimate.",
 )  # fmt: skip
 @click.option("--salt", default="", help="Another salt, another sample.")
-@click.option("--max-cost", type=Number(0), metavar="USD", help="Stop judging before.")
+@click.option("--max-cost", type=USD, metavar="USD", help="Stop judging before.")
 @click.option("--concurrency", type=click.IntRange(1, 10_000), help="Calls scored at once.")
 @ray_options
 @common_options

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.options import Number, common_options, print_json, say
+from evalkit.cli.options import USD, common_options, print_json, say
 from evalkit.errors import EXIT_PASS, ConfigError, NotComparable
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--run", "run_id", metavar="RUN", help="A run of all the models; no call is made.")
 @click.option("--trials", type=click.IntRange(1, 1000), help="Executions of each case.")
 @click.option("--limit", type=click.IntRange(1), help="Only so many cases.")
-@click.option("--max-cost", type=Number(0), metavar="USD", help="Stop before this.")
+@click.option("--max-cost", type=USD, metavar="USD", help="Stop before this.")
 @click.option(
     "--html", type=click.Path(path_type=Path, dir_okay=False), help="Write table and plot here."
 )
