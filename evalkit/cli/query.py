@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +17,8 @@ from evalkit.errors import EXIT_PASS, ConfigError, DamagedStore, StoreError
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from evalkit.store.views import Engine
 
 SHOWN_ROWS = 1000
 """Rows of a table on the terminal; --json and --csv print all."""
@@ -64,7 +67,7 @@ def _ask(sql: str, path: str) -> tuple[list[str], list[dict[str, Any]]]:
         raise ConfigError(f"no store at {path}. Make one with: evalkit run; or name one: --store")
     try:
         with store.engine(sql) as engine:
-            columns, rows = engine.names_and_rows(sql)
+            columns, rows = _answered(engine, sql)
     except DamagedStore:
         raise
     except StoreError as error:
@@ -73,6 +76,19 @@ def _ask(sql: str, path: str) -> tuple[list[str], list[dict[str, Any]]]:
         for problem in store.problems:
             say(f"warning: {shown(problem)}")
     return columns, rows
+
+
+def _answered(engine: Engine, sql: str) -> tuple[list[str], list[dict[str, Any]]]:
+    """Ask in a thread: deep in a join, DuckDB does not look whether Ctrl-C was pressed."""
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(engine.names_and_rows, sql)
+        try:
+            return asked.result()
+        except KeyboardInterrupt:
+            while not asked.done():
+                engine.interrupt()
+                wait([asked], timeout=0.1)
+            raise
 
 
 def _print_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:

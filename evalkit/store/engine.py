@@ -146,6 +146,11 @@ class Engine:
         except (duckdb.Error, RuntimeError) as error:
             raise _refused(error) from None
 
+    def interrupt(self) -> None:
+        """End the query that another thread is running, if it is; there it is KeyboardInterrupt."""
+        if self._connection is not None:
+            self._connection.interrupt()
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -150,6 +152,32 @@ def test_bad_sql_is_a_usage_error_with_the_engines_words_and_the_views(
     assert printed.out == ""
     assert 'Referenced column "scroe" not found' in printed.err
     assert "The views are: runs, calls, scores, labels, feedback, verdicts." in printed.err
+
+
+LONG = "SELECT max(a.range * b.range) FROM range(3000000) AS a, range(3000000) AS b"
+
+
+def test_ctrl_c_ends_a_long_query_at_once_and_says_so(store: Store) -> None:
+    program = f"""
+import os, signal, sys, threading
+from evalkit.cli.main import main
+threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()
+sys.exit(main(["query", {LONG!r}, "--store", {str(store.path)!r}]))
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert ended.returncode == 130
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_query_that_speaks_of_interruption_is_none(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ask(store, "SELECT interrupted FROM scores") == 2
+
+    assert '"interrupted" not found' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("sql", ["DROP VIEW scores", "SELECT 1; SELECT 2", "FROM '/etc/passwd'"])

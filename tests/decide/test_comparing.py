@@ -271,6 +271,17 @@ def test_the_cost_of_one_side_is_given_where_the_other_knows_none(
     assert (cost["candidate"]["mean"], cost["candidate"]["unknown"]) == (None, 60)
 
 
+def test_calls_that_the_first_metric_knows_nothing_of_are_in_the_budget(tmp_path: Path) -> None:
+    header = "case_id,metric,score,latency_ms"
+    rows = [(f"c{n}", metric, 1, ms) for n in range(40) for metric, ms in (("a", ""), ("b", 20))]
+    old, new = (file_rows(write_csv(tmp_path / f"{n}.csv", rows, header)) for n in range(2))
+
+    [latency] = gate(None, candidate=new, baseline=old)["budget"]["latency_ms"]
+
+    assert (latency["baseline"]["calls"], latency["candidate"]["calls"]) == (40, 40)
+    assert latency["candidate"]["mean"] == 20
+
+
 def test_files_without_calls_have_no_budget(tmp_path: Path) -> None:
     old, new = (write_file(tmp_path / name, [1.0] * 60) for name in ("old.csv", "new.csv"))
 
