@@ -76,6 +76,8 @@ class Ended:
     baseline: Baseline | None = None
     pointed_at: list[Annotation] = field(default_factory=list)
     """Beside what the verdict itself points at."""
+    why: str | None = None
+    """Why nothing was compared; None where the gate has spoken."""
 
 
 def run_ci_gate(asked: Asked, *, say: Say) -> Ended:
@@ -112,7 +114,7 @@ def _not_done(why: str, *, status: int, run_id: str | None = None) -> Ended:
         "golden_sets": {},
         "notes": why.splitlines() or ["nothing is known"],
     }
-    return Ended(status=status or EXIT_UNMEASURABLE, verdict=verdict, run_id=run_id)
+    return Ended(status=status or EXIT_UNMEASURABLE, verdict=verdict, run_id=run_id, why=why)
 
 
 class _CiGate:
@@ -237,7 +239,7 @@ class _CiGate:
         words += [] if asked.require_baseline else ["--allow-no-baseline"]
         status, verdict = self._commands.run(Command(("gate", *words), Path.cwd()))
         if verdict is None or status not in GATE_STATUSES:
-            why = f"the gate ended with status {status} and no verdict."
+            why = f"the gate ended with status {status} and no verdict: see the step's log."
             known = status if status == EXIT_USAGE else EXIT_UNMEASURABLE
             return _not_done(why, status=known, run_id=run_id)
         ended = Ended(status=status, verdict=verdict, run_id=run_id, baseline=baseline)
@@ -316,11 +318,13 @@ def _show(ended: Ended, asked: Asked, context: Context, root: Path, say: Say) ->
         (asked.out / name).write_text(text, encoding="utf-8")
     say(title(verdict))
     if context.on_github:
-        found = ended.pointed_at or []
-        own = annotations_of(verdict, root=root) if ended.run_id else []
-        for line in workflow_commands([*found, *own], prefix=prefix_of(root, context)):
+        is_pointed_at = ended.pointed_at and ended.run_id is None
+        own = [] if is_pointed_at else annotations_of(verdict, root=root)
+        for line in workflow_commands([*ended.pointed_at, *own], prefix=prefix_of(root, context)):
             say(line)
         write_summary(page)
+    elif ended.why is not None:
+        say(ended.why)
     write_outputs(_outputs(ended, asked))
 
 

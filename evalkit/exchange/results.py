@@ -47,8 +47,9 @@ class Results:
 
 
 def is_results_file(text: str) -> bool:
-    """Whether a selector names a file rather than a run."""
-    return Path(text).suffix.lower() in SUFFIXES
+    """Whether a selector names a file rather than a run, be it one that cannot be read."""
+    path = Path(text)
+    return path.suffix.lower() in SUFFIXES or (path.suffix != "" and path.is_file())
 
 
 def load_results(path: Path, *, engine: Engine | None = None) -> Results:

@@ -118,6 +118,7 @@ def test_an_empty_store_is_3_and_still_json(gate: Gate) -> None:
     ("arguments", "message"),
     [
         (["--candidate", "gone.csv", "--baseline", "a.csv"], "gone.csv: no such file."),
+        (["--candidate", "a.csv", "--baseline", "a.csv.gz"], "results are read from .csv, .jsonl"),
         (["--candidate", "a.csv"], "a candidate file needs a baseline"),
         (["--candidate", "run-9"], "'run-9' is neither a run"),
         (["--alpha", "2"], "Invalid value for '--alpha'"),
@@ -130,6 +131,7 @@ def test_what_cannot_be_meant_or_read_is_2(
 ) -> None:
     write_csv(Path("a.csv"), [("c1", 1)])
     write_csv(Path("bad.csv"), [("c1", "x")])
+    Path("a.csv.gz").touch()
 
     status = main(["gate", *arguments])
 

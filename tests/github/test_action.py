@@ -222,6 +222,22 @@ def test_a_mistake_in_a_golden_set_is_2_and_named_at_its_line(
     assert "file=golden_sets/tickets/cases.jsonl,line=61,title=evalkit check::" in job.log
 
 
+def test_a_prompt_that_is_not_there_is_2_and_annotated(build: Callable[..., Job]) -> None:
+    job = build(prompts="classify-ticket@v9")
+
+    assert (job.status, job.outputs["verdict"]) == (2, "unmeasurable")
+    [said] = annotations(job)
+    assert said.startswith("::error ")
+
+
+def test_a_baseline_that_cannot_be_read_is_2_and_annotated(build: Callable[..., Job]) -> None:
+    job = build(baseline="scores.xlsx")
+
+    assert (job.status, job.outputs["verdict"]) == (2, "unmeasurable")
+    assert any("the gate ended with status 2" in said for said in annotations(job))
+    assert "'scores.xlsx'" in job.log
+
+
 # --- where the baseline is from ----------------------------------------------------------
 
 
