@@ -15,7 +15,7 @@ import click
 
 from evalkit.cli.options import Number, common_options, print_json, say
 from evalkit.cli.periods import moment, now
-from evalkit.errors import EXIT_PASS, EXIT_REGRESSION
+from evalkit.errors import EXIT_PASS, EXIT_REGRESSION, EXIT_UNMEASURABLE
 
 if TYPE_CHECKING:
     from evalkit.decide.alerts import Alert, News
@@ -46,6 +46,8 @@ def command(
 ) -> int:
     """Say what is wrong in production; exit status 1 when something is.
 
+    3 when nothing is seen to be, but some of the last days' calls could not be read.
+
     Spend against the day before, budgets at 80 and 100 %, failures, latency, cache hits
     and sampled quality, as [alerts] and [budgets] of the configuration say. What is new,
     worse or over again goes to the webhook; what goes on is said once a day.
@@ -60,6 +62,7 @@ def command(
     opened = open_store(store or settings.store_path)
     looked_at = now() if at is None else at
     alerts = find_alerts(opened, settings, now=looked_at, hours=hours)
+    is_blind = bool(opened.problems)  # of what lies further back, evalkit drift says so
     describe_inputs(opened, settings.features, now=looked_at)
     least = settings.alerts.min_quality
     alerts += quality_alerts(opened, now=looked_at, min_quality=least)
@@ -75,7 +78,9 @@ def command(
         print_json({"firing": [alert.as_json() for alert in alerts], "recovered": recovered})
     else:
         _print(alerts, news)
-    return EXIT_REGRESSION if alerts else EXIT_PASS
+    if alerts:
+        return EXIT_REGRESSION
+    return EXIT_UNMEASURABLE if is_blind else EXIT_PASS
 
 
 def _tell(store: Store, settings: Settings, alerts: Sequence[Alert], at: int) -> News | None:

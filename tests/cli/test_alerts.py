@@ -209,6 +209,17 @@ def test_a_look_reads_no_call_that_is_too_old_to_matter(tmp_path: Path) -> None:
     assert look(tmp_path) == 0
 
 
+def test_calls_that_cannot_be_read_are_no_all_clear(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project(tmp_path, "", {})
+    [file] = open_store(tmp_path / ".evalkit").add_calls("more", [plain(call())])
+    file.write_bytes(b"PAR1 damaged")
+
+    assert look(tmp_path) == 3
+    assert f"{file.name} is damaged" in capsys.readouterr().err
+
+
 def test_few_calls_are_not_judged(tmp_path: Path) -> None:
     project(tmp_path, "[alerts]\nerror_share = 0.1\n", *[{"status": "error"}] * 19)
 
