@@ -210,8 +210,8 @@ def _cases_of(
         apart=apart,
         uncovered=0 if trusts_baseline and trusts_candidate else n_edited,
     )
-    most = float(part["baseline_rows"].max(initial=0))
-    if not most or not (cases.candidate_rows > most).any():
+    most = float(part["baseline_rows"].max(initial=1))
+    if not (cases.candidate_rows > most).any():
         return cases
     matched = replace(
         cases,
