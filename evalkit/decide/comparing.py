@@ -72,9 +72,9 @@ class Comparer:
         self, plans: Sequence[Planned], cases: Mapping[Key, Cases]
     ) -> None:
         beyond = {
-            plan.metric: cases[plan.key].n_beyond
+            plan.metric: cases[plan.key].beyond[1]
             for plan in plans
-            if plan.key in cases and cases[plan.key].n_beyond
+            if plan.key in cases and cases[plan.key].matched and cases[plan.key].candidate_has_more
         }
         if beyond:
             named = ", ".join(f"{n} scores of {metric}" for metric, n in beyond.items())

@@ -21,6 +21,9 @@ from evalkit.decide.pairing import Cases, Ids, take
 from evalkit.decide.people import People, compare_with_people, why_alone, worst_with_people
 from evalkit.decide.trials import Split, split_variance
 
+SAME = 1e-6
+"""A mean times its trials is a whole number of passes, up to this."""
+
 Correction: TypeAlias = Callable[[list[float]], list[float]]
 
 MAX_SLICES = 50
@@ -53,12 +56,12 @@ def measure(
     split = _split(cases)
     paired = _compare(planned, cases, _seen, policy, family_size, split)
     estimates = None
-    matched = cases.matched or cases
+    fair = cases.matched if cases.matched and cases.candidate_has_more else cases
     if people is not None and _can_correct(people, cases):
         clusters = None if cases.clusters is None else cases.clusters[cases.on_both]
         judge = paired
         paired, powered = compare_with_people(
-            _seen(matched)[cases.on_both],
+            _seen(fair)[cases.on_both],
             people.within(cases.on_both),
             planned,
             policy,
@@ -69,7 +72,7 @@ def measure(
     worst = None
     if cases.on_both.any() and (not cases.on_both.all() or _lost_trials(cases)):
         if estimates is not None:
-            worst = worst_with_people(paired, matched, _worst_case(matched), planned)
+            worst = worst_with_people(paired, fair, _worst_case(fair), planned)
         else:
             worst = _compare(planned, cases, _worst_case, policy, family_size, None)
     return Comparison(
@@ -119,9 +122,9 @@ def _compare(
 ) -> stats.Paired:
     """Test the cases that have a d.
 
-    A candidate that was asked more often than its baseline is estimated from all its trials,
-    but has to have dropped on as many trials as the baseline has, too: the mean of many less
-    one draw is skewed, and where most cases pass, the test alone would call that a drop.
+    Means are of all trials. But the mean of many trials less one draw is skewed, and where most
+    cases pass, a test takes that for a change to the disadvantage of the side that was asked
+    more often: such a change has to show on as many trials of each side, too.
     """
     d = d_of(cases)
     used = np.isfinite(d)
@@ -137,12 +140,28 @@ def _compare(
             power_alpha=policy.alpha / max(family_size, 1),
             within_var=None if split is None else split.within,
             trials=1.0 if split is None else split.trials,
+            step=_step(cases),
         )
 
     paired = compare(d)
     if cases.matched is None:
         return paired
-    return stats.less_sure(paired, compare(d_of(cases.matched)))
+    other = compare(d_of(cases.matched))
+    if cases.candidate_has_more:
+        return stats.less_sure_of_a_drop(paired, other)
+    return stats.less_sure_of_a_gain(paired, other)
+
+
+def _step(cases: Cases) -> float:
+    """How far one trial moves the side that has fewer, where trials pass or fail; else 0."""
+    if cases.matched is None:
+        return 0.0
+    both = cases.on_both
+    trials = (cases.baseline_trials[both], cases.candidate_trials[both])
+    passes = np.concatenate([cases.baseline[both], cases.candidate[both]]) * np.concatenate(trials)
+    if (np.abs(passes - np.rint(passes)) > SAME).any():
+        return 0.0
+    return 1 / min(float(n.mean()) for n in trials)
 
 
 def _split(cases: Cases) -> Split:

@@ -36,6 +36,9 @@ MISSING_OUTCOMES = (
     EXCLUDED,
 )
 """Why a side may have no score of a case."""
+SIDES = ("baseline", "candidate")
+UNEVEN_FROM = 0.1
+"""Share of a side's scored trials without a counterpart from which that matters to a test."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,19 +90,24 @@ class Cases:
     uncovered: int
     """Unpaired cases that nevertheless count against the coverage."""
     matched: Cases | None = None
-    """The same with no more of the candidate's trials of a case than the baseline has, those
-    with a score first; None where it has no more."""
+    """The same with the means over as many scored trials of a case as both sides have of it;
+    None where hardly a trial has no counterpart."""
 
     @property
     def on_both(self) -> NDArray[np.bool_]:
         return ~(np.isnan(self.baseline) | np.isnan(self.candidate))
 
     @property
-    def n_beyond(self) -> int:
-        """The candidate's rows beyond those that `matched` has."""
-        if self.matched is None:
-            return 0
-        return int((self.candidate_rows - self.matched.candidate_rows).sum())
+    def beyond(self) -> tuple[int, int]:
+        """Scored trials of the baseline, and of the candidate, that the other side has none for."""
+        more = (self.candidate_trials - self.baseline_trials)[self.on_both]
+        return int(-more[more < 0].sum()), int(more[more > 0].sum())
+
+    @property
+    def candidate_has_more(self) -> bool:
+        """Whether it is the candidate that was asked more often, on the whole."""
+        of_baseline, of_candidate = self.beyond
+        return of_candidate > of_baseline
 
     @property
     def coverage(self) -> float:
@@ -121,8 +129,7 @@ def pair_cases(
         return f"CASE WHEN {side}_outcome IS NULL THEN 0 ELSE {at} END AS {side}_outcome"
 
     columns = engine.columns(f"""
-        SELECT comparison, case_id, baseline, candidate, candidate_matched,
-            baseline_var, candidate_var,
+        SELECT comparison, case_id, baseline, candidate, baseline_var, candidate_var,
             baseline_trials::DOUBLE AS baseline_trials,
             candidate_trials::DOUBLE AS candidate_trials,
             baseline_rows::DOUBLE AS baseline_rows, candidate_rows::DOUBLE AS candidate_rows,
@@ -132,19 +139,33 @@ def pair_cases(
             CASE WHEN cluster IS NULL THEN hash(case_id, 1) ELSE hash(cluster) END AS cluster
         FROM ({sql})
         """)
-    arrays = {name: np.asarray(values) for name, values in columns.items()}
-    ends = np.searchsorted(arrays["comparison"], np.arange(len(meetings) + 1))
-    cases = []
-    for number, meeting in enumerate(meetings):
-        part = {name: a[ends[number] : ends[number + 1]] for name, a in arrays.items()}
-        cases.append(
-            _cases_of(
-                part,
-                trusts_baseline=meeting.baseline.source in runs,
-                trusts_candidate=meeting.candidate.source in runs,
-            )
-        )
+    parts = _by_comparison(columns, len(meetings))
+    cases = [_cases_of(part, meeting, runs) for part, meeting in zip(parts, meetings, strict=True)]
+    uneven = [number for number, one in enumerate(cases) if _is_uneven(one)]
+    if uneven:
+        sql = find_sql("matched_cases", project=project)
+        matched = _by_comparison(engine.columns(sql, {"uneven": uneven}), len(meetings))
+        for number in uneven:
+            part = parts[number] | {side: matched[number][side] for side in SIDES}
+            part |= {f"{side}_var": np.full(len(part[side]), np.nan) for side in SIDES}
+            again = _cases_of(part, meetings[number], runs)
+            cases[number] = replace(cases[number], matched=again)
     return cases
+
+
+def _by_comparison(columns: Mapping[str, Any], n: int) -> list[dict[str, NDArray[Any]]]:
+    """The rows of each comparison; they are in its order."""
+    arrays = {name: np.asarray(values) for name, values in columns.items()}
+    ends = np.searchsorted(arrays["comparison"], np.arange(n + 1))
+    return [
+        {name: a[ends[number] : ends[number + 1]] for name, a in arrays.items()}
+        for number in range(n)
+    ]
+
+
+def _is_uneven(cases: Cases) -> bool:
+    trials = (cases.baseline_trials.sum(), cases.candidate_trials.sum())
+    return any(n > UNEVEN_FROM * of for n, of in zip(cases.beyond, trials, strict=True))
 
 
 def find_sql(name: str, *, project: Path) -> str:
@@ -163,7 +184,7 @@ def _write_plan(engine: Engine, meetings: Sequence[Meeting]) -> None:
             row = (
                 number, side, group.source, group.golden_set, group.metric, group.pair.model,
                 group.pair.prompt_name, group.pair.prompt_version, by_hash, meeting.number,
-                firsts.get(meeting.number) == number, meeting.candidate.several_trials,
+                firsts.get(meeting.number) == number,
             )  # fmt: skip
             for column, value in zip(plan.values(), row, strict=True):
                 column.append(value)
@@ -173,18 +194,18 @@ def _write_plan(engine: Engine, meetings: Sequence[Meeting]) -> None:
 
 _PLAN = (
     "comparison", "side", "source", "golden_set", "metric", "model", "prompt_name",
-    "prompt_version", "by_hash", "meeting", "first_of_meeting", "several_trials",
+    "prompt_version", "by_hash", "meeting", "first_of_meeting",
 )  # fmt: skip
 
 
-def _cases_of(
-    part: Mapping[str, NDArray[Any]], *, trusts_baseline: bool, trusts_candidate: bool
-) -> Cases:
+def _cases_of(part: Mapping[str, NDArray[Any]], meeting: Meeting, runs: Collection[str]) -> Cases:
     """Sort out the cases that one side does not have at all.
 
     A complete run has every case it was asked for, so a case it lacks was not in its
     golden set; from a results file a missing row is a missing score.
     """
+    trusts_baseline = meeting.baseline.source in runs
+    trusts_candidate = meeting.candidate.source in runs
     ids = part["case_id"]
     only_b, only_c = part["candidate_rows"] == 0, part["baseline_rows"] == 0
     edited = _edited(ids, only_b, only_c)
@@ -197,30 +218,18 @@ def _cases_of(
         "edited": ids[edited & only_c],
     }
     clustered = bool(part["clustered"][kept].any())
-    cases = Cases(
+    return Cases(
         ids=ids[kept],
         **{name: part[name][kept] for name in PER_CASE},
         clusters=part["cluster"][kept] if clustered else None,
         outcomes={
-            side: _missing(part[side][kept], part[f"{side}_outcome"][kept])
-            for side in ("baseline", "candidate")
+            side: _missing(part[side][kept], part[f"{side}_outcome"][kept]) for side in SIDES
         },
         excluded=int(part["excluded"].sum()),
         unpaired=int(unpaired.sum()) - int(edited.sum()) + n_edited,
         apart=apart,
         uncovered=0 if trusts_baseline and trusts_candidate else n_edited,
     )
-    most = float(part["baseline_rows"].max(initial=1))
-    if not (cases.candidate_rows > most).any():
-        return cases
-    matched = replace(
-        cases,
-        candidate=part["candidate_matched"][kept],
-        candidate_var=np.full(len(cases.ids), np.nan),
-        candidate_trials=np.minimum(cases.candidate_trials, most),
-        candidate_rows=np.minimum(cases.candidate_rows, most),
-    )
-    return replace(cases, matched=matched)
 
 
 def _edited(

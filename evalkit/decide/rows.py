@@ -69,8 +69,6 @@ class Group:
     """Rows with a score."""
     has_hashes: bool
     has_slices: bool
-    several_trials: bool
-    """Whether any case may have been tried more than once."""
     has_calls: bool
     """Whether any row knows its call's latency or cost."""
     versions: tuple[str, str] | None
@@ -127,7 +125,6 @@ def groups_of(engine: Engine) -> list[Group]:
             max(tier) AS tier, count(*) AS n, count(score) AS n_scored,
             max(case_hash) <> '' AS has_hashes,
             coalesce(max(len(slices)), 0) > 0 AS has_slices,
-            max(trial) > min(trial) AS several_trials,
             count(latency_ms) + count(cost_usd) > 0 AS has_calls,
             min(scorer_version) FILTER (score IS NOT NULL) AS least_version,
             max(scorer_version) FILTER (score IS NOT NULL) AS greatest_version
@@ -149,7 +146,6 @@ def groups_of(engine: Engine) -> list[Group]:
             n_scored=int(row["n_scored"]),
             has_hashes=bool(row["has_hashes"]),
             has_slices=bool(row["has_slices"]),
-            several_trials=bool(row["several_trials"]),
             has_calls=bool(row["has_calls"]),
             versions=(
                 None

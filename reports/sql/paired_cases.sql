@@ -1,31 +1,9 @@
 -- Which case meets which: one row per comparison and case, each side's trials averaged first.
 -- The case is what was drawn, never the trial. Cases on one side only stay, with no mean on
--- the other: who reads this counts them. candidate_matched is the candidate's mean over no more
--- trials of a case than the baseline has, those with a score first: what a test may rest on.
--- A baseline that was lucky once on each case looks like a small drop on all.
+-- the other: who reads this counts them.
 --
--- score_rows: every score of both sides. plan: which rows are which side of which comparison,
--- and whether the candidate has several trials at all.
-WITH r AS (
-    SELECT *, coalesce(trial, 0) AS attempt
-    FROM score_rows
-    JOIN plan USING (source, golden_set, metric, model, prompt_name, prompt_version)
-),
-baseline_trials AS (
-    SELECT comparison, max(n) AS most
-    FROM (SELECT comparison, case_id, case_hash, count(*) AS n
-          FROM r WHERE side = 'baseline' AND several_trials GROUP BY ALL)
-    GROUP BY ALL
-),
-candidate_trials AS (
-    SELECT comparison, case_id, case_hash, attempt,
-        row_number() OVER (
-            PARTITION BY comparison, case_id, case_hash ORDER BY score IS NULL, attempt
-        ) AS nth
-    FROM r
-    WHERE side = 'candidate' AND several_trials
-),
-sides AS (
+-- score_rows: every score of both sides. plan: which rows are which side of which comparison.
+WITH sides AS (
     SELECT
         comparison,
         case_id,
@@ -33,13 +11,11 @@ sides AS (
         side = 'baseline' AS is_baseline,
         CASE WHEN is_baseline THEN score END AS baseline_score,
         CASE WHEN NOT is_baseline THEN score END AS candidate_score,
-        CASE WHEN NOT is_baseline AND (nth IS NULL OR nth <= most) THEN score END AS matched_score,
         CASE WHEN score IS NULL THEN outcome END AS missing,
         outcome = 'excluded' AS is_excluded,
         cluster
-    FROM r
-    LEFT JOIN baseline_trials USING (comparison)
-    LEFT JOIN candidate_trials USING (comparison, case_id, case_hash, attempt)
+    FROM score_rows
+    JOIN plan USING (source, golden_set, metric, model, prompt_name, prompt_version)
 )
 SELECT
     comparison,
@@ -47,7 +23,6 @@ SELECT
     case_hash,
     avg(baseline_score) AS baseline,
     avg(candidate_score) AS candidate,
-    avg(matched_score) AS candidate_matched,
     var_samp(baseline_score) AS baseline_var,
     var_samp(candidate_score) AS candidate_var,
     count(baseline_score) AS baseline_trials,

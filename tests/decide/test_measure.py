@@ -138,18 +138,34 @@ def test_noise_of_the_trials_says_how_many_more_would_do() -> None:
 # --- a candidate asked more often than its baseline ---------------------------------------
 
 
+def uneven(
+    baseline: Sequence[float],
+    candidate: Sequence[float],
+    *,
+    trials: tuple[int, int],
+    matched: tuple[Sequence[float], Sequence[float]],
+) -> Cases:
+    """Sides of unlike numbers of trials, and their means over as many."""
+    ones = np.ones(len(baseline))
+    return replace(
+        scored(baseline, candidate),
+        baseline_trials=trials[0] * ones,
+        baseline_rows=trials[0] * ones,
+        candidate_trials=trials[1] * ones,
+        candidate_rows=trials[1] * ones,
+        matched=scored(*matched),
+    )
+
+
 def asked_more_often(
     baseline: Sequence[float], thrice: Sequence[float], once: Sequence[float]
 ) -> Cases:
     """Three trials of the candidate, and one of them, for one of the baseline."""
-    cases, n = scored(baseline, thrice), np.ones(len(baseline))
-    return replace(
-        cases, candidate_trials=3 * n, candidate_rows=3 * n, matched=scored(baseline, once)
-    )
+    return uneven(baseline, thrice, trials=(1, 3), matched=(baseline, once))
 
 
 @pytest.mark.parametrize(
-    ("thrice", "once"), [(0.9, 0.7), (0.7, 0.9)], ids=["matched decides", "all decide"]
+    ("thrice", "once"), [(2 / 3, 1 / 3), (1 / 3, 2 / 3)], ids=["matched decides", "all decide"]
 )
 def test_a_drop_has_to_show_in_all_trials_and_in_as_many_as_the_baselines(
     thrice: float, once: float
@@ -159,22 +175,47 @@ def test_a_drop_has_to_show_in_all_trials_and_in_as_many_as_the_baselines(
 
     found = the_test(measured(cases))
 
-    seen = compare(cases.candidate - cases.baseline, power_alpha=0.025)
-    other = compare(np.array(same) - cases.baseline, power_alpha=0.025)
+    seen = compare(cases.candidate - cases.baseline, power_alpha=0.025, step=1.0)
+    other = compare(np.array(same) - cases.baseline, power_alpha=0.025, step=1.0)
+    assert found.p_improvement == seen.p_improvement
     assert (found.delta, found.ci, found.losses) == (seen.delta, seen.ci, seen.losses)
-    for name in ("p_value", "p_improvement", "p_exact", "mde"):
+    for name in ("p_value", "p_exact", "mde"):
         assert getattr(found, name) == max(getattr(seen, name), getattr(other, name))
 
 
-def test_at_worst_the_drop_shows_in_both_too() -> None:
-    cases = asked_more_often([1.0] * 30, [NONE, 0.5] + [1.0] * 28, [NONE] + [1.0] * 29)
+def test_a_gain_has_to_show_on_as_many_trials_of_a_baseline_that_has_more() -> None:
+    baseline = [0.9] * 30 + [1.0] * 10
+    cases = uneven(baseline, [1.0] * 40, trials=(10, 1), matched=([1.0] * 40, [1.0] * 40))
 
-    found = measured(cases)
+    found = the_test(measured(cases))
 
+    seen = compare(cases.candidate - cases.baseline, power_alpha=0.025, step=1.0)
+    assert seen.p_improvement is not None
+    assert seen.p_improvement < 0.001
+    assert found == replace(seen, p_improvement=1.0)
+
+
+@pytest.mark.parametrize(("low", "step"), [(0.0, 1.0), (0.05, 0.0)])
+def test_grades_have_no_step(low: float, step: float) -> None:
+    baseline = [0.9] * 30 + [1.0] * 10
+    candidate = [low] + [1.0] * 39
+    cases = uneven(baseline, candidate, trials=(10, 1), matched=(candidate, candidate))
+
+    found = the_test(measured(cases))
+
+    assert found.ci == compare(cases.candidate - cases.baseline, step=step).ci
+
+
+def test_at_worst_a_trial_that_was_lost_counts_however_few_the_baseline_has() -> None:
+    cases = asked_more_often([1.0] * 30, [1.0] * 30, [1.0] * 30)
+    cases = replace(cases, candidate_trials=np.ones(30))
+    matched = replace(cases, matched=None)
+
+    found = measured(replace(cases, matched=matched))
+
+    d = [-2 / 3] * 30
     assert found.worst is not None
-    seen, other = ([-1.0, d] + [0.0] * 28 for d in (-0.5, 0.0))
-    assert found.worst.delta == compare(seen).delta
-    assert found.worst.p_value == max(compare(seen).p_value or 0, compare(other).p_value or 0)
+    assert found.worst.p_value == compare(d).p_value
 
 
 def test_people_correct_the_judge_on_as_many_trials_a_side() -> None:
@@ -198,19 +239,30 @@ def test_a_slice_has_its_own_matched_trials() -> None:
     assert part.cases.matched.candidate.tolist() == [0.0] * 6
 
 
-def test_asking_more_often_makes_no_drop_of_the_baselines_luck() -> None:
-    """One trial against ten of the same system: the paired test alone calls every third a drop."""
-    rng, blocked, alone, builds = np.random.default_rng(7), 0, 0, 200
+@pytest.mark.parametrize("more", ["candidate", "baseline"])
+def test_asking_one_side_more_often_makes_no_change_of_the_others_luck(more: str) -> None:
+    """One trial against ten of the same system: the test alone takes every third for a change."""
+    rng, changed, alone, covered, builds = np.random.default_rng(7), 0, 0, 0, 200
     for _ in range(builds):
         once, ten = rng.random(50) < 0.98, rng.random((10, 50)) < 0.98
-        cases = asked_more_often(once * 1.0, ten.mean(axis=0), ten[0] * 1.0)
-        p_value = the_test(measured(cases)).p_value
-        assert p_value is not None
-        blocked += p_value < POLICY.alpha
-        alone += (compare(cases.candidate - cases.baseline).p_value or 1) < POLICY.alpha
+        many, first, one = ten.mean(axis=0), ten[0] * 1.0, once * 1.0
+        if more == "candidate":
+            cases = uneven(one, many, trials=(1, 10), matched=(one, first))
+        else:
+            cases = uneven(many, one, trials=(10, 1), matched=(first, one))
+        found, seen = the_test(measured(cases)), compare(cases.candidate - cases.baseline)
+        p_values = [
+            p for test in (found, seen)
+            for p in [test.p_value if more == "candidate" else test.p_improvement]
+        ]  # fmt: skip
+        changed += (p_values[0] or 0.0) < POLICY.alpha
+        alone += (p_values[1] or 0.0) < POLICY.alpha
+        assert found.ci is not None
+        covered += found.ci[0] <= 0 <= found.ci[1]
 
     assert alone > builds / 5
-    assert blocked <= builds * 0.05
+    assert changed <= builds * 0.05
+    assert covered >= builds * 0.87
 
 
 # --- nothing to test --------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -233,48 +232,51 @@ def test_hashes_that_only_one_side_knows_are_not_compared(tmp_path: Path) -> Non
     assert (cases.baseline.tolist(), cases.candidate.tolist()) == ([1.0], [0.0])
 
 
-def test_a_candidates_mean_is_of_all_trials_and_a_second_one_of_as_many_as_the_baselines(
-    tmp_path: Path,
-) -> None:
-    baseline = [("a", 0, 1), ("b", 0, 1)]
-    candidate = [("a", 0, 1), ("a", 1, 0), ("a", 2, 0), ("b", 0, 0), ("b", 1, 1)]
+def matched(cases: Cases) -> tuple[list[float], list[float]]:
+    assert cases.matched is not None
+    return cases.matched.baseline.tolist(), cases.matched.candidate.tolist()
+
+
+def test_means_are_of_all_trials_and_matched_ones_of_as_many_on_each_side(tmp_path: Path) -> None:
+    baseline = [("a", 0, 1), ("b", 0, 1), ("c", 0, 0), ("c", 1, 1)]
+    candidate = [("a", 0, 1), ("a", 1, 0), ("a", 2, 0), ("b", 0, 0), ("b", 1, 1), ("c", 0, 1)]
 
     cases = paired(tmp_path, baseline, candidate, "case_id,trial,score")
 
-    assert cases.candidate.tolist() == [pytest.approx(1 / 3), 0.5]
-    assert cases.candidate_trials.tolist() == [3, 2]
-    assert cases.n_beyond == 3
-    assert cases.matched is not None
-    assert cases.matched.candidate.tolist() == [1.0, 0.0]
-    assert cases.matched.candidate_trials.tolist() == [1, 1]
+    assert cases.baseline.tolist() == [1, 1, 0.5]
+    assert cases.candidate.tolist() == [pytest.approx(1 / 3), 0.5, 1]
+    assert (cases.beyond, cases.candidate_has_more) == ((1, 3), True)
+    assert matched(cases) == ([1, 1, 0], [1, 0, 1])
 
 
-def test_the_trials_that_were_scored_are_matched_however_they_are_numbered(tmp_path: Path) -> None:
-    baseline = [("a", 0, 1), ("b", 1, 1), ("c", 2, 0), ("d", 3, 0)]
+def test_trials_are_matched_case_by_case_and_by_those_with_a_score(tmp_path: Path) -> None:
+    baseline = [("a", 0, 1), ("b", 1, 1), ("c", 2, 0), ("c", 3, ""), ("d", 3, 0), ("e", 0, "")]
     candidate = [
-        ("a", 7, ""), ("a", 8, 1), ("b", 3, 0), ("b", 4, 1), ("c", 9, 1), ("d", 5, ""), ("d", 6, "")
+        ("a", 7, ""), ("a", 8, 1), ("b", 3, 0), ("b", 4, 1), ("c", 8, 1), ("c", 9, 0), ("d", 5, ""),
+        ("d", 6, ""), ("e", 0, 1),
     ]  # fmt: skip
 
     cases = paired(tmp_path, baseline, candidate, "case_id,trial,score")
 
-    assert cases.coverage == 0.75
+    assert cases.beyond == (0, 2)
+    np.testing.assert_equal(matched(cases)[1], [1.0, 0.0, 1.0, np.nan, np.nan])
     assert cases.matched is not None
-    np.testing.assert_equal(cases.matched.candidate, [1.0, 0.0, 1.0, np.nan])
-    assert cases.matched.candidate_trials.tolist() == [1, 1, 1, 0]
-    assert cases.matched.candidate_rows.tolist() == [1, 1, 1, 1]
+    assert cases.matched.candidate_trials.tolist() == [1, 2, 2, 0, 1]
+    assert cases.matched.candidate_rows.tolist() == [2, 2, 2, 2, 1]
 
 
-@pytest.mark.parametrize("few", [("a", 0, 1), ("a", 0, "")])
-def test_a_candidate_of_as_many_trials_as_any_of_the_baselines_cases_needs_no_match(
-    tmp_path: Path, few: tuple[str, int, Any]
-) -> None:
-    thrice = [("b", trial, 1) for trial in range(3)]
-    candidate = [(case, trial, 1) for case in "ab" for trial in range(3)]
+@pytest.mark.parametrize(("lost", "is_uneven"), [(6, False), (7, True)])
+def test_a_few_lost_trials_need_no_match(tmp_path: Path, lost: int, is_uneven: bool) -> None:
+    thrice = [(f"c{n}", trial, 1) for n in range(20) for trial in range(3)]
+    short = [
+        (case, trial, "" if n < lost else 1) for n, (case, trial, _) in enumerate(thrice[2::3])
+    ]
+    baseline = [row for row in thrice if row[1] < 2] + short
 
-    cases = paired(tmp_path, [few, *thrice], candidate, "case_id,trial,score")
+    cases = paired(tmp_path, baseline, thrice, "case_id,trial,score")
 
-    assert cases.matched is None
-    assert cases.n_beyond == 0
+    assert cases.beyond == (0, lost)
+    assert (cases.matched is not None) == is_uneven
 
 
 def test_a_case_alone_is_not_in_the_cluster_that_is_named_like_it(tmp_path: Path) -> None:
@@ -447,19 +449,6 @@ def test_pairing_agrees_with_a_loop_over_the_rows(
         return sum(of_case) / len(of_case) if of_case else None
 
     cases = paired(folder, rows(baseline), rows(candidate), "case_id,trial,score")
-    most = max(Counter(case_id for case_id, _ in baseline).values())
-    matched = dict(candidate)
-    for case_id in {case_id for case_id, _ in candidate}:
-        own = sorted((s == "", t) for (c, t), s in candidate.items() if c == case_id)
-        for _, trial in own[most:]:
-            del matched[case_id, trial]
-
-    assert (cases.matched is None) == (matched == candidate)
-    assert cases.n_beyond == len(candidate) - len(matched)
-    for seen, scores in ((cases, candidate), (cases.matched or cases, matched)):
-        assert [None if np.isnan(c) else c for c in seen.candidate] == [
-            pytest.approx(mean(scores, case_id)) for case_id in seen.ids
-        ]
     found = {
         case_id: (None if np.isnan(b) else b, None if np.isnan(c) else c)
         for case_id, b, c in zip(cases.ids, cases.baseline, cases.candidate, strict=True)
@@ -467,3 +456,14 @@ def test_pairing_agrees_with_a_loop_over_the_rows(
     ids = {case_id for case_id, _ in [*baseline, *candidate]}
     assert set(found) == ids
     assert found == {i: (mean(baseline, i), mean(candidate, i)) for i in ids}
+    if cases.matched is None:
+        return
+    for number, case_id in enumerate(cases.ids):
+        sides = [
+            [score for (c, _), score in sorted(side.items()) if c == case_id and score != ""]
+            for side in (baseline, candidate)
+        ]
+        most = min(map(len, sides))
+        expected = [sum(side[:most]) / most if most else np.nan for side in sides]
+        found_here = [cases.matched.baseline[number], cases.matched.candidate[number]]
+        np.testing.assert_allclose(found_here, expected)

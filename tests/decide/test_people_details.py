@@ -98,7 +98,7 @@ def test_a_judge_that_compared_answers_says_so_in_its_version(
 ) -> None:
     group = Group(
         source="view_cand", golden_set="tickets", metric="label", pair=V2, tier=2, n_rows=100,
-        n_scored=100, has_hashes=True, has_slices=False, several_trials=False, has_calls=False,
+        n_scored=100, has_hashes=True, has_slices=False, has_calls=False,
         versions=versions,
     )  # fmt: skip
 

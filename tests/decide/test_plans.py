@@ -25,7 +25,7 @@ def group(
 ) -> Group:  # fmt: skip
     return Group(
         source=source.view, golden_set=golden_set, metric=metric, pair=pair, tier=tier,
-        n_rows=10, n_scored=10, has_hashes=True, has_slices=False, several_trials=False,
+        n_rows=10, n_scored=10, has_hashes=True, has_slices=False,
         has_calls=False, versions=None,
     )  # fmt: skip
 

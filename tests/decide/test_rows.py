@@ -89,7 +89,7 @@ def test_a_group_says_what_its_rows_have() -> None:
 
     assert plain == Group(
         source="view_file", golden_set="tickets", metric="label", pair=V2, tier=1, n_rows=1,
-        has_hashes=False, has_slices=False, several_trials=False, has_calls=False, versions=None,
+        has_hashes=False, has_slices=False, has_calls=False, versions=None,
         n_scored=1,
     )  # fmt: skip
 
@@ -104,9 +104,7 @@ def test_a_group_has_what_any_of_its_rows_has() -> None:
     group = group_of(*rows)
 
     assert (group.n_rows, group.n_scored) == (3, 2)
-    assert (group.has_hashes, group.has_slices, group.several_trials, group.has_calls) == (
-        True, True, True, True
-    )  # fmt: skip
+    assert (group.has_hashes, group.has_slices, group.has_calls) == (True, True, True)
     assert group.versions == ("1", "2")
     assert group_of(row(cost_usd=0.1)).has_calls is True
 

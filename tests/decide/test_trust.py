@@ -27,7 +27,7 @@ def figure(kappa: Any = 0.5, n: Any = 20) -> dict[str, Any]:
 def judged(*, source: str = "cand", version: str | None = "judge-1") -> Planned:
     group = Group(
         source=f"view_{source}", golden_set="tickets", metric="helpful", pair=V2, tier=2,
-        n_rows=100, n_scored=100, has_hashes=True, has_slices=False, several_trials=False,
+        n_rows=100, n_scored=100, has_hashes=True, has_slices=False,
         has_calls=False, versions=None if version is None else ("judge-0", version),
     )  # fmt: skip
     return replace(
