@@ -49,6 +49,16 @@ def test_a_bad_edit_is_found_with_few_calls(tmp_path: Path) -> None:
     assert label["decision"] == "regression"
 
 
+def test_slices_that_gate_need_the_whole_run(tmp_path: Path) -> None:
+    rows = [{**case(n), "metadata": {"channel": "mail"}} for n in range(20)]
+    write_project(tmp_path, cases=rows, header="slices: [{key: channel, gate: true}]")
+
+    with pytest.raises(ConfigError, match=r"golden set tickets gates on slices \(channel\)"):
+        run(tmp_path, prompts=TWO, stop_early=True)
+
+    assert open_store(tmp_path / ".evalkit").runs() == []
+
+
 def test_a_run_that_decides_nothing_runs_to_its_end(tmp_path: Path) -> None:
     write_project(tmp_path, cases=20)
 

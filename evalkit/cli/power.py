@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -75,17 +76,25 @@ def command(
 
 
 def _design(golden: GoldenSet, *, trials: int | None, alpha: float) -> Design:
+    from evalkit.decide.measure import MIN_SLICE
     from evalkit.decide.planning import Design
 
     clusters = [case.cluster for case in golden.cases]
     shared = {cluster for cluster in clusters if cluster is not None}
     gating = sum(metric.gate and metric.tier != 3 for metric in golden.metrics)
+    slices = Counter(
+        (key, str(case.metadata[key]))
+        for case in golden.cases
+        for key in golden.gating_slices
+        if key in case.metadata
+    )
+    looked_at = 1 + sum(n >= MIN_SLICE for n in slices.values())
     return Design(
         n=len(clusters),
         n_clusters=len(shared) + clusters.count(None),
         trials=trials or golden.trials,
         alpha=alpha,
-        comparisons=max(gating, 1),
+        comparisons=max(gating, 1) * looked_at,
     )
 
 
@@ -105,7 +114,7 @@ def _print(name: str, design: Design, prospects: Sequence[Prospect], drop: float
     clusters = "" if design.n_clusters == design.n else f" in {design.n_clusters} clusters"
     click.secho(
         f"{name}: {design.n} cases{clusters} x {design.trials} trials, alpha {design.alpha:g} "
-        f"over {design.comparisons} gating metric{'s' * (design.comparisons != 1)}",
+        f"over {design.comparisons} gating comparison{'s' * (design.comparisons != 1)}",
         bold=True,
     )
     for one in prospects:

@@ -21,12 +21,19 @@ SHOWN_CONTESTS = 20
 def early_rule(settings: GateSettings) -> Callable[[PreparedRun], EarlyRule]:
     """Makes the rule for a run: every gating metric, at the gate's own alpha.
 
-    Raises ConfigError when nothing gates, or nobody says which pair is the baseline.
+    Raises ConfigError when nothing gates, slices do, or nobody says which pair is the baseline.
     """
 
     def make(prepared: PreparedRun) -> EarlyRule:
         from evalkit.decide.early import Contest, EarlyRule
 
+        for one in prepared.plan.sets:
+            if one.golden.gating_slices:
+                raise ConfigError(
+                    f"--stop-early: golden set {one.golden.name} gates on slices "
+                    f"({', '.join(one.golden.gating_slices)}), and a run that stops when the whole "
+                    "is decided has too little of them. Run it without."
+                )
         contests = [
             Contest(
                 golden_set=one.golden.name,

@@ -11,13 +11,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
+
 from evalkit.decide import pairing
 from evalkit.decide.comparison import Comparison, Planned, Policy
 from evalkit.decide.measure import Slice, adjust, measure, slices_to_measure
 from evalkit.decide.pairing import Cases, Meeting
 from evalkit.decide.people import People, why_alone
 from evalkit.decide.sides import Sides
-from evalkit.decide.stopped import decided, is_own, note_of, only_roughly, stopped
+from evalkit.decide.stopped import (
+    decided,
+    decided_otherwise,
+    is_own,
+    note_of,
+    only_roughly,
+    stopped,
+)
 from evalkit.decide.trust import Trust, is_judged
 
 Key: TypeAlias = tuple[object, ...]
@@ -44,6 +53,7 @@ class Comparer:
         paired = pairing.pair_cases(engine, listed, self.whole, project=self.project)
         cases = dict(zip(meetings, paired, strict=True))
         self._say_what_has_no_counterpart(plans, cases)
+        self._say_what_a_file_lacks(plans, cases)
         reasons = self._reasons(plans, meetings)
         people = self._people([plan for plan in plans if plan.key not in reasons], cases)
         plans = self._held(plans, people)
@@ -83,6 +93,21 @@ class Comparer:
                 f"drop has to show without those beyond, too ({named}). Give the baseline as many"
             )
 
+    def _say_what_a_file_lacks(self, plans: Sequence[Planned], cases: Mapping[Key, Cases]) -> None:
+        """A trial that has no row is not counted as lost: who writes only what passed is told."""
+        for plan in plans:
+            if plan.key not in cases or plan.candidate.source.view in self.whole:
+                continue
+            one = cases[plan.key]
+            usual = np.minimum(one.baseline_rows, one.candidate_rows.max(initial=0))
+            short = (one.candidate_rows > 0) & (one.candidate_rows < usual)
+            if n := int(short.sum()):
+                self.notes.append(
+                    f"{plan.candidate.source.name} has fewer trials of {n} case{'s' * (n != 1)} "
+                    f"than of others ({plan.metric}{on(plan)}). A trial without a row is not "
+                    "counted as lost: give each a row, with its outcome"
+                )
+
     def _early(
         self, plans: Sequence[Planned], cases: Mapping[Key, Cases], reasons: dict[Key, str]
     ) -> dict[Key, Comparison]:
@@ -93,6 +118,10 @@ class Comparer:
             if not is_own(plan):
                 sides = [source, *([plan.baseline.source] if plan.baseline else [])]
                 self.notes += [only_roughly(side) for side in sides if stopped(side)]
+                continue
+            otherwise = decided_otherwise(plan, alpha=self.policy.alpha)
+            if otherwise is not None:
+                reasons[plan.key] = otherwise
                 continue
             comparison = decided(plan, cases[plan.key])
             if comparison is not None:

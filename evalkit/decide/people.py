@@ -26,8 +26,8 @@ from evalkit.decide.ppi import (
     CLUSTERS_AT_LEAST,
     LABELS_AT_LEAST,
     Powered,
-    clusters_labelled,
     powered_mean,
+    units_labelled,
 )
 from evalkit.decide.stats import Paired
 
@@ -159,10 +159,11 @@ def why_alone(said: Said, clusters: NDArray[np.uint64] | None) -> str | None:
     if said.n < LABELS_AT_LEAST:
         more = LABELS_AT_LEAST - said.n
         return f"{said.n} cases have people's labels on both sides, {more} more would correct it"
-    if clusters is not None:
-        there = clusters_labelled(said.scores, clusters, inclusion=said.inclusion)
-        if there < CLUSTERS_AT_LEAST:
-            return f"its labels fall into too few clusters ({int(there)} of {CLUSTERS_AT_LEAST})"
+    there = units_labelled(said.scores, clusters, inclusion=said.inclusion)
+    if clusters is not None and there < CLUSTERS_AT_LEAST:
+        return f"its labels fall into too few clusters ({int(there)} of {CLUSTERS_AT_LEAST})"
+    if clusters is None and there < LABELS_AT_LEAST - SAME:
+        return f"its labels were drawn so unevenly that they weigh like {int(there)}"
     return None
 
 

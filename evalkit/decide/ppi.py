@@ -162,14 +162,16 @@ def _no_spread(estimate: float, labels: float, alpha: float, tolerance: float) -
     )
 
 
-def clusters_labelled(
-    human: ArrayLike, clusters: ArrayLike, *, inclusion: ArrayLike | None = None
+def units_labelled(
+    human: ArrayLike, clusters: ArrayLike | None = None, *, inclusion: ArrayLike | None = None
 ) -> float:
-    """Effective number of clusters that labels fall into."""
+    """Labelled cases, or clusters of them, that would weigh alike and say as much."""
     labelled = np.isfinite(np.asarray(human, dtype=np.float64))
+    if not labelled.any():
+        return 0.0
     pull = 1 / (np.ones(len(labelled)) if inclusion is None else np.asarray(inclusion))
-    codes = _codes(clusters, len(labelled))
-    return _effective(pull[labelled], codes[labelled]) if labelled.any() else 0.0
+    codes = None if clusters is None else _codes(clusters, len(labelled))[labelled]
+    return _effective(pull[labelled], codes)
 
 
 def _effective(pull: Floats, codes: NDArray[np.int64] | None) -> float:

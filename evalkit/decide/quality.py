@@ -67,7 +67,7 @@ class PairQuality:
         }
 
 
-_SUMS = ("drawn", "scored", "w", "ws", "ww", "wws", "wwss")
+_SUMS = ("drawn", "scored", "w", "ws", "wss", "ww", "wws", "wwss")
 _NAMES = ("feature", "model", "prompt_name", "prompt_version", "metric", "tier")
 
 
@@ -115,12 +115,21 @@ def _estimate(sums: Mapping[str, float]) -> Estimate:
     mean = min(max(sums["ws"] / sums["w"], 0.0), 1.0)
     squares = sums["wwss"] - 2 * mean * sums["wws"] + mean**2 * sums["ww"]
     variance = max(squares, 0.0) / sums["w"] ** 2 * n / max(n - 1, 1)
-    alike = sums["w"] ** 2 / sums["ww"]
-    # As many yes-or-no answers as would be this certain; where none differs, as there are.
-    effective = mean * (1 - mean) / variance if variance > 1e-12 else alike
-    low, high = wilson(mean, effective)
+    spread = max(sums["wss"] / sums["w"] - mean**2, 0.0)
+    low, high = wilson(mean, effective(mean, variance, spread, sums["w"] ** 2 / sums["ww"]))
     missing = int(sums["drawn"]) - n
     return Estimate(n=n, missing=missing, mean=mean, low=low, high=high)
+
+
+def effective(mean: float, variance: float, spread: float, alike: float) -> float:
+    """Yes-or-no answers that would make a weighted mean as certain as it is.
+
+    `variance` is the mean's, `spread` that of all scores, `alike` how many of one weight would
+    say as much (Kish 1965): that certain, and no more, even if the few that weigh most happen to
+    agree. Where no score differs, as many as there are.
+    """
+    variance = max(variance, spread / alike)
+    return mean * (1 - mean) / variance if variance > 1e-12 else alike
 
 
 def share_of(yes: int, n: int) -> Estimate:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.decide.ppi import LABELS_AT_LEAST, Powered, powered_mean
-from evalkit.decide.quality import Estimate, wilson
+from evalkit.decide.quality import Estimate, effective, wilson
 from evalkit.store.engine import Engine
 
 if TYPE_CHECKING:
@@ -124,8 +124,8 @@ def weighted_mean(scores: Floats, chances: Floats, *, missing: int = 0) -> Estim
     n = len(scores)
     variance = float((w**2 @ (scores - mean) ** 2) / w.sum() ** 2) * n / max(n - 1, 1)
     alike = float(w.sum() ** 2 / (w**2).sum())
-    effective = mean * (1 - mean) / variance if variance > SAME**2 else alike
-    low, high = wilson(mean, effective)
+    spread = float(np.average((scores - mean) ** 2, weights=w))
+    low, high = wilson(mean, effective(mean, variance, spread, alike))
     return Estimate(n=n, missing=missing, mean=mean, low=low, high=high)
 
 

@@ -35,6 +35,10 @@ RECENT, THIN = 14, 7
 SAME = 1e-9
 
 
+LEAST_MEAN = 1e-6
+"""Of H0, where it would be 0: a bet against a mean of 0 has no stakes."""
+
+
 class EProcess:
     """Evidence against H0: the mean is `mean` or on the other side of it from `bet_on`.
 
@@ -89,8 +93,9 @@ class EarlyStop:
         max_drop: float = 0.05,
     ) -> None:
         self._bar = math.log(comparisons / alpha)
-        self._drop = EProcess((1 - tolerance) / 2, bet_on="below")
-        self._safe = EProcess((1 - max_drop) / 2, bet_on="above")
+        # A drop of more than 1 there is none of, and any is smaller than one of more than 1.
+        self._drop = EProcess(max((1 - tolerance) / 2, LEAST_MEAN), bet_on="below")
+        self._safe = EProcess(max((1 - max_drop) / 2, LEAST_MEAN), bet_on="above")
         self.decision: Literal["regression", "pass"] | None = None
         self.n = 0
         """Cases until the decision, or so far."""

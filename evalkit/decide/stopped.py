@@ -8,7 +8,6 @@ its outcome from the manifest; it decides nothing anew.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from evalkit.decide.comparison import Comparison, Early, Planned
@@ -45,17 +44,37 @@ def is_own(plan: Planned) -> bool:
 
 def decided(plan: Planned, cases: Cases) -> Comparison | None:
     """The comparison as the run decided it; None where it did not look at it."""
+    told = _told(plan)
+    return None if told is None else _comparison(plan, cases, told)
+
+
+def decided_otherwise(plan: Planned, *, alpha: float) -> str | None:
+    """Why the run's decision does not answer what is asked now; None where it does."""
+    told = _told(plan)
+    if told is None:
+        return None
+    facts = plan.candidate.source.stop_early or {}
+    then = (told["tolerance"], told["max_drop"], facts.get("alpha", alpha))
+    if then == (plan.rule.tolerance, plan.rule.max_drop, alpha):
+        return None
+    return (
+        f"run {plan.candidate.source.name} was decided as it ran, at tolerance {then[0]:g}, "
+        f"max_drop {then[1]:g} and alpha {then[2]:g}: for others, run it without --stop-early"
+    )
+
+
+def _told(plan: Planned) -> Mapping[str, Any] | None:
     for one in (plan.candidate.source.stop_early or {}).get("comparisons", ()):
         sides = (plan.candidate.pair, plan.baseline.pair if plan.baseline else None)
         if (one["golden_set"], one["metric"]) == (plan.golden_set, plan.metric) and (
             one["candidate"], one["baseline"]
         ) == tuple(map(str, sides)):  # fmt: skip
-            return _comparison(plan, cases, one)
+            found: Mapping[str, Any] = one
+            return found
     return None
 
 
 def _comparison(plan: Planned, cases: Cases, told: Mapping[str, Any]) -> Comparison:
-    rule = replace(plan.rule, tolerance=told["tolerance"], max_drop=told["max_drop"])
     early = Early(
         n=told["n"],
         n_drawn=told["n_drawn"],
@@ -84,7 +103,7 @@ def _comparison(plan: Planned, cases: Cases, told: Mapping[str, Any]) -> Compari
         trials_needed=None,
     )
     return Comparison(
-        planned=replace(plan, rule=rule),
+        planned=plan,
         slice=None,
         reason=None if early.n else "no case has a score on both sides",
         cases=cases,

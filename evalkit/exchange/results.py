@@ -158,7 +158,9 @@ def _refuse_equal_names(path: Path) -> None:
 
 def _parquet_cell(name: str, kind: str) -> str:
     if name in ("score", "latency_ms", "cost_usd"):
-        return f"try_cast({name} AS DOUBLE) AS {name}"
+        # By its digits: 0.9 as a FLOAT is 0.8999999762, which other files' 0.9 would be above.
+        digits = f"CAST({name} AS VARCHAR)" if kind == "FLOAT" else name
+        return f"try_cast({digits} AS DOUBLE) AS {name}"
     if kind in ("DOUBLE", "FLOAT"):  # a column of numbers with holes, as pandas writes it
         return f"CASE WHEN NOT isnan({name}) THEN CAST({name} AS VARCHAR) END AS {name}"
     return f"nullif(CAST({name} AS VARCHAR), '') AS {name}"

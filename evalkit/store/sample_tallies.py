@@ -26,6 +26,7 @@ _QUERY = f"""
         count(score) AS scored,
         sum({_W}) {_SCORED} AS w,
         sum({_W} * score) {_SCORED} AS ws,
+        sum({_W} * score ** 2) {_SCORED} AS wss,
         sum(({_W}) ** 2) {_SCORED} AS ww,
         sum(({_W}) ** 2 * score) {_SCORED} AS wws,
         sum(({_W}) ** 2 * score ** 2) {_SCORED} AS wwss

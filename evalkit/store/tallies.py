@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FOLDER = "tallies"
-VERSION = 2
+VERSION = 3
 """Of the columns and their SQL; files of another version are made anew."""
 HOUR_US = 3_600_000_000
 BINS = 64

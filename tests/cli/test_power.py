@@ -34,8 +34,18 @@ def test_without_runs_it_assumes_the_worst_and_says_so(
     assert main(["power", "tickets"]) == 0
 
     shown = capsys.readouterr().out
-    assert "tickets: 200 cases x 1 trials, alpha 0.05 over 1 gating metric" in shown
+    assert "tickets: 200 cases x 1 trials, alpha 0.05 over 1 gating comparison" in shown
     assert "assumed, as no two earlier runs can be compared" in shown
+
+
+def test_slices_that_gate_share_the_level(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    channels = ["mail"] * 6 + ["chat"] * 5 + ["fax"] * 4
+    rows = [{**case(n), "metadata": {"channel": one}} for n, one in enumerate(channels)]
+    write_project(project, cases=rows, header="slices: [{key: channel, gate: true}]")
+
+    assert power(capsys)["comparisons"] == 3
 
 
 def test_two_pairs_of_one_run_show_the_spread_of_a_change(

@@ -103,6 +103,19 @@ def test_trials_without_a_counterpart_are_noted(tmp_path: Path) -> None:
     assert other["notes"] == []
 
 
+def test_a_file_that_lacks_trials_of_some_cases_is_told_of(tmp_path: Path) -> None:
+    thrice = [(f"c{n}", trial, 1) for n in range(40) for trial in range(3)]
+    base = write_csv(tmp_path / "base.csv", thrice, "case_id,trial,score")
+    new = write_csv(tmp_path / "new.csv", thrice[5:], "case_id,trial,score")
+
+    verdict = gate(None, candidate=file_rows(new), baseline=file_rows(base))
+    once = gate(None, candidate=file_rows(base), baseline=file_rows(new))
+
+    [note] = verdict["notes"]
+    assert note.startswith("new.csv has fewer trials of 1 case than of others")
+    assert once["notes"] == []
+
+
 # --- what gates -------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from evalkit.decide.ppi import Powered, clusters_labelled, powered_mean
+from evalkit.decide.ppi import Powered, powered_mean, units_labelled
 
 Numbers = Sequence[float]
 
@@ -282,11 +282,11 @@ def test_clusters_with_labels_count_by_how_evenly_these_fall() -> None:
     human = [1.0] * 20 + [math.nan] * 20
     even, uneven = [n % 10 for n in range(40)], [0] * 11 + [*range(1, 10)] + [10] * 20
 
-    assert clusters_labelled(human, even) == pytest.approx(10)
-    assert clusters_labelled(human, uneven) == pytest.approx(20**2 / (11**2 + 9))
+    assert units_labelled(human, even) == pytest.approx(10)
+    assert units_labelled(human, uneven) == pytest.approx(20**2 / (11**2 + 9))
     apart, chance = [*range(20), *[20] * 20], [0.5] * 5 + [1.0] * 35
-    assert clusters_labelled(human, apart, inclusion=chance) == pytest.approx(25**2 / 35)
-    assert clusters_labelled([math.nan] * 40, even) == 0.0
+    assert units_labelled(human, apart, inclusion=chance) == pytest.approx(25**2 / 35)
+    assert units_labelled([math.nan] * 40, even) == 0.0
 
 
 # --- without spread ---------------------------------------------------------------------

@@ -28,11 +28,29 @@ def test_a_weighted_mean_has_the_interval_of_as_many_plain_answers() -> None:
     pulls = [10.0, 2.0, 5.0, 1.0, 4.0]
     mean = (10 * 1 + 5 * 1 + 1 * 0.5) / 22
     spread = sum((p * (s - mean)) ** 2 for p, s in zip(pulls, SCORES, strict=True)) / 22**2
-    plain = mean * (1 - mean) / (spread * 5 / 4)
+    apart = sum(p * (s - mean) ** 2 for p, s in zip(pulls, SCORES, strict=True)) / 22
+    alike = 22**2 / sum(p**2 for p in pulls)
+    plain = mean * (1 - mean) / max(spread * 5 / 4, apart / alike)
     low, high = proportion_confint(mean * plain, plain, method="wilson")
     assert (found.n, found.missing) == (5, 3)
     assert found.mean == pytest.approx(mean)
     assert (found.low, found.high) == pytest.approx((low, high))
+
+
+def test_a_heavy_stratum_that_happens_to_agree_makes_nothing_sure() -> None:
+    """Of 50 answers that stand for 19 of 20 calls none failed; of the others half did."""
+    scores = np.array([1.0] * 50 + [0.0, 1.0] * 25)
+    chances = np.array([1 / 19] * 50 + [1.0] * 50)
+
+    found = weighted_mean(scores, chances)
+
+    pulls = 1 / chances
+    low, high = proportion_confint(
+        found.mean * pulls.sum() ** 2 / (pulls**2).sum(),
+        pulls.sum() ** 2 / (pulls**2).sum(), method="wilson",
+    )  # fmt: skip
+    assert (found.low, found.high) == pytest.approx((low, high))
+    assert found.low < 0.93
 
 
 @pytest.mark.parametrize("score", [0.0, 1.0])

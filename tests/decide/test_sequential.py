@@ -177,3 +177,12 @@ def test_values_out_of_bounds_are_refused(values: list[float]) -> None:
 def test_weights_out_of_bounds_are_refused(weight: float) -> None:
     with pytest.raises(ValueError, match="weight"):
         EProcess(0.5, bet_on="above").add([0.5], weight)
+
+
+def test_a_drop_of_all_there_is_can_be_allowed() -> None:
+    """Any drop is smaller than one of more than a whole; none is larger."""
+    allowed = EarlyStop(max_drop=1.0)
+    tolerated = EarlyStop(tolerance=1.0, max_drop=1.0)
+
+    assert allowed.add([-0.5] * 5) == "pass"
+    assert tolerated.add([-1.0] * 200) is None

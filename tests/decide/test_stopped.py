@@ -122,10 +122,14 @@ def test_what_ran_to_its_end_undecided_is_inconclusive_whatever_a_test_would_say
     assert "not decided when the run ended" in comparison_sentence(only(verdict))
 
 
-def test_the_drops_it_bet_on_are_those_it_was_started_with(store: Store) -> None:
-    write(store, told(max_drop=0.1))
+@pytest.mark.parametrize("asked", [{"max_drop": 0.3}, {"tolerance": 0.2}])
+def test_other_drops_than_it_bet_on_are_not_answered(store: Store, asked: dict[str, float]) -> None:
+    write(store, told())
 
-    assert only(decide(store, max_drop=0.3, tolerance=0.2))["max_drop"] == 0.1
+    verdict = decide(store, **asked)
+
+    assert exit_code(verdict, strict=False) == 3
+    assert "at tolerance 0, max_drop 0.05 and alpha 0.05" in only(verdict)["reason"]
 
 
 def test_scores_made_again_after_an_early_stop_have_no_test(store: Store) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from evalkit.decide.comparison import Comparison, Planned, Side
 from evalkit.decide.rows import Source
-from evalkit.decide.stopped import decided, is_own, note_of, own_pairs, stopped
+from evalkit.decide.stopped import decided, decided_otherwise, is_own, note_of, own_pairs, stopped
 from tests.decide.measured import V1, V2, file, planned, run, scored
 
 OLD, NEW = str(V1), str(V2)
@@ -48,9 +48,28 @@ def test_what_was_decided_is_taken_over_as_it_was() -> None:
     assert (found.early.p_value, found.early.p_max_drop) == (0.0004, 1.0)
     assert (found.paired.n, found.paired.delta, found.paired.ci) == (40, -0.5, (-0.8, -0.2))
     assert (found.paired.p_value, found.paired.method) == (0.0004, "e-process")
-    rule = found.planned.rule
-    assert (rule.gate, rule.tolerance, rule.max_drop) == (True, 0.01, 0.07)
     assert (found.reason, found.slice, found.worst, found.cases) == (None, None, None, CASES)
+
+
+@pytest.mark.parametrize(
+    ("asked", "alpha", "is_answered"),
+    [
+        ({"tolerance": 0.01, "max_drop": 0.07}, 0.05, True),
+        ({"tolerance": 0.02, "max_drop": 0.07}, 0.05, False),
+        ({"tolerance": 0.01, "max_drop": 0.08}, 0.05, False),
+        ({"tolerance": 0.01, "max_drop": 0.07}, 0.1, False),
+    ],
+)
+def test_it_answers_what_it_was_asked_then(
+    asked: dict[str, float], alpha: float, is_answered: bool
+) -> None:
+    source = early_run(told(), alpha=0.05)
+    plan = own(source, rule=planned(**asked).rule)
+
+    why = decided_otherwise(plan, alpha=alpha)
+
+    assert (why is None) == is_answered
+    assert decided_otherwise(own(early_run()), alpha=alpha) is None
 
 
 def test_cases_that_lost_and_won_are_counted_beyond_rounding() -> None:

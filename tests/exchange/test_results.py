@@ -328,3 +328,14 @@ def test_a_column_of_nothing_and_numbers_with_holes_are_read_as_they_are_meant(
 
     assert table["score"].to_pylist() == [None] * 3
     assert table["cluster"].to_pylist() == ["1.0", None, None]
+
+
+def test_a_score_of_single_precision_is_the_number_that_was_meant(tmp_path: Path) -> None:
+    path = tmp_path / "r.parquet"
+    columns = {
+        "case_id": ["a", "b", "c"], "metric": ["m"] * 3,
+        "score": pa.array([0.9, 1 / 3, None], pa.float32()),
+    }  # fmt: skip
+    pq.write_table(pa.table(columns), path)
+
+    assert load_results(path).table["score"].to_pylist() == [0.9, pytest.approx(1 / 3), None]
