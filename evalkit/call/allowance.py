@@ -36,7 +36,7 @@ class Allowance:
 
     request: ModelRequest
     models: Sequence[ModelSettings]
-    """Those that may answer; without a price of the first, limits in USD cannot see the call."""
+    """Those that may answer; without a price of the first, limits in USD see the others alone."""
     once: Most
     """Of `request` at any of them."""
     estimator: TokenEstimator
@@ -47,6 +47,10 @@ class Allowance:
     left_usd: float = 0.0
     left_tokens: int = 0
     used_tokens: int = 0
+    known_usd: float = 0.0
+    """What attempts did cost, of those whose cost is known."""
+    is_open: bool = False
+    """Whether an attempt may have cost what was set aside for it: nothing is given back then."""
 
     async def take(self, request: ModelRequest, model: ModelSettings) -> Most:
         """Let one attempt through. Raises CallError budget when it may pass a limit."""
@@ -64,6 +68,8 @@ class Allowance:
         known = sum(n for n in counts if n is not None)
         used = known if None not in counts else (most.tokens if paid else 0)
         self.used_tokens += used
+        self.known_usd += attempt.cost_usd or 0.0
+        self.is_open = self.is_open or (attempt.cost_usd is None and most.usd > 0)
         cost_usd = most.usd if attempt.cost_usd is None else attempt.cost_usd
         self.left_usd += most.usd - cost_usd
         self.left_tokens += most.tokens - used
@@ -75,21 +81,24 @@ class Allowance:
         if self.hold is None or self.ledger is None:
             return
         if asked:
-            self.ledger.settle(self.hold, cost_usd, self.used_tokens)
+            in_part = cost_usd is None
+            if in_part and not self.is_open:
+                cost_usd = self.known_usd
+            self.ledger.settle(self.hold, cost_usd, self.used_tokens, in_part=in_part)
         else:
             self.ledger.release(self.hold)
 
     def _most(self, request: ModelRequest, model: ModelSettings) -> Most:
-        first = self.request
-        if request.messages is first.messages and request.max_tokens == first.max_tokens:
-            return self.once
-        tokens = self.estimator.estimate(request, model)
-        usd = None
-        if self.models[0].price is not None:
+        first, most = self.request, self.once
+        if request.messages is not first.messages or request.max_tokens != first.max_tokens:
+            tokens = self.estimator.estimate(request, model)
             # A fallback without a price counts as the dearest of those that have one.
             models = self.models if model.price is None else (model,)
             usd = _most_usd(models, tokens, request.max_tokens)
-        return Most(usd or 0.0, tokens + request.max_tokens)
+            most = Most(usd or 0.0, tokens + request.max_tokens)
+        if model.price is None and self.models[0].price is None:
+            return most._replace(usd=0.0)  # else each local answer would use up a dear one's share
+        return most
 
     async def _set_aside(self, usd: float, tokens: int) -> None:
         if self.budget is not None and usd > 0:
@@ -149,15 +158,15 @@ async def set_aside(
 
 
 def _most_usd(models: Sequence[ModelSettings], tokens: int, max_tokens: int) -> float | None:
-    """What one attempt may cost at most, at the dearest model; None if the first has no price."""
-    if models[0].price is None:
-        return None
+    """What one attempt may cost at most, at the dearest model; None if none has a price."""
     prices = [model.price for model in models if model.price is not None]
+    if not prices:
+        return None
     return max(tokens * p.input + max_tokens * p.output for p in prices) / 1_000_000
 
 
 async def _reserve_in_run(budget: Budget, model: ModelSettings, most_usd: float | None) -> None:
-    if most_usd is None:
+    if model.price is None or most_usd is None:
         raise ConfigError(
             f"a spending limit needs the price of model {model.name}. "
             f"Add price = {{ input = …, output = … }} under [models.{model.name}]."

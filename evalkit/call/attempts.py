@@ -475,7 +475,7 @@ def _is_unpaid(error: CallError) -> bool:
 
 def _cost_usd(model: ModelSettings, usage: Usage, error: CallError | None) -> float | None:
     if error is not None and _is_unpaid(error) and usage.prompt_tokens is None:
-        return 0.0 if model.price is not None else None
+        return 0.0
     return None if model.price is None else model.price.cost_usd(usage)
 
 

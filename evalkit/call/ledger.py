@@ -114,6 +114,7 @@ class _Settlement:
     amount: int | None
     tokens: int
     calls: int
+    in_part: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +177,7 @@ class Ledger:
     ) -> Hold:
         """Set aside the most that one call may cost, all of its attempts together.
 
-        `cost_usd` is None for a model without a price: limits in USD cannot see such a
+        `cost_usd` is None where no model has a price: limits in USD cannot see such a
         call, those on tokens and calls do. Raises CallError budget naming the limit that
         the call would pass, or when the ledger cannot be written: a limit that cannot be
         kept stops the spending.
@@ -219,10 +220,16 @@ class Ledger:
         hold.amount = None if hold.amount is None else hold.amount + (amount or 0)
         hold.tokens += more_tokens
 
-    def settle(self, hold: Hold, cost_usd: float | None, tokens: int | None) -> None:
-        """Replace a hold by what the call used; what is not known counts as reserved."""
+    def settle(
+        self, hold: Hold, cost_usd: float | None, tokens: int | None, *, in_part: bool = False
+    ) -> None:
+        """Replace a hold by what the call used; what is not known counts as reserved.
+
+        `in_part`: models without a price answered as well, and `cost_usd` is without them.
+        """
         amount = None if cost_usd is None else round(cost_usd * PER_USD)
-        self._end(hold, amount, hold.tokens if tokens is None else tokens, calls=1)
+        used = hold.tokens if tokens is None else tokens
+        self._end(hold, amount, used, calls=1, in_part=in_part)
 
     def release(self, hold: Hold) -> None:
         """Give a hold back: no request was made."""
@@ -333,11 +340,13 @@ class Ledger:
             return f"budgets.{scope}s.{name}"
         return "budgets.total" if scope == "total" else f"budgets.{scope} (for {name})"
 
-    def _end(self, hold: Hold, amount: int | None, tokens: int, *, calls: int) -> None:
+    def _end(
+        self, hold: Hold, amount: int | None, tokens: int, *, calls: int, in_part: bool = False
+    ) -> None:
         with self._lock:
             self._under_way -= 1
             self._unsettled.append(
-                _Settlement(hold=hold, amount=amount, tokens=tokens, calls=calls)
+                _Settlement(hold=hold, amount=amount, tokens=tokens, calls=calls, in_part=in_part)
             )
             if self._under_way < BUSY_CALLS or len(self._unsettled) >= MAX_UNSETTLED:
                 self._settle_all()
@@ -359,7 +368,8 @@ class Ledger:
         for one in self._unsettled:
             hold = one.hold
             known = one.amount if one.amount is not None else hold.amount or 0
-            tokens, calls, unknown = one.tokens, one.calls - 1, int(one.amount is None)
+            tokens, calls = one.tokens, one.calls - 1
+            unknown = int(one.amount is None or one.in_part)
             if self._file.execute("DELETE FROM holds WHERE id = ?", (hold.id,)).rowcount:
                 self._add(hold, known - (hold.amount or 0), tokens - hold.tokens, calls, unknown)
             else:

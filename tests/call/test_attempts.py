@@ -230,6 +230,15 @@ async def test_an_unknown_price_is_unknown_and_not_zero() -> None:
     assert tried.attempts[0].cost_usd is None
 
 
+async def test_an_attempt_that_no_model_worked_on_is_free_whatever_the_price() -> None:
+    clock, down = ManualClock(), Scripted([CallError("server", "down")])
+    dear = target(Scripted([answer("Here.")]), "dear", price=Price(input=1.0, output=2.0))
+
+    tried = await attempt(target(down), dear, clock=clock, retries=0)
+
+    assert [a.cost_usd for a in tried.attempts] == [0.0, 0.00012]
+
+
 async def test_cancelling_the_caller_cancels_the_attempt() -> None:
     hanging = asyncio.Event()
 

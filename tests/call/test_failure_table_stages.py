@@ -179,6 +179,48 @@ async def test_budget_that_a_dearer_fallback_could_pass_refuses_before_a_request
         assert world.requests == (1, 0)
 
 
+UNPRICED_FIRST = {
+    "fallback": ([Behaviour(status=503)], {}),
+    "escalation": ([Behaviour(logprob=-3.0)], {"escalate_below": 0.6}),
+}
+
+
+@pytest.mark.parametrize("first", UNPRICED_FIRST)
+async def test_budget_sees_a_dear_model_behind_one_without_a_price(
+    tmp_path: Path, first: str
+) -> None:
+    rules, changes = UNPRICED_FIRST[first]
+    async with World(tmp_path, *rules, retries=0, **changes) as world:
+        world.set_model("small", price=None)
+        world.set_model("spare", price=Price(input=100.0, output=2000.0))
+        world.set(budgets=BudgetSettings(total=SpendCap(month_usd=0.2)))
+        world.two.script(answer=lambda request: Behaviour(text=GOOD, usage=used(request)))
+
+        results = [await world.call(f"Order {n}") for n in range(3)]
+
+        assert [result.error_kind for result in results] == [None, "budget", "budget"]
+        assert world.requests == (1, 1)
+        ledger = world.orchestrator._parts.ledger
+        month = next(s for s in ledger.spent() if (s.scope, len(s.period)) == ("total", 7))
+        assert month.cost_usd == pytest.approx((20 * 100.0 + 64 * 2000.0) / 1e6)
+        assert month.unknown_calls == (first == "escalation")
+
+
+async def test_budget_is_not_used_up_by_the_answers_of_a_model_without_a_price(
+    tmp_path: Path,
+) -> None:
+    async with World(tmp_path, retries=0) as world:
+        world.set_model("small", price=None)
+        world.set_model("spare", price=Price(input=100.0, output=2000.0))
+        world.set(budgets=BudgetSettings(total=SpendCap(month_usd=0.2)))
+
+        results = [await world.call(f"Order {n}") for n in range(3)]
+
+        assert all(result.ok for result in results)
+        assert [result.record.cost_usd for result in results] == [None] * 3
+        assert world.requests == (3, 0)
+
+
 WORST = {
     "re-asked and failed over": (
         lambda request: Behaviour(text="no JSON", usage=used(request)),
