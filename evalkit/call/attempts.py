@@ -104,6 +104,8 @@ class _Outcome:
     attempts: tuple[Attempt, ...]
     reply: Reply | None
     error: CallError | None
+    sent: bool = True
+    """False: refused before the provider was asked (a limit, the breaker, no place)."""
 
 
 async def attempt_until_answered(
@@ -312,7 +314,10 @@ def _hedge_s(patience: Patience, target: Target) -> float | None:
 async def _first_answer(
     first: asyncio.Task[_Outcome], second: asyncio.Task[_Outcome], cancelled: list[Attempt]
 ) -> _Outcome:
-    """The first usable answer of two; the other is stopped, and both are recorded."""
+    """The first usable answer of two; the other is stopped, and both are recorded.
+
+    Where both failed, one that was not sent says nothing of how to go on.
+    """
     pending = {first, second}
     ended: list[_Outcome] = []
     try:
@@ -328,7 +333,8 @@ async def _first_answer(
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
-    best = next((o for o in ended if o.error is None), ended[0])
+    best = next((o for o in ended if o.error is None), None)
+    best = best or next((o for o in ended if o.sent), ended[0])
     others = tuple(a for o in ended if o is not best for a in o.attempts)
     return _Outcome(others + best.attempts, best.reply, best.error)
 
@@ -351,13 +357,15 @@ async def _attempt(
     error: CallError | None
     if gate.breaker.is_shut:
         error = CallError("breaker_open", f"{target.model.provider} is not asked for a while")
-        return _Outcome((_recorded(request, target, wait_s, 0.0, None, error),), None, error)
+        unsent = _recorded(request, target, wait_s, 0.0, None, error)
+        return _Outcome((unsent,), None, error, sent=False)
     allowance, most = patience.allowance, None
     if allowance is not None:
         try:
             most = await allowance.take(request, target.model)
         except CallError as over:
-            return _Outcome((_recorded(request, target, wait_s, 0.0, None, over),), None, over)
+            unsent = _recorded(request, target, wait_s, 0.0, None, over)
+            return _Outcome((unsent,), None, over, sent=False)
     left_s = max(0.0, patience.deadline - asked)
     left_s = min(left_s, patience.attempt_s or left_s)
     if shown is not None:
@@ -415,7 +423,7 @@ async def _attempt(
     attempt = _recorded(request, target, wait_s, latency_s, reply, error)
     if allowance is not None and most is not None:
         allowance.ended(most, attempt, paid=error is None or not _is_unpaid(error))
-    return _Outcome((attempt,), reply, error)
+    return _Outcome((attempt,), reply, error, sent=passed is not None)
 
 
 def _give_all_the_time(limit: asyncio.Timeout, patience: Patience, clock: Clock) -> None:

@@ -278,6 +278,21 @@ async def test_a_retry_that_a_limit_has_no_room_for_is_not_made(tmp_path: Path) 
         assert budget.reserved_usd == 0.0
 
 
+async def test_a_hedge_that_the_limit_refuses_does_not_decide_over_the_fallback(
+    tmp_path: Path,
+) -> None:
+    slow_failure = Behaviour(status=500, delay_ms=60)
+    async with World(tmp_path, slow_failure, hedge_after_ms=10, retries=0) as world:
+        world.set(budgets=BudgetSettings(total=SpendCap(day_usd=0.0003)))
+        world.build(clock=Clock())
+
+        result = await world.call()
+
+        assert result.ok
+        assert world.requests == (1, 1)
+        assert [a.error_kind for a in result.record.attempts] == ["budget", "server", None]
+
+
 async def test_a_fallback_without_a_price_is_no_free_one_when_it_is_given_more_room(
     tmp_path: Path,
 ) -> None:
