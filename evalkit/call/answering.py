@@ -64,6 +64,8 @@ class Answer:
     repaired: bool = False
     schema_ok: bool | None = None
     error: CallError | None = None
+    at: int | None = None
+    """Place of its attempt in the call; None without a reply."""
 
     @property
     def confidence(self) -> float | None:
@@ -178,7 +180,9 @@ class _Asking:
             call.replies[len(call.attempts) - 1] = text
         if self._shown is not None:
             call.resumed, text = self._shown.resumed, self._shown.text or None
-        answer = Answer(target=tried.target, reply=tried.reply, text=text, error=tried.error)
+        answer = Answer(
+            target=tried.target, reply=tried.reply, text=text, error=tried.error, at=tried.reply_at
+        )
         if tried.error is not None:
             return replace(answer, text=self._screened(text), error=self._incomplete(tried.error))
         try:
@@ -268,6 +272,7 @@ class _Asking:
             repaired=read.repaired,
             schema_ok=read.error is None,
             error=None if read.error is None else CallError("invalid_output", read.error),
+            at=answer.at,
         )
 
     def _checked(self, text: str) -> Validated:

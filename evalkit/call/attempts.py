@@ -95,6 +95,8 @@ class Tried:
     attempts: tuple[Attempt, ...]
     cut: tuple[str, ...] = ()
     """What was left out of the request to make it fit."""
+    reply_at: int | None = None
+    """Place of the attempt that gave `reply`, counted over all attempts of the call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,7 @@ async def attempt_until_answered(
         target=answered_by,
         attempts=tuple(done.attempts[first:]),
         cut=tuple(done.cut),
+        reply_at=done.reply_at,
     )
 
 
@@ -192,6 +195,8 @@ class _Done:
     cut: list[str] = field(default_factory=list)
     too_long_for: int | None = None
     """Context of the model that the request did not fit."""
+    reply_at: int | None = None
+    """Place of the attempt that gave the last reply; None where the last one gave none."""
 
     def may_fit(self, model: ModelSettings) -> bool:
         if self.too_long_for is None or model.context is None:
@@ -217,6 +222,7 @@ async def _try_target(
             await clock.sleep(wait_s)
         outcome = await _ask(ask, target, wait_s, patience, clock, shown, done.attempts)
         done.attempts += outcome.attempts
+        done.reply_at = len(done.attempts) - 1 if outcome.reply is not None else None
         error = outcome.error
         if error is None or (shown is not None and shown.is_final(error)):
             break

@@ -144,7 +144,8 @@ def whole_answer(call: Call) -> Cached | None:
     from two streams.
     """
     answered = call.answered_by
-    if answered is None or call.rendered is None or not call.attempts:
+    said = call.decisive
+    if answered is None or call.rendered is None or said is None:
         return None
     last = call.attempts[-1]
     whole = call.finish_reason in COMPLETE and not call.resumed and last.error_kind is None
@@ -152,14 +153,14 @@ def whole_answer(call: Call) -> Cached | None:
     if not whole or not fine or not (call.output or call.tool_calls):
         return None
     usage = Usage(
-        prompt_tokens=last.prompt_tokens,
-        completion_tokens=last.completion_tokens,
-        cached_prompt_tokens=last.cached_prompt_tokens,
+        prompt_tokens=said.prompt_tokens,
+        completion_tokens=said.completion_tokens,
+        cached_prompt_tokens=said.cached_prompt_tokens,
     )
     finish = Finish(
         finish_reason=call.finish_reason or "stop",
         usage=usage,
-        served_model=last.served_model,
+        served_model=said.served_model,
         tool_calls=call.tool_calls,
         confidence=call.confidence,
     )
@@ -172,6 +173,6 @@ def whole_answer(call: Call) -> Cached | None:
         output=call.output or "",
         finish=finish,
         model=answered.name,
-        served_model=last.served_model,
+        served_model=said.served_model,
         pair=pair,
     )

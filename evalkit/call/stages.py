@@ -296,7 +296,7 @@ def _take(call: Call, answer: Answer) -> None:
     call.output, call.value = answer.text, answer.value
     call.repaired, call.schema_ok = answer.repaired, answer.schema_ok
     if answer.reply is not None:
-        call.answered_by = answer.target.model
+        call.answered_by, call.answered_at = answer.target.model, answer.at
         call.finish_reason = answer.reply.finish.finish_reason
         call.tool_calls = answer.reply.finish.tool_calls
         call.confidence = answer.confidence

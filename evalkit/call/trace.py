@@ -83,6 +83,8 @@ class Call:
     replies: dict[int, str] = field(default_factory=dict)
     """Usable replies by the place of their attempt; which of them is the answer shows later."""
     answered_by: ModelSettings | None = None
+    answered_at: int | None = None
+    """Place of the attempt that answered; others may have come after it, and failed."""
     status: CallStatus = "ok"
     error_kind: str | None = None
     message: str | None = None
@@ -113,10 +115,17 @@ class Call:
             count for a in self.attempts for count in (a.prompt_tokens, a.completion_tokens)
         )
 
+    @property
+    def decisive(self) -> Attempt | None:
+        """The attempt that answered, else the last one; None when nobody was asked."""
+        if self.answered_at is not None:
+            return self.attempts[self.answered_at]
+        return self.attempts[-1] if self.attempts else None
+
     def record(self, now: float) -> CallRecord:
         """The call as one row of `calls`; `now` is a reading of the call path's clock."""
         feature, rendered, attempts = self.feature, self.rendered, self.attempts
-        last = attempts[-1] if attempts else None
+        last = self.decisive
         prompt_tokens = _sum_known(a.prompt_tokens for a in attempts)
         completion_tokens = _sum_known(a.completion_tokens for a in attempts)
         return CallRecord(

@@ -23,7 +23,7 @@ from evalkit.config import (
 )
 from evalkit.errors import CallError
 from evalkit.records import Event, Finish, ModelRequest, TextDelta, ToolCall, Usage
-from tests.call.scripted import Scripted, answer
+from tests.call.scripted import Scripted, answer, finish
 from tests.call.test_orchestrator import GOOD, Project
 from tests.loopback import Loopback
 from tests.project import write_project
@@ -604,6 +604,24 @@ async def test_an_unsure_answer_stands_when_the_better_model_fails(tmp_path: Pat
     assert result.ok
     assert result.value == {"label": "billing"}
     assert result.record.served_model == "small"
+
+
+async def test_what_the_record_says_of_an_answer_is_of_the_model_that_gave_it(
+    tmp_path: Path,
+) -> None:
+    invalid = (TextDelta("no JSON"), finish(served_model="another"))
+    project = Project(tmp_path, [sure(BILLING, 0.4)], [invalid])
+    project.change(fallbacks=("spare",), escalate_below=0.6, retries=0, stream=True)
+
+    result = await project.execute()
+
+    assert (result.value, result.record.served_model) == ({"label": "billing"}, "small")
+    assert result.record.provider == "one"
+
+    project.two.steps = [CallError("server", "down")]
+    result = await project.execute()
+
+    assert (result.record.provider, result.record.ttft_ms) == ("one", 0.0)
 
 
 async def test_an_answer_that_stays_wrong_goes_to_the_next_model(tmp_path: Path) -> None:
