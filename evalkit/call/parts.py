@@ -120,8 +120,11 @@ class Parts:
         return any(provider.wire in READS_INPUT for provider in providers)
 
     def targets(self, feature: FeatureSettings) -> list[Target]:
-        """The feature's models in the order in which they are asked."""
-        names = (feature.model, *feature.fallbacks)
+        """The feature's models in the order in which they are asked, each of them once.
+
+        A call of its own model, and a flag's variant, may name one of the fallbacks.
+        """
+        names = dict.fromkeys((feature.model, *feature.fallbacks))
         return [self._target(self.model(name, feature)) for name in names]
 
     def _target(self, model: ModelSettings) -> Target:

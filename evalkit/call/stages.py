@@ -72,6 +72,8 @@ def refuse_undeclared(call: Call, parts: Parts, tools: Sequence[Mapping[str, Any
     """
     model = None if call.pinned else parts.model(call.feature.model, call.feature)
     check_policy(call.feature, tools=map(_tool_name, tools), model=model)
+    for name in () if call.pinned else call.feature.fallbacks:
+        check_policy(call.feature, model=parts.model(name, call.feature))
     validate = parts.input_schema(call.feature)
     problem = validate(call.input) if validate is not None else None
     if problem is not None:

@@ -296,6 +296,33 @@ async def test_overrides_hold_for_one_call_only(tmp_path: Path) -> None:
     assert [r.max_tokens for r in project.one.asked] == [64]
 
 
+async def test_a_frontier_model_needs_the_feature_s_word_also_as_a_fallback_of_one_call(
+    tmp_path: Path,
+) -> None:
+    project = Project(tmp_path, [CallError("server", "down")])
+    big = replace(project.settings.models["spare"], tier="frontier")
+    project.settings = replace(project.settings, models={**project.settings.models, "spare": big})
+
+    refused = await project.execute(fallbacks=["spare"])
+    allowed = await project.change(allow_frontier=True).execute(fallbacks=["spare"], retries=0)
+
+    assert (refused.status, refused.error_kind) == ("refused", "policy")
+    assert refused.record.route_reason is not None
+    assert "model spare is frontier" in refused.record.route_reason
+    assert allowed.ok
+    assert (len(project.one.asked), len(project.two.asked)) == (1, 1)
+
+
+async def test_a_model_that_is_its_own_fallback_is_asked_once(tmp_path: Path) -> None:
+    project = Project(tmp_path, [CallError("server", "down")]).change(fallbacks=("spare",))
+    project.two.steps = [CallError("server", "down")]
+
+    result = await project.execute(model="spare", retries=0)
+
+    assert result.error_kind == "server"
+    assert (len(project.one.asked), len(project.two.asked)) == (0, 1)
+
+
 async def test_a_bulkhead_bounds_what_is_in_flight(tmp_path: Path) -> None:
     project = Project(tmp_path, [answer(GOOD)])
     provider = replace(project.settings.providers["one"], max_in_flight=3)
