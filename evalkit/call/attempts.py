@@ -216,6 +216,7 @@ async def _try_target(
     failed: Counter[str] = Counter()
     ask: ModelRequest | None = request
     error: CallError | None = None
+    cut_off: tuple[_Outcome, int | None] | None = None
     wait_s = 0.0
     while ask is not None:
         if wait_s > 0:
@@ -226,6 +227,8 @@ async def _try_target(
         error = outcome.error
         if error is None or (shown is not None and shown.is_final(error)):
             break
+        if error.kind == "truncated":
+            cut_off = outcome, done.reply_at
         failed[error.kind] += 1
         wait_s = _wait_before_retry(error, failed.total() - 1, clock)
         if _is_spent(failed, error.kind, patience.retries):
@@ -233,6 +236,10 @@ async def _try_target(
         if clock.monotonic() + wait_s >= patience.deadline:
             break
         ask = _changed_for_retry(ask, error.kind, done.cut, shown)
+    if cut_off is not None and error is not None and error.kind == "bad_request":
+        # More room than the model has was asked for: what was wrong is the cut, not the setup.
+        outcome, done.reply_at = cut_off
+        error = outcome.error
     if error is not None and error.kind == "context_length":
         done.too_long_for = target.model.context
     return outcome.reply, error

@@ -194,6 +194,20 @@ async def test_a_truncated_answer_is_asked_for_once_more_with_room() -> None:
     assert tried.error.kind == "truncated"
 
 
+async def test_an_answer_stays_truncated_when_the_provider_refuses_more_room() -> None:
+    clock = ManualClock()
+    provider = Scripted([answer("It will", "length"), CallError("bad_request", "max_tokens")])
+
+    tried = await attempt(target(provider), clock=clock)
+
+    assert tried.error is not None
+    assert tried.error.kind == "truncated"
+    assert tried.reply is not None
+    assert tried.reply.text == "It will"
+    assert tried.reply_at == 0
+    assert [a.error_kind for a in tried.attempts] == ["truncated", "bad_request"]
+
+
 @pytest.mark.parametrize(
     ("events", "kind"),
     [
