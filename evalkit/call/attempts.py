@@ -20,7 +20,7 @@ from evalkit.call.context import trim
 from evalkit.call.failures import FAILURES
 from evalkit.call.limits import ProviderGate
 from evalkit.call.one_reply import read_reply, unusable
-from evalkit.call.providers.base import Provider
+from evalkit.call.providers.base import FailedReply, Provider
 from evalkit.call.shown import Shown
 from evalkit.call.tokens import TokenEstimator
 from evalkit.config import ModelSettings
@@ -463,11 +463,12 @@ def _recorded(
     reply: Reply | None,
     error: CallError | None,
 ) -> Attempt:
-    usage = reply.finish.usage if reply else Usage()
+    said = reply.finish if reply else error if isinstance(error, FailedReply) else None
+    usage = said.usage if said else Usage()
     return Attempt(
         provider=target.model.provider,
         model=target.model.name,
-        served_model=reply.finish.served_model if reply else None,
+        served_model=said.served_model if said else None,
         error_kind=error.kind if error else None,
         finish_reason=reply.finish.finish_reason if reply else None,
         latency_ms=round(latency_s * 1000, 3),

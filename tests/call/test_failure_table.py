@@ -384,6 +384,35 @@ async def test_content_filter_and_refusal_are_an_answer_and_not_retried(
         assert world.requests == (1, 0)
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("wire", ["openai", "anthropic"])
+async def test_refusal_costs_what_its_reply_says(tmp_path: Path, wire: str, stream: bool) -> None:
+    used = {"prompt": 1000, "completion": 20}
+    says_no = {
+        "openai": Behaviour(text="", refusal="I cannot help with that.", usage=used),
+        "anthropic": Behaviour(finish_reason="content_filter", usage=used),
+    }[wire]
+    async with World(tmp_path, says_no, stream=stream) as world:
+        if wire == "anthropic":
+            world.set_provider("one", wire=wire, base_url=world.one.url)
+
+        result = await world.call()
+
+        [attempt] = result.record.attempts
+        assert (attempt.error_kind, attempt.served_model) == ("refusal", "small-1")
+        assert (attempt.prompt_tokens, attempt.completion_tokens) == (1000, 20)
+        assert result.record.cost_usd == pytest.approx((1000 * 1.0 + 20 * 2.0) / 1e6)
+
+
+async def test_bad_reply_of_an_unknown_finish_reason_costs_what_it_says(tmp_path: Path) -> None:
+    tired = Behaviour(finish_reason="tired", usage={"prompt": 1000, "completion": 20})
+    async with World(tmp_path, tired, retries=0) as world:
+        result = await world.call()
+
+        assert kinds(result) == ["bad_reply", None]
+        assert result.record.attempts[0].cost_usd == pytest.approx(0.00104)
+
+
 @WITHHELD
 async def test_content_filter_and_refusal_go_to_another_model_where_the_feature_says_so(
     tmp_path: Path, withheld: Behaviour, kind: str

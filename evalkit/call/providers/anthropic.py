@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from evalkit.call.providers.base import FailedReply
 from evalkit.call.providers.replies import (
     count,
     items,
@@ -269,9 +270,9 @@ class _Reading:
         if self._reason is None:
             raise CallError("stream_cut", "the reply ended without a stop_reason")
         if self._reason == "refusal":
-            raise CallError("refusal", "the model refused to answer")
+            raise self._failed("refusal", "the model refused to answer")
         if self._reason not in FINISH_REASONS:
-            raise CallError(
+            raise self._failed(
                 "bad_reply", f"unknown stop_reason: {quoted(self._reason, self._secrets)}"
             )
         reason = FINISH_REASONS[self._reason]
@@ -284,6 +285,9 @@ class _Reading:
                 for call in self._calls.values()
             ),
         )
+
+    def _failed(self, kind: str, message: str) -> FailedReply:
+        return FailedReply(kind, message, usage=self._counted(), served_model=self._model)
 
     def _about(self, body: Mapping[str, Any]) -> None:
         self._model = text_or_none(body.get("model")) or self._model

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from evalkit.records import Event, ModelRequest
+from evalkit.errors import CallError
+from evalkit.records import Event, ModelRequest, Usage
+
+
+class FailedReply(CallError):
+    """A reply that came to its end and is no answer (a refusal); it is paid for as it says."""
+
+    def __init__(self, kind: str, message: str, *, usage: Usage, served_model: str | None) -> None:
+        super().__init__(kind, message)
+        self.usage = usage
+        self.served_model = served_model
 
 
 class Provider(Protocol):

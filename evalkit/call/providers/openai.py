@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from evalkit.call.providers.base import FailedReply
 from evalkit.call.providers.replies import (
     count,
     items,
@@ -195,13 +196,13 @@ class _Reading:
         if self._half:
             yield TextDelta("�")
         if self._refusal:
-            raise CallError("refusal", "the model refused to answer")
+            raise self._failed("refusal", "the model refused to answer")
         if self._reason is None:
             raise CallError("stream_cut", "the reply ended without a finish_reason")
         if self._reason == "error":
-            raise CallError("server", "the reply ended with finish_reason error")
+            raise self._failed("server", "the reply ended with finish_reason error")
         if self._reason not in FINISH_REASONS:
-            raise CallError(
+            raise self._failed(
                 "bad_reply", f"unknown finish_reason: {quoted(self._reason, self._secrets)}"
             )
         n = self._logprob_count
@@ -215,6 +216,9 @@ class _Reading:
             ),
             confidence=min(1.0, math.exp(self._logprob_sum / n)) if n else None,
         )
+
+    def _failed(self, kind: str, message: str) -> FailedReply:
+        return FailedReply(kind, message, usage=self._usage, served_model=self._model)
 
     def _about(self, body: Mapping[str, Any]) -> None:
         self._model = text_or_none(body.get("model")) or self._model
