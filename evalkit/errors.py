@@ -87,7 +87,8 @@ class CallError(EvalkitError):
 
     `kind` is a row of the failure table (`evalkit.call.failures`); `status` the
     HTTP status where there was one; `retry_after_s` what the provider asked for;
-    `had_begun` whether some of an answer had come.
+    `had_begun` whether some of an answer had come; `was_sent` whether the request may have
+    gone out before its connection was lost.
     """
 
     def __init__(
@@ -103,3 +104,4 @@ class CallError(EvalkitError):
         self.status = status
         self.retry_after_s = retry_after_s
         self.had_begun = False
+        self.was_sent = False

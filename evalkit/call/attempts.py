@@ -487,12 +487,13 @@ UNPAID = frozenset(
     {"rate_limit", "quota_exhausted", "server", "connect", "auth", "not_found", "breaker_open",
      "bad_request", "context_length", "budget"}
 )  # fmt: skip
-"""Refused before a model worked: these attempts cost nothing. Others without usage are unknown."""
+"""Refused before a model worked: these attempts cost nothing. Others without usage are unknown,
+and so is a request that may have arrived before its connection was lost."""
 
 
 def _is_unpaid(error: CallError) -> bool:
     """Whether no model worked; where some of an answer had come, one did."""
-    return error.kind in UNPAID and not error.had_begun
+    return error.kind in UNPAID and not (error.had_begun or error.was_sent)
 
 
 def _cost_usd(model: ModelSettings, usage: Usage, error: CallError | None) -> float | None:

@@ -360,6 +360,25 @@ async def test_a_wrong_set_up_is_surfaced_and_neither_retried_nor_hidden_by_anot
         assert result.record.cost_usd == 0.0
 
 
+async def test_connect_lost_after_the_request_was_sent_has_no_known_cost(tmp_path: Path) -> None:
+    async with World(tmp_path, Behaviour(cut_after=-1), retries=0) as world:
+        result = await world.call()
+
+        assert kinds(result) == ["connect", None]
+        assert result.record.attempts[0].cost_usd is None
+        assert result.record.cost_usd is None
+
+
+async def test_connect_refused_costs_nothing(tmp_path: Path) -> None:
+    async with World(tmp_path, retries=0) as world:
+        world.set_provider("one", base_url="http://127.0.0.1:9/v1")
+
+        result = await world.call()
+
+        assert kinds(result) == ["connect", None]
+        assert result.record.attempts[0].cost_usd == 0.0
+
+
 # --- content_filter, refusal ------------------------------------------------------------------
 
 WITHHELD = pytest.mark.parametrize(

@@ -155,7 +155,12 @@ class HttpTransport:
             reason = quoted(error.message, self.secrets)
             return CallError("bad_reply", f"{name} does not speak HTTP: {reason}")
         reason = quoted(str(error), self.secrets) or type(error).__name__
-        return CallError("connect", f"no connection to {name}: {reason}")
+        failed = CallError("connect", f"no connection to {name}: {reason}")
+        # A connection that was there and is lost may have taken the request along.
+        lost = isinstance(error, aiohttp.ServerDisconnectedError | OSError)
+        never = isinstance(error, aiohttp.ClientConnectorError | TimeoutError)
+        failed.was_sent = lost and not never
+        return failed
 
 
 class Reply:
