@@ -151,6 +151,7 @@ class Ledger:
         self._lock = threading.Lock()
         self._day, self._day_ends = "", 0.0
         self._under_way = 0
+        self._closing = False
         self._unsettled: list[_Settlement] = []
         self._general = {
             "total": _limits(caps.total),
@@ -260,9 +261,11 @@ class Ledger:
         return found
 
     def close(self) -> None:
+        """Close the file; calls that are under way still settle, and the last one closes it."""
         with self._lock:
             self._settle_all()
-            self._file.close()
+            self._closing = True
+            self._close_if_unused()
 
     # --- inside the lock -----------------------------------------------------------
 
@@ -348,8 +351,14 @@ class Ledger:
             self._unsettled.append(
                 _Settlement(hold=hold, amount=amount, tokens=tokens, calls=calls, in_part=in_part)
             )
-            if self._under_way < BUSY_CALLS or len(self._unsettled) >= MAX_UNSETTLED:
+            busy = self._under_way >= BUSY_CALLS and not self._closing
+            if not busy or len(self._unsettled) >= MAX_UNSETTLED:
                 self._settle_all()
+            self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        if self._closing and not self._under_way:
+            self._file.close()
 
     def _settle_all(self) -> None:
         """Write what waits to be settled, in a transaction of its own."""

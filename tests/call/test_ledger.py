@@ -379,6 +379,21 @@ def test_a_settlement_that_cannot_be_written_is_logged_not_raised(
     assert "cannot be written" in caplog.text
 
 
+def test_a_call_that_ends_after_the_ledger_was_closed_is_settled(path: Path) -> None:
+    caps = BudgetSettings(total=SpendCap(day_usd=1.0))
+    ledger, other = Ledger(path, caps), Ledger(path, caps)
+    one, two = ledger.reserve(0.5, 100), ledger.reserve(0.5, 100)
+
+    ledger.close()
+    ledger.settle(one, 0.3, 20)
+    ledger.release(two)
+
+    day, _ = of(other, "total")
+    assert (day.cost_usd, day.tokens, day.calls) == (0.3, 20, 1)
+    with pytest.raises(CallError, match="closed"):
+        ledger.reserve(0.1, 1)
+
+
 def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "budget.sqlite"
     path.write_text("not a database, just a text of some length " * 50, encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,17 @@ import pytest
 from evalkit.call.budget import Budget
 from evalkit.call.orchestrator import Orchestrator
 from evalkit.config import (
+    BudgetSettings,
     FeatureSettings,
     FlagSettings,
     ModelSettings,
     Price,
     ProviderSettings,
     Settings,
+    SpendCap,
 )
 from evalkit.errors import CallError, ConfigError, ContentError
-from evalkit.records import CallRecord
+from evalkit.records import CallRecord, Event, ModelRequest
 from tests.call.scripted import ManualClock, Scripted, Step, answer
 
 SCHEMA = {
@@ -348,6 +350,34 @@ async def test_a_bulkhead_bounds_what_is_in_flight(tmp_path: Path) -> None:
     await asyncio.gather(*(orchestrator.execute("classify", str(n)) for n in range(20)))
 
     assert most == 3
+
+
+async def test_a_call_that_outlives_the_orchestrator_s_close_is_still_paid_for(
+    tmp_path: Path,
+) -> None:
+    project, may_end = Project(tmp_path, [answer(GOOD)]), asyncio.Event()
+    project.settings = replace(
+        project.settings, budgets=BudgetSettings(total=SpendCap(day_usd=1.0))
+    )
+
+    class Slow:
+        async def stream(self, request: ModelRequest) -> AsyncGenerator[Event, None]:
+            await may_end.wait()
+            for event in answer(GOOD):
+                yield event
+
+        async def aclose(self) -> None: ...
+
+    slow = Orchestrator(project.settings, providers={"one": Slow(), "two": Slow()})
+    call = asyncio.create_task(slow.execute("classify", "Two invoices"))
+    await asyncio.sleep(0)
+    await slow.aclose()
+    may_end.set()
+    result = await call
+
+    assert result.ok
+    spent = project.orchestrator()._parts.ledger.spent()
+    assert {(s.cost_usd, s.calls) for s in spent if s.scope == "total"} == {(0.00012, 1)}
 
 
 def test_execute_sync_is_for_scripts(tmp_path: Path) -> None:
