@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, NoReturn
 
 from evalkit.exchange.log_record import amount, count, record, required_micros, text
 from evalkit.records import Attempt, CallRecord, ToolCall
@@ -34,12 +35,28 @@ def evalkit_calls(row: Mapping[str, Any]) -> Iterator[CallRecord]:
         said["tool_calls"] = tuple(ToolCall(**one) for one in row.get("tool_calls") or ())
     except TypeError as error:
         raise ValueError(str(error)) from None
+    for name in ("input", "params"):
+        said[name] = _decoded(row.get(name))
     for name in ("guard_events", "retrieved_ids"):
         said[name] = tuple(row.get(name) or ())
     for name, fits in _FITS.items():
         if said.get(name) is not None and not fits(said[name]):
             raise ValueError(f"{name} is {repr(said[name])[:60]}")
     yield record(**said)
+
+
+def _decoded(value: Any) -> Any:
+    """A value of a JSON column: a query prints it as text, a log line as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return value
+
+
+def _no_constant(token: str) -> NoReturn:
+    raise ValueError(f"{token} is not JSON")
 
 
 def _is_number(value: Any) -> bool:

@@ -121,6 +121,26 @@ def test_every_format_is_recognised_and_says_the_same_of_the_same_call(
     assert "Hello" in call["input"]
 
 
+def test_a_call_comes_back_from_its_own_print_as_it_was(store: Store, tmp_path: Path) -> None:
+    bring(store, tmp_path, {**EVALKIT, "params": {"max_tokens": 64}})
+    (printed,) = store.sql("SELECT trace_id, ts, feature, model, params, input FROM calls")
+    other = open_store(tmp_path / "other")
+
+    done = bring(other, tmp_path, {**printed, "ts": START}, name="printed.jsonl")
+
+    (call,) = calls(other)
+    assert done.problems == []
+    assert json.loads(call["input"]) == {"text": "Hello"}
+    assert json.loads(call["params"]) == {"max_tokens": 64}
+
+
+def test_an_input_that_is_no_json_stays_the_text_it_is(store: Store, tmp_path: Path) -> None:
+    bring(store, tmp_path, {**EVALKIT, "input": "Hello NaN"})
+
+    (call,) = calls(store)
+    assert json.loads(call["input"]) == "Hello NaN"
+
+
 @pytest.mark.parametrize("indent", [None, 1])
 def test_a_page_of_an_api_is_read_however_it_is_laid_out(
     store: Store, tmp_path: Path, indent: int | None
