@@ -66,7 +66,8 @@ async def execute_many(
     At most `concurrency` calls are in flight, and at most four times as many items are
     begun before the first one's result is taken. Closing the iterator cancels what is in
     flight. Raises what `execute` raises: a ConfigError for an unknown feature; ValueError
-    for a `concurrency` below 1.
+    for a `concurrency` below 1; and what `items` raises, once the results of those before
+    are out: they are paid for.
     """
     if concurrency < 1:
         raise ValueError(f"concurrency is {concurrency}: at least 1 call has to be in flight.")
@@ -78,10 +79,17 @@ async def execute_many(
             return await orchestrator.execute(item.feature, item.input, **item.options)
 
     calls: list[asyncio.Task[CallResult]] = []
+    broken: Exception | None = None
     try:
         while True:
             room = concurrency * AHEAD - len(calls)
-            calls += [asyncio.create_task(call(item)) for item in islice(waiting, room)]
+            try:
+                for item in islice(waiting, room if broken is None else 0):
+                    calls.append(asyncio.create_task(call(item)))
+            except Exception as error:
+                broken = error
+            if not calls and broken is not None:
+                raise broken
             if not calls:
                 return
             yield await calls[0]

@@ -118,6 +118,24 @@ async def test_a_configuration_that_cannot_work_is_raised() -> None:
         await anext(results)
 
 
+@pytest.mark.parametrize("concurrency", [1, 4])
+async def test_items_that_break_off_are_raised_after_the_results_of_those_before(
+    concurrency: int,
+) -> None:
+    def breaks_off() -> Iterator[Item]:
+        yield from items(6)
+        raise ValueError("line 7 is no item")
+
+    echo = Echo()
+    results = execute_many(echo, breaks_off(), concurrency=concurrency)
+    told = [(await anext(results)).output for _ in range(6)]
+
+    assert told == [str(n) for n in range(6)]
+    with pytest.raises(ValueError, match="line 7"):
+        await anext(results)
+    assert echo.flying == 0
+
+
 async def test_no_items_are_no_results() -> None:
     assert [result async for result in execute_many(Echo(), [])] == []
 
