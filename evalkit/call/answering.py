@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Literal
 
 from evalkit.call.attempts import Clock, Patience, Target, Tried, attempt_until_answered
+from evalkit.call.functions import users_own
 from evalkit.call.guard_stream import StreamGuard
 from evalkit.call.guards import Guard
 from evalkit.call.shown import Shown
@@ -283,7 +284,8 @@ class _Asking:
             read = validate_output(text, validate, repair=self._call.feature.repair)
         for rule in self._demands.rules if read.error is None else ():
             try:
-                problem = rule(read.value)
+                with users_own():
+                    problem = rule(read.value)
             except Exception as error:  # the border: the rule is the user's own
                 log.warning("a rule of %s failed", self._call.feature.name, exc_info=True)
                 raise CallError("server", f"a rule raised {type(error).__name__}") from None

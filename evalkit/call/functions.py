@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,30 @@ def load_function(name: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
+class CancelledItself(RuntimeError):
+    """A function of the user's own raised CancelledError, and nobody had cancelled its task."""
+
+
+@contextmanager
+def users_own() -> Iterator[None]:
+    """Around functions of the user's own: raises CancelledItself for a cancellation of theirs.
+
+    A task of theirs that somebody cancelled is a failure like any other. Let through, it
+    would end a caller whom nobody cancelled.
+    """
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise CancelledItself("it was cancelled by its own code") from error
+
+
 async def call_function(function: Callable[..., Any], *args: Any, **named: Any) -> Any:
     """The function's answer, whether it is async or not; one that is not runs in a thread."""
-    if inspect.iscoroutinefunction(function):
-        return await function(*args, **named)
-    answer = await asyncio.to_thread(function, *args, **named)
-    return await answer if inspect.isawaitable(answer) else answer
+    with users_own():
+        if inspect.iscoroutinefunction(function):
+            return await function(*args, **named)
+        answer = await asyncio.to_thread(function, *args, **named)
+        return await answer if inspect.isawaitable(answer) else answer

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import field, replace
 from typing import Any
 
+from evalkit.call.functions import users_own
 from evalkit.call.injection import find_injection
 from evalkit.call.leaks import find_leaks
 from evalkit.errors import CallError, ConfigError
@@ -363,7 +364,8 @@ def _function(name: str) -> Callable[..., Any]:
 def _apply(name: str, rule: Callable[[Any], Any], value: Any) -> None:
     """Ask a rule of the user's: it returns None, or says what is wrong. A broken rule blocks."""
     try:
-        said = rule(value)
+        with users_own():
+            said = rule(value)
     except Exception as error:
         raise _block(f"the rule {name} failed with {type(error).__name__}") from error
     if said is not None:

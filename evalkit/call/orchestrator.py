@@ -248,11 +248,14 @@ class Orchestrator:
         async def emit(text: str) -> None:
             await pieces.put(TextDelta(text))
 
+        has_reader = True
+
         async def run() -> None:
             try:
                 await pieces.put(await self.execute(feature, input, emit=emit, **overrides))
-            except Exception as error:
-                await pieces.put(error)
+            except BaseException as error:  # whatever ends this, its reader waits for a word
+                if has_reader:
+                    await pieces.put(error)
 
         running = asyncio.create_task(run())
         try:
@@ -262,6 +265,7 @@ class Orchestrator:
                 raise piece
             yield piece
         finally:
+            has_reader = False
             running.cancel()
             await asyncio.wait({running})
 

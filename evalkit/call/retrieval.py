@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from evalkit.call.chunking import CHUNK_TOKENS, Chunk, Document, chunk_document, count_tokens
 from evalkit.call.documents import document_of, read_documents
-from evalkit.call.functions import call_function, load_named
+from evalkit.call.functions import call_function, load_named, users_own
 from evalkit.config import FeatureSettings, Settings
 from evalkit.errors import CallError, ConfigError
 from evalkit.settings import EMBEDDED
@@ -179,7 +179,8 @@ async def _found(
     """What the retriever finds, each chunk once; whatever goes wrong is a CallError."""
     try:
         async with asyncio.timeout(timeout_s):
-            found = await retriever.retrieve(query, k=k, filters=filters)
+            with users_own():
+                found = await retriever.retrieve(query, k=k, filters=filters)
         chunks = {chunk.id: chunk for chunk in reversed([_as_chunk(item) for item in found])}
         return list(reversed(chunks.values()))[:k]
     except TimeoutError:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.call.durable import transaction
+from evalkit.call.functions import users_own
 from evalkit.call.processes import is_alive, is_gone, this_process
 from evalkit.call.queue_file import open_queue, to_json
 from evalkit.errors import EvalkitError
@@ -85,7 +86,8 @@ def review_wanted(
     if kind != "rule":
         return policy == "always"
     try:
-        return bool(load(name)(facts))
+        with users_own():
+            return bool(load(name)(facts))
     except Exception:
         log.exception("review rule %s failed; the answer waits for a person", name)
         return True

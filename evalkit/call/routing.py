@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evalkit.call.functions import call_function, load_function
+from evalkit.call.functions import call_function, load_function, users_own
 from evalkit.call.retrieval import query_of
 from evalkit.errors import CallError, ConfigError
 from evalkit.records import Json
@@ -88,8 +88,9 @@ async def route(
 
 
 async def _called(tagger: Tagger, input: Mapping[str, Any]) -> Any:
-    said = tagger(input)
-    return await said if inspect.isawaitable(said) else said
+    with users_own():
+        said = tagger(input)
+        return await said if inspect.isawaitable(said) else said
 
 
 async def answer_by_function(function: str, input: Mapping[str, Any]) -> tuple[str, Json]:

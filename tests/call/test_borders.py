@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ import pytest
 
 from evalkit.call.orchestrator import Orchestrator
 from evalkit.errors import ConfigError
-from evalkit.records import CallResult, TextDelta
+from evalkit.records import CallResult, Event, ModelRequest, TextDelta
 from evalkit.settings import GuardSettings
 from tests.call.failing import World, kinds
 from tests.call.providers.asking import eventually
-from tests.call.scripted import answer
+from tests.call.scripted import Scripted, answer
 from tests.call.test_orchestrator import GOOD, Project
 from tests.loopback import Behaviour, Rule
 
@@ -184,6 +185,79 @@ async def test_a_rule_that_fails_is_a_failure_of_the_call_and_recorded(tmp_path:
     assert "a rule raised ValueError" in (result.record.route_reason or "")
     assert project.log == [result.record]
     assert result.record.cost_usd == pytest.approx(0.00012)
+
+
+def cancels_itself(*_: object) -> Any:
+    raise asyncio.CancelledError
+
+
+async def awaits_what_is_cancelled(*_: object) -> Any:
+    cancels_itself()
+
+
+@pytest.mark.parametrize("function", ["cancels_itself", "awaits_what_is_cancelled"])
+async def test_a_route_function_that_cancels_itself_is_a_failure_of_the_call(
+    tmp_path: Path, function: str
+) -> None:
+    project = Project(tmp_path, [answer(GOOD)])
+    project.change(tagger=f"{__name__}:always_x", routes={"x": f"call:{__name__}:{function}"})
+
+    result = await project.execute()
+
+    assert (result.status, result.error_kind) == ("error", "server")
+    assert project.log == [result.record]
+
+
+def always_x(*_: object) -> str:
+    return "x"
+
+
+async def test_a_tagger_that_cancels_itself_costs_no_call(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer(GOOD)])
+    project.change(tagger=f"{__name__}:awaits_what_is_cancelled", routes={"x": "spare"})
+
+    result = await project.execute()
+
+    assert result.ok
+    assert "tagger failed" in (result.record.route_reason or "")
+
+
+async def test_a_rule_that_cancels_itself_is_a_failure_of_the_call(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer(GOOD)]).change(rules=(f"{__name__}:cancels_itself",))
+
+    result = await project.execute()
+
+    assert (result.status, result.error_kind) == ("error", "server")
+
+
+async def test_a_review_rule_that_cancels_itself_vouches_for_nothing(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer(GOOD)]).change(review=f"rule:{__name__}:cancels_itself")
+
+    assert (await project.execute()).status == "pending_review"
+
+
+async def test_a_guard_rule_that_cancels_itself_blocks(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer(GOOD)])
+    guard = GuardSettings(input_rules=(f"{__name__}:cancels_itself",))
+    project.settings = replace(project.settings, guard=guard)
+
+    assert (await project.execute()).error_kind == "guard_block"
+
+
+async def test_the_reader_of_a_stream_hears_of_every_end(tmp_path: Path) -> None:
+    class Cancelled(Scripted):
+        async def stream(self, request: ModelRequest) -> AsyncGenerator[Event, None]:
+            raise asyncio.CancelledError
+            yield
+
+    project = Project(tmp_path, [])
+    project.one = Cancelled([])
+
+    async with asyncio.timeout(60):
+        with pytest.raises(asyncio.CancelledError):
+            await stream(project.orchestrator())
+
+    assert [record.error_kind for record in project.log] == ["cancelled"]
 
 
 @pytest.mark.parametrize("function", ["broken", "not_json", "nowhere"])

@@ -216,6 +216,20 @@ async def test_a_cancelled_call_is_no_failed_retrieval() -> None:
         await task
 
 
+class CancelsItself:
+    index_version = "v1"
+
+    async def retrieve(self, query: str, *, k: int, filters: Any) -> list[Chunk]:
+        raise asyncio.CancelledError
+
+
+async def test_a_retriever_that_cancels_itself_has_failed() -> None:
+    with pytest.raises(CallError, match="CancelledItself") as caught:
+        await retrieve_context(feature(), {"text": "q"}, CancelsItself())
+
+    assert caught.value.kind == "retriever"
+
+
 @pytest.mark.parametrize("junk", [None, "text", {"text": "no id"}, {"id": "a"}, 3])
 async def test_what_is_no_chunk_is_the_retrievers_failure(junk: Any) -> None:
     with pytest.raises(CallError) as caught:

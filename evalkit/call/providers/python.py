@@ -17,6 +17,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
+from evalkit.call.functions import users_own
 from evalkit.call.providers.http import as_text
 from evalkit.call.providers.replies import count, quoted
 from evalkit.call.providers.requests import read_options
@@ -57,12 +58,13 @@ class PythonProvider:
         """
         call = self._bound(request)
         try:
-            if inspect.iscoroutinefunction(self._function):
-                return await call()
-            error, result = await self._in_thread(call)
-            if error is not None:
-                raise error
-            return await result if inspect.isawaitable(result) else result
+            with users_own():
+                if inspect.iscoroutinefunction(self._function):
+                    return await call()
+                error, result = await self._in_thread(call)
+                if error is not None:
+                    raise error
+                return await result if inspect.isawaitable(result) else result
         except CallError:
             raise
         except (Exception, SystemExit) as error:

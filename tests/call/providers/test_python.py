@@ -147,6 +147,24 @@ async def test_an_exception_counts_as_a_server_failure_with_its_traceback_in_the
     assert 'raise exception("no stock")' in caplog.text
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_function_that_cancels_itself_has_failed_and_its_caller_goes_on(
+    provider_for: Build, is_async: bool
+) -> None:
+    async def awaits_a_cancelled_task(input: Any) -> None:
+        inner = asyncio.ensure_future(asyncio.sleep(60))
+        asyncio.get_running_loop().call_soon(inner.cancel)
+        await inner
+
+    def cancelled(input: Any) -> str:
+        raise asyncio.CancelledError
+
+    error = await failure(provider_for(awaits_a_cancelled_task if is_async else cancelled))
+
+    assert error.kind == "server"
+    assert "an_application:answer raised CancelledItself" in str(error)
+
+
 async def test_a_call_error_of_the_function_keeps_its_kind(provider_for: Build) -> None:
     def answer(input: Any) -> str:
         raise CallError("rate_limit", "slow down", retry_after_s=2)
