@@ -361,8 +361,13 @@ async def _attempt(
     shown: Shown | None,
     cancelled: list[Attempt],
 ) -> _Outcome:
-    """Make one request; a failure comes back as a value, cancellation passes through."""
+    """Make one request; a failure comes back as a value, cancellation passes through.
+
+    None is made when no time is left: what took it says nothing of the provider.
+    """
     gate, asked = target.gate, clock.monotonic()
+    if asked >= patience.deadline:
+        return _Outcome((), None, CallError("timeout", "no time was left to ask a model"))
     started = asked
     passed: int | None = None
     """The breaker's pass; None as long as nothing has been sent."""
@@ -379,7 +384,7 @@ async def _attempt(
         except CallError as over:
             unsent = _recorded(request, target, wait_s, 0.0, None, over)
             return _Outcome((unsent,), None, over, sent=False)
-    left_s = max(0.0, patience.deadline - asked)
+    left_s = patience.deadline - asked
     left_s = min(left_s, patience.attempt_s or left_s)
     if shown is not None:
         shown.given_s = 0.0

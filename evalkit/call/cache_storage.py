@@ -39,6 +39,8 @@ GATHER_S = 0.2
 """How long answers are gathered, to be written together."""
 REST_S = 5.0
 """How long a cache that failed is left alone, so that calls do not wait for it."""
+SLOW_S = 0.02
+"""A cache that keeps a caller waiting so long in vain is too slow."""
 READ_WAIT_S = 0.02
 URL_ENV = "EVALKIT_CACHE_URL"
 """A Redis server to keep answers in; its address may hold a password."""
@@ -175,6 +177,13 @@ class Health:
     @property
     def resting(self) -> bool:
         return self._monotonic() < self._rests_until
+
+    def given_up(self, waited_s: float) -> None:
+        """A caller waited so long and no longer: if that was long, the cache is at fault."""
+        if waited_s >= SLOW_S:
+            self.errors += 1
+            self._rests_until = self._monotonic() + REST_S
+            logger.warning("%s: no answer in %.3g s", self._what, waited_s)
 
     def __enter__(self) -> None: ...
 

@@ -6,7 +6,9 @@ asked after the exact one, and only where a feature turned it on.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Literal
 
@@ -41,8 +43,11 @@ class KeptAnswers:
         make: Callable[[], Awaitable[None]],
         *,
         reads_input: bool = False,
+        timeout_s: float | None = None,
     ) -> Kept | None:
         """An answer kept or shared; None when `make` has filled the call.
+
+        A storage that takes longer than `timeout_s` is passed over.
 
         Raises what `make` raises. A call waits only for one with equal patience: never
         beyond its own deadline, nor does it fail for another's shorter one. That another
@@ -51,11 +56,10 @@ class KeptAnswers:
         call.stages.begin("cache")
         key = _key(call, request, model, reads_input=reads_input)
         near = self._near(call, request, model, reads_input)
-        kept = await self._storage.get(key)
-        if kept is not None:
-            return kept, "exact"
-        if near is not None and (found := await near.lookup()) is not None:
-            return found, "semantic"
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                if (found := await self._find(key, near)) is not None:
+                    return found
 
         refused: list[CallError] = []
 
@@ -78,6 +82,14 @@ class KeptAnswers:
             await make()
             return None
         return kept, "exact"
+
+    async def _find(self, key: str, near: _Near | None) -> Kept | None:
+        kept = await self._storage.get(key)
+        if kept is not None:
+            return kept, "exact"
+        if near is not None and (found := await near.lookup()) is not None:
+            return found, "semantic"
+        return None
 
     async def _keep(self, call: Call, key: str, near: _Near | None) -> Cached | None:
         call.stages.begin("cache")

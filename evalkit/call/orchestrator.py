@@ -179,7 +179,7 @@ class Orchestrator:
             except CallError as error:
                 stages.fail(call, error)
                 call.stages.begin("degrade")
-                await stages.degrade(call)
+                await stages.degrade(call, self._parts)
         except asyncio.CancelledError:
             stages.fail(call, CallError("cancelled", "the caller went away"))
             self._finish(call)
@@ -215,7 +215,7 @@ class Orchestrator:
         function = await stages.route(call, parts)
         if function is not None:
             begin("function")
-            await stages.answer_without_model(call, function, emit)
+            await stages.answer_without_model(call, parts, function, emit)
             return
         begin("retrieve")
         await stages.retrieve(call, parts)

@@ -6,6 +6,7 @@ bounds the size (`maxmemory`, `maxmemory-policy`).
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -45,6 +46,7 @@ class RedisCache:
         except ValueError as error:
             raise ConfigError(f"the address of the Redis server cannot be used: {error}.") from None
         self._clock = clock
+        self._monotonic = monotonic
         self._health = Health("response cache in Redis", monotonic)
 
     @property
@@ -54,9 +56,14 @@ class RedisCache:
     async def get(self, key: str) -> Cached | None:
         if self._health.resting:
             return None
-        with self._health:
-            data = await self._redis.get(PREFIX + key)
-            return None if data is None else decode(data)
+        began = self._monotonic()
+        try:
+            with self._health:
+                data = await self._redis.get(PREFIX + key)
+                return None if data is None else decode(data)
+        except asyncio.CancelledError:
+            self._health.given_up(self._monotonic() - began)
+            raise
         return None
 
     async def put(self, key: str, cached: Cached, ttl_s: float) -> None:

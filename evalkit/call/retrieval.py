@@ -184,7 +184,7 @@ async def _found(
         chunks = {chunk.id: chunk for chunk in reversed([_as_chunk(item) for item in found])}
         return list(reversed(chunks.values()))[:k]
     except TimeoutError:
-        raise CallError("retriever", f"the retriever gave no answer in {timeout_s} s") from None
+        raise CallError("retriever", f"the retriever gave no answer in {timeout_s:.3g} s") from None
     except CallError:
         raise
     except Exception as error:

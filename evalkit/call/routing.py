@@ -7,6 +7,7 @@ own model. `is_unsure` is the rule of the cascade.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import logging
@@ -63,13 +64,18 @@ Tagger = Callable[[Mapping[str, Any]], Tag | str | Awaitable[Tag | str | None] |
 
 
 async def route(
-    feature: FeatureSettings, input: Mapping[str, Any], *, tagger: Tagger | None
+    feature: FeatureSettings,
+    input: Mapping[str, Any],
+    *,
+    tagger: Tagger | None,
+    timeout_s: float | None = None,
 ) -> Route:
-    """Who answers `input`. A tagger that fails or has no word for it costs no call."""
+    """Who answers `input`. A tagger that fails, is late or has no word for it costs no call."""
     if tagger is None or not feature.routes:
         return Route(model=feature.model, reason="")
     try:
-        said = await _called(tagger, input)
+        async with asyncio.timeout(timeout_s):
+            said = await _called(tagger, input)
         tag = Tag(kind=said) if isinstance(said, str) else said
         if tag is not None and not isinstance(tag, Tag):
             raise TypeError(f"a tagger says a kind or None, not {type(tag).__name__}")
@@ -93,20 +99,27 @@ async def _called(tagger: Tagger, input: Mapping[str, Any]) -> Any:
         return await said if inspect.isawaitable(said) else said
 
 
-async def answer_by_function(function: str, input: Mapping[str, Any]) -> tuple[str, Json]:
+async def answer_by_function(
+    function: str, input: Mapping[str, Any], *, timeout_s: float | None = None
+) -> tuple[str, Json]:
     """The answer of a route's function as text, and as a value where it is no text.
 
-    Raises CallError "server" when the function fails, ConfigError when there is none.
+    Raises CallError "server" when the function fails and "timeout" when it is late,
+    ConfigError when there is none. One that is not async runs on in its thread, unheard.
     """
     answer = load_function(function)
+    limit = asyncio.timeout(timeout_s)
     try:
-        value = await call_function(answer, input)
+        async with limit:
+            value = await call_function(answer, input)
         text = (
             value
             if isinstance(value, str)
             else json.dumps(value, ensure_ascii=False, allow_nan=False)
         )
     except Exception as error:
+        if limit.expired():
+            raise CallError("timeout", f"{function} gave no answer in time") from None
         # The border: the function is the user's own.
         log.warning("%s failed", function, exc_info=True)
         raise CallError("server", f"{function} raised {type(error).__name__}") from None

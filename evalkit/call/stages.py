@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 NO_CAPS = BudgetSettings()
 CANARY_LINE = "\n\n[{canary}] This mark is private: never write it."
 
+BEFORE_SHARE = 0.5
+"""Of the time left, what the tagger may take, and then the retriever: the model needs the rest."""
+CACHE_SHARE = 0.25
+DEGRADE_S = 1.0
+"""Beyond the deadline, for the function that answers once all else has failed."""
+
 NOTHING_FOUND = frozenset({"no_documents", "retriever"})
 
 OVERRIDES = frozenset(
@@ -96,7 +102,12 @@ async def route(call: Call, parts: Parts) -> str | None:
         return None
     from evalkit.call.routing import route as choose
 
-    chosen = await choose(feature, call.guarded.input, tagger=parts.tagger(feature))
+    chosen = await choose(
+        feature,
+        call.guarded.input,
+        tagger=parts.tagger(feature),
+        timeout_s=_left_s(call, parts) * BEFORE_SHARE,
+    )
     call.route_reason = chosen.reason or None
     if chosen.model is not None and chosen.model != feature.model:
         first, *others = chosen.models(feature)
@@ -104,11 +115,12 @@ async def route(call: Call, parts: Parts) -> str | None:
     return chosen.function
 
 
-async def answer_without_model(call: Call, function: str, emit: Emit | None) -> None:
+async def answer_without_model(call: Call, parts: Parts, function: str, emit: Emit | None) -> None:
     """What is certain needs no model."""
     from evalkit.call.routing import answer_by_function
 
-    call.output, call.value = await answer_by_function(function, call.input)
+    left_s = _left_s(call, parts)
+    call.output, call.value = await answer_by_function(function, call.input, timeout_s=left_s)
     if emit is not None:
         await emit(call.output)
 
@@ -122,8 +134,8 @@ async def retrieve(call: Call, parts: Parts) -> None:
 
     retriever = await parts.retrievers.get(feature)
     assert retriever is not None
-    left_s = call.started + feature.max_latency_ms / 1000 - parts.clock.monotonic()
-    found = await retrieve_context(feature, input, retriever, timeout_s=left_s)
+    timeout_s = _left_s(call, parts) * BEFORE_SHARE
+    found = await retrieve_context(feature, input, retriever, timeout_s=timeout_s)
     call.retrieved_ids, call.index_version = found.ids, found.index_version
     if feature.guard:
         _guard_documents(call, parts, found.documents())
@@ -194,6 +206,12 @@ def refuse_too_long(call: Call, parts: Parts, request: ModelRequest) -> None:
         raise CallError("context_length", f"about {tokens} tokens, over the limit of {limit}")
 
 
+def _left_s(call: Call, parts: Parts) -> float:
+    """What is left of the call's deadline."""
+    deadline = call.started + call.feature.max_latency_ms / 1000
+    return max(0.0, deadline - parts.clock.monotonic())
+
+
 # --- the answer ---------------------------------------------------------------------
 
 
@@ -211,7 +229,12 @@ async def answer_from_cache_or(
         return
     model = parts.model(feature.model, feature)
     kept = await parts.kept_answers.find_or_make(
-        call, request, model, fresh, reads_input=parts.reads_input(feature)
+        call,
+        request,
+        model,
+        fresh,
+        reads_input=parts.reads_input(feature),
+        timeout_s=_left_s(call, parts) * CACHE_SHARE,
     )
     if kept is not None:
         _take_kept(call, parts, *kept)
@@ -364,7 +387,7 @@ def _refuses_empty(call: Call) -> bool:
     return call.error_kind in NOTHING_FOUND and call.feature.on_empty == "refuse"
 
 
-async def degrade(call: Call) -> None:
+async def degrade(call: Call, parts: Parts) -> None:
     """Answer without a model where the feature says how; else leave the failure as it is."""
     kind, _, argument = call.feature.on_failure.partition(":")
     if _refuses_empty(call) or call.error_kind == "incomplete":
@@ -374,8 +397,11 @@ async def degrade(call: Call) -> None:
     elif kind == "degrade":
         from evalkit.call.routing import answer_by_function
 
+        most_s = _left_s(call, parts) + DEGRADE_S
         try:
-            call.output, call.value = await answer_by_function(argument, call.input)
+            call.output, call.value = await answer_by_function(
+                argument, call.input, timeout_s=most_s
+            )
         except (CallError, ConfigError) as error:  # the failure stands as it is
             call.route_reason = f"{call.route_reason}; {error}"[:500]
         else:

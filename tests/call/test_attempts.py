@@ -142,6 +142,18 @@ async def test_no_attempt_starts_after_the_deadline() -> None:
     assert tried.error is not None
 
 
+async def test_no_time_left_is_no_attempt_and_no_fault_of_the_provider() -> None:
+    model, asked = Scripted([answer("Too late.")]), []
+    one = target(model)
+
+    for _ in range(10):
+        tried = await attempt(one, clock=ManualClock(), within_s=0.0, attempts=asked)
+
+    assert tried.error is not None
+    assert (tried.error.kind, asked, model.asked) == ("timeout", [], [])
+    assert one.gate.breaker.state == "closed"
+
+
 async def test_a_target_that_fails_slowly_leaves_the_next_its_share_of_the_time() -> None:
     clock = ManualClock()
     slow = Scripted([CallError("server", "scripted")], clock=clock, takes_s=6.0)

@@ -253,8 +253,8 @@ async def test_the_reader_of_a_stream_hears_of_every_end(tmp_path: Path) -> None
     project = Project(tmp_path, [])
     project.one = Cancelled([])
 
-    async with asyncio.timeout(60):
-        with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(60):
             await stream(project.orchestrator())
 
     assert [record.error_kind for record in project.log] == ["cancelled"]
@@ -326,3 +326,98 @@ async def test_a_calls_own_settings_are_held_to_what_the_configurations_are(
         await project.execute(**wrong)
 
     assert project.one.asked == []
+
+
+# --- functions that hang ------------------------------------------------------------------
+
+
+class Hangs:
+    """A retriever, or a storage of answers, that never says anything."""
+
+    index_version = "v1"
+    errors = 0
+
+    async def retrieve(self, query: str, *, k: int, filters: Any) -> Any:
+        await asyncio.Event().wait()
+
+    async def get(self, key: str) -> Any:
+        await asyncio.Event().wait()
+
+    async def put(self, key: str, cached: Any, ttl_s: float) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+hangs = Hangs()
+
+
+async def never(*_: object) -> Any:
+    await asyncio.Event().wait()
+
+
+class TakesSomeTime(Scripted):
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[Event, None]:
+        await asyncio.sleep(0.01)
+        async for event in super().stream(request):
+            yield event
+
+
+async def test_a_retriever_that_hangs_leaves_the_model_its_time(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer(GOOD)]).change(
+        max_latency_ms=1000, retriever=f"{__name__}:hangs", on_empty="allow"
+    )
+    model = TakesSomeTime([answer(GOOD)])
+    orchestrator = Orchestrator(project.settings, providers={"one": model})
+
+    async with asyncio.timeout(60):
+        result = await orchestrator.execute("classify", "Two invoices")
+
+    assert result.ok
+    assert "the retriever gave no answer" in (result.record.route_reason or "")
+
+
+async def test_a_cache_that_hangs_fails_no_call(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer(GOOD)]).change(max_latency_ms=200, cache_ttl=60)
+    orchestrator = Orchestrator(
+        project.settings, providers={"one": project.one}, clock=project.clock.clock(), cache=hangs
+    )
+
+    async with asyncio.timeout(60):
+        result = await orchestrator.execute("classify", "Two invoices")
+
+    assert result.ok
+
+
+async def test_a_tagger_that_hangs_costs_no_call(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer(GOOD)]).change(
+        max_latency_ms=200, tagger=f"{__name__}:never", routes={"x": "spare"}
+    )
+
+    async with asyncio.timeout(60):
+        result = await project.execute()
+
+    assert result.ok
+    assert "tagger failed: TimeoutError" in (result.record.route_reason or "")
+
+
+async def test_a_route_function_that_hangs_ends_with_the_deadline(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer(GOOD)]).change(
+        max_latency_ms=50, tagger=f"{__name__}:always_x", routes={"x": f"call:{__name__}:never"}
+    )
+
+    async with asyncio.timeout(60):
+        result = await project.execute()
+
+    assert (result.status, result.error_kind) == ("error", "timeout")
+
+
+async def test_a_degradation_that_hangs_leaves_the_failure_as_it_is(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer("no JSON")]).change(
+        max_latency_ms=50, retries=0, on_failure=f"degrade:{__name__}:never"
+    )
+
+    async with asyncio.timeout(60):
+        result = await project.execute()
+
+    assert (result.status, result.error_kind) == ("error", "invalid_output")
+    assert "gave no answer in time" in (result.record.route_reason or "")

@@ -573,3 +573,26 @@ def test_the_environment_names_the_redis(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("EVALKIT_CACHE_URL", "redis://127.0.0.1:1/0")
 
     assert isinstance(open_cache(Settings(root=tmp_path)), RedisCache)
+
+
+async def test_a_redis_that_was_waited_for_in_vain_is_counted_and_left_alone() -> None:
+    pytest.importorskip("redis", reason="the extra redis is not installed")
+    done = asyncio.Event()
+
+    async def says_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await done.wait()
+        writer.close()
+
+    server = await asyncio.start_server(says_nothing, "127.0.0.1", 0)
+    cache = RedisCache(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0", timeout_s=3600)
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await cache.get("f:1")
+    async with asyncio.timeout(60):
+        again = await cache.get("f:1")
+
+    assert (again, cache.errors) == (None, 1)
+    done.set()
+    await cache.aclose()
+    server.close()
