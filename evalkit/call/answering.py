@@ -7,11 +7,13 @@ better model. Attempts are added to the call as they are made, failed ones too.
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from evalkit.call.attempts import Clock, Patience, Target, Tried, attempt_until_answered
 from evalkit.call.functions import users_own
@@ -29,8 +31,10 @@ from evalkit.records import Json, ModelRequest, Reply
 log = logging.getLogger(__name__)
 
 Emit = Callable[[str], Awaitable[None]]
-Rule = Callable[[Json], str | None]
-"""A business rule: None, or what is wrong with the parsed answer."""
+Rule = Callable[[Json], Any]
+"""A business rule, async or not: says None, or what is wrong with the parsed answer."""
+RULE_S = 1.0
+"""Beyond the deadline, for an async rule: an answer that came in time may still be looked at."""
 
 WHOLE = frozenset({"guard_block", "truncated", "content_filter", "refusal"})
 """Failures of an answer that came to its end: it was not interrupted, whatever was shown of it."""
@@ -193,7 +197,7 @@ class _Asking:
             if answer.reply is not None and answer.reply.finish.tool_calls:
                 answer = replace(answer, reply=self._guarded_tools(answer.reply))
             call.stages.begin("validate")
-            return self._validated(answer)
+            return await self._validated(answer)
         except CallError as error:
             blocked = error.kind == "guard_block"
             return replace(answer, text=None if blocked else answer.text, error=error)
@@ -255,7 +259,7 @@ class _Asking:
         call.guard_events += events
         return text
 
-    def _validated(self, answer: Answer) -> Answer:
+    async def _validated(self, answer: Answer) -> Answer:
         """The answer read by its schema, its rules and the tools it may use."""
         assert answer.reply is not None
         tools = answer.reply.finish.tool_calls
@@ -264,7 +268,7 @@ class _Asking:
                 self._demands.allow_tool(tool.name)
         if not self._demands.read_whole or (tools and not (answer.text or "").strip()):
             return answer
-        read = self._checked(answer.text or "")
+        read = await self._checked(answer.text or "")
         return Answer(
             target=answer.target,
             reply=answer.reply,
@@ -276,22 +280,37 @@ class _Asking:
             at=answer.at,
         )
 
-    def _checked(self, text: str) -> Validated:
+    async def _checked(self, text: str) -> Validated:
         validate = self._demands.validate
         if validate is None:
             read = Validated(value=text, repaired=False, error=None)
         else:
             read = validate_output(text, validate, repair=self._call.feature.repair)
         for rule in self._demands.rules if read.error is None else ():
-            try:
-                with users_own():
-                    problem = rule(read.value)
-            except Exception as error:  # the border: the rule is the user's own
-                log.warning("a rule of %s failed", self._call.feature.name, exc_info=True)
-                raise CallError("server", f"a rule raised {type(error).__name__}") from None
-            if isinstance(problem, str) and problem:
+            problem = await self._said(rule, read.value)
+            if problem:
                 return replace(read, error=problem)
         return read
+
+    async def _said(self, rule: Rule, value: Json) -> str | None:
+        """What a rule says of an answer. A rule that is broken lets nothing pass: CallError."""
+        left_s = max(0.0, self._patience.deadline - self._clock.monotonic())
+        limit = asyncio.timeout(left_s + RULE_S)
+        try:
+            with users_own():
+                said = rule(value)
+                if inspect.isawaitable(said):
+                    async with limit:
+                        said = await said
+        except Exception as error:  # the border: the rule is the user's own
+            if limit.expired():
+                raise CallError("timeout", "a rule said nothing in time") from None
+            log.warning("a rule of %s failed", self._call.feature.name, exc_info=True)
+            raise CallError("server", f"a rule raised {type(error).__name__}") from None
+        if said is None or isinstance(said, str):
+            return said
+        kind = type(said).__name__
+        raise CallError("server", f"a rule returned {kind}, not None or what is wrong")
 
 
 def _patience(call: Call) -> Patience:

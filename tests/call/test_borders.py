@@ -260,6 +260,51 @@ async def test_the_reader_of_a_stream_hears_of_every_end(tmp_path: Path) -> None
     assert [record.error_kind for record in project.log] == ["cancelled"]
 
 
+def says_false(value: Any) -> bool:
+    return False
+
+
+def says_a_list(value: Any) -> list[str]:
+    return ["the amount is too high"]
+
+
+@pytest.mark.parametrize(("rule", "kind"), [("says_false", "bool"), ("says_a_list", "list")])
+async def test_a_rule_that_says_neither_none_nor_text_lets_nothing_pass(
+    tmp_path: Path, rule: str, kind: str
+) -> None:
+    project = Project(tmp_path, [answer(GOOD)]).change(rules=(f"{__name__}:{rule}",))
+
+    result = await project.execute()
+
+    assert (result.status, result.error_kind) == ("error", "server")
+    assert f"a rule returned {kind}" in (result.record.route_reason or "")
+
+
+async def looks_up(value: Any) -> str | None:
+    await asyncio.sleep(0)
+    return "billing is closed today" if value["label"] == "billing" else None
+
+
+async def test_an_async_rule_sends_an_answer_back_like_any_other(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer(GOOD), answer('{"label": "delivery"}')])
+    project.change(rules=(f"{__name__}:looks_up",))
+
+    result = await project.execute()
+
+    assert result.value == {"label": "delivery"}
+    assert "billing is closed today" in project.one.asked[1].messages[-1]["content"]
+
+
+async def test_an_async_rule_that_hangs_is_a_failure_of_the_call(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer(GOOD)])
+    project.change(rules=(f"{__name__}:never",), max_latency_ms=50)
+
+    async with asyncio.timeout(60):
+        result = await project.execute()
+
+    assert (result.status, result.error_kind) == ("error", "timeout")
+
+
 @pytest.mark.parametrize("function", ["broken", "not_json", "nowhere"])
 async def test_a_degradation_that_fails_leaves_the_failure_as_it_is(
     tmp_path: Path, function: str
