@@ -185,8 +185,8 @@ class Orchestrator:
             self._finish(call)
             raise
         except Exception as error:
-            # A fault of the application's own, or of a file: what was paid is written down.
-            if call.attempts:
+            # A fault of the application's own, or of a file: an answer is written down.
+            if call.attempts or call.cache_kind is not None:
                 stages.fail(call, CallError("server", f"{type(error).__name__} beside the model"))
                 self._finish(call)
             raise
@@ -318,9 +318,18 @@ class Orchestrator:
             self._changed[key] = stages.with_changes(feature, changes, prompt)
         return self._changed[key]
 
+    def _record(self, call: Call) -> CallRecord:
+        """What is left of the call; without its input where that cannot be looked through."""
+        try:
+            return stages.record_of(call, self._parts)
+        except Exception as error:
+            told = type(error).__name__
+            log.warning("call %s is recorded without its input: %s", call.trace_id, told)
+            return stages.record_without_input(call, self._parts)
+
     def _finish(self, call: Call) -> CallResult:
         """Hand the record to the log, and the answer to the caller."""
-        record = stages.record_of(call, self._parts)
+        record = self._record(call)
         if self._sink is not None:
             try:
                 self._sink(record)

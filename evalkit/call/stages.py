@@ -445,6 +445,12 @@ def record_of(call: Call, parts: Parts) -> CallRecord:
     return redact_record(record, clean_input=call.guarded.clean)
 
 
+def record_without_input(call: Call, parts: Parts) -> CallRecord:
+    """The record of a call whose input holds what cannot even be looked at."""
+    call.input, call.guarded = {}, replace(call.guarded, input={})
+    return replace(record_of(call, parts), input=None)
+
+
 def _tool_name(tool: Mapping[str, Any]) -> str:
     """A tool's name, as the wires write it: {"name": …} or {"function": {"name": …}}."""
     function = tool.get("function")

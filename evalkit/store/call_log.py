@@ -12,20 +12,18 @@ from __future__ import annotations
 import atexit
 import contextlib
 import fcntl
-import json
 import logging
 import os
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import date
-from datetime import time as Time
-from decimal import Decimal
+from enum import Enum
 from itertools import chain
-from pathlib import Path, PurePath
+from math import isfinite
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -33,6 +31,7 @@ from evalkit import json_bytes
 from evalkit.errors import DamagedStore, StoreError
 from evalkit.frozen import by_field
 from evalkit.ids import new_id
+from evalkit.pii import redact
 from evalkit.records import CallRecord
 from evalkit.store.files import open_temporary, remove, sweep
 from evalkit.store.rows import CRC_TAIL, closed_line, encode_row, has_checksum, is_whole
@@ -50,6 +49,11 @@ BATCH = 1000
 MAX_HELD = 100_000
 """Records in memory while the disk refuses; later ones are lost, and counted."""
 SAY_EVERY_S = 60.0
+MAX_DEPTH = 100
+TOO_DEEP = "[TOO DEEP]"
+"""In the place of what an input has further down, or of an input that holds itself."""
+MAX_INT, TOO_LONG = 10**600, "[TOO LONG]"
+"""Python makes no text of much larger numbers."""
 MAX_SAID = 5
 """Lines of one segment that are said one by one when they are left out."""
 
@@ -252,15 +256,40 @@ class CallLog:
             )  # fmt: skip
 
 
-def _as_text(value: Any) -> Any:
-    """What an application's input may hold beside what JSON has."""
-    if isinstance(value, (date, Time, Decimal, PurePath)):
-        return str(value)
-    if isinstance(value, bytes):
+def _plain(value: Any, above: tuple[int, ...] = ()) -> Any:
+    """An application's input as JSON has it: what has no form there as text.
+
+    `above` are the ids of what `value` is nested in.
+    """
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, Enum):
+        return _plain(value.value, above)
+    if isinstance(value, (bytes, bytearray)):
         return value.decode("utf-8", "replace")
+    fields = {} if isinstance(value, type) else getattr(value, "__dataclass_fields__", {})
+    if fields or isinstance(value, (Mapping, list, tuple, set, frozenset)):
+        if len(above) == MAX_DEPTH or id(value) in above:
+            return TOO_DEEP
+        above = (*above, id(value))
+    if fields:
+        return {name: _plain(getattr(value, name), above) for name in fields}
+    if isinstance(value, Mapping):
+        return {_key(key): _plain(one, above) for key, one in value.items()}
     if isinstance(value, (set, frozenset)):
-        return sorted(value, key=repr)
-    raise TypeError(f"{type(value).__name__} is not JSON")
+        value = sorted(value, key=repr)
+    if isinstance(value, (list, tuple)):
+        return [_plain(one, above) for one in value]
+    if isinstance(value, int) and abs(value) >= MAX_INT:
+        return TOO_LONG
+    return value if isinstance(value, int) else str(value)
+
+
+def _key(key: Any) -> str:
+    """A key as text. One that was no text has not been redacted as the values have."""
+    return key if isinstance(key, str) else str(redact(str(key))[0])
 
 
 def _encoded(records: Sequence[CallRecord]) -> tuple[list[bytes], list[tuple[str, str]]]:
@@ -268,14 +297,24 @@ def _encoded(records: Sequence[CallRecord]) -> tuple[list[bytes], list[tuple[str
     rows, bad = [], []
     for record in records:
         try:
-            try:
-                rows.append(encode_row(by_field(record), "calls"))
-            except TypeError:  # a date or a Decimal in an application's input: as text
-                plain = json.loads(json.dumps(record.input, default=_as_text))
-                rows.append(encode_row(by_field(replace(record, input=plain)), "calls"))
+            rows.append(_row_of(record))
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             bad.append((record.trace_id, str(error)))
     return rows, bad
+
+
+def _row_of(record: CallRecord) -> bytes:
+    """One record; what its input has that no JSON can hold costs the input, not the record."""
+    try:
+        return encode_row(by_field(record), "calls")
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        try:
+            plain = _plain(record.input)
+        except Exception as error:  # the border: any class of the application's own is in it
+            plain = None
+            told = type(error).__name__
+            log.warning("call %s is logged without its input: %s", record.trace_id, told)
+        return encode_row(by_field(replace(record, input=plain)), "calls")
 
 
 def _close_at_exit(call_log: CallLog) -> None:

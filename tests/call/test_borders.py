@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from evalkit.call.orchestrator import Orchestrator
+from evalkit.call.review import ReviewError
 from evalkit.errors import ConfigError
 from evalkit.records import CallResult, Event, ModelRequest, TextDelta
 from evalkit.settings import GuardSettings
@@ -371,6 +372,40 @@ async def test_a_calls_own_settings_are_held_to_what_the_configurations_are(
         await project.execute(**wrong)
 
     assert project.one.asked == []
+
+
+# --- what cannot be written down ---------------------------------------------------------
+
+
+class Unreadable:
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+async def test_an_input_that_cannot_be_looked_at_costs_the_record_its_input_alone(
+    tmp_path: Path,
+) -> None:
+    project = Project(tmp_path, [answer(GOOD)]).change(guard=False)
+
+    result = await project.execute({"text": "Two invoices", "order": Unreadable()})
+
+    assert (result.ok, result.output) == (True, GOOD)
+    assert project.log == [result.record]
+    assert (result.record.input, result.record.output) == (None, GOOD)
+    assert result.record.cost_usd == pytest.approx(0.00012)
+
+
+async def test_a_kept_answer_that_cannot_be_held_for_a_person_is_recorded(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer(GOOD)]).change(cache_ttl=60, review="always")
+    async with project.orchestrator() as orchestrator:
+        await orchestrator.execute("classify", "Another order", idempotency_key="k")
+        await orchestrator.execute("classify", "Two invoices", idempotency_key="k2")
+
+        with pytest.raises(ReviewError, match="another feature, action or input"):
+            await orchestrator.execute("classify", "Two invoices", idempotency_key="k")
+
+    record = project.log[-1]
+    assert (len(project.log), record.error_kind, record.cache_kind) == (3, "server", "exact")
 
 
 # --- functions that hang ------------------------------------------------------------------

@@ -9,10 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -242,12 +246,57 @@ def test_a_record_that_json_cannot_hold_is_counted_and_the_others_are_written(
     with CallLog(tmp_path) as log:
         log(call(trace_id="t-1"))
         log(call(trace_id="t-2", confidence=float("nan")))
-        log(call(trace_id="t-3", input={"when": object()}))
-        log(call(trace_id="t-4"))
+        log(call(trace_id="t-3"))
 
-    assert traces(tmp_path) == ["t-1", "t-4"]
-    assert log.lost == 2
+    assert traces(tmp_path) == ["t-1", "t-3"]
+    assert log.lost == 1
     assert "t-2 cannot be logged" in caplog.text
+
+
+@dataclass
+class Customer:
+    since: date
+
+
+class Unreadable:
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+def holds_itself() -> dict[str, Any]:
+    input: dict[str, Any] = {"text": "hi"}
+    input["again"] = [input, input]
+    return input
+
+
+def deep() -> dict[str, Any]:
+    input: dict[str, Any] = {}
+    for _ in range(3000):
+        input = {"a": input}
+    return input
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (timedelta(1), '"1 day, 0:00:00"'), (deque([1]), '"deque([1])"'),
+        (Fraction(1, 3), '"1/3"'), (ValueError("x"), '"x"'), (bytearray(b"x"), '"x"'),
+        ({(1, 2): 3}, '{"(1, 2)":3}'), ({Decimal(1): 2}, '{"1":2}'), (1j, '"1j"'),
+        ({("ann@example.org", 1): Decimal(3)}, None), (Customer(date(2026, 1, 2)), '"2026-01-02"'),
+        (10**5000, "[TOO LONG]"), (10**30, str(10**30)), (holds_itself(), "[TOO DEEP]"),
+        (deep(), "[TOO DEEP]"), (Unreadable(), None), ({"a": float("nan"), "b": {1}}, "null"),
+    ],
+    ids=lambda one: type(one).__name__,
+)  # fmt: skip
+def test_no_input_costs_a_call_its_record(tmp_path: Path, value: Any, text: str | None) -> None:
+    with CallLog(tmp_path) as log:
+        log(call(trace_id="t-1", input={"it": value}))
+
+    assert log.lost == 0
+    [row] = open_store(tmp_path).sql("SELECT trace_id, input FROM calls")
+    assert row["trace_id"] == "t-1"
+    assert text is None or text in row["input"]
+    assert "ann@example.org" not in str(row["input"])
 
 
 def test_what_an_application_hands_in_is_written_as_text_where_json_has_no_word(
