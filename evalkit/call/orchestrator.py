@@ -154,7 +154,7 @@ class Orchestrator:
         }
         call = Call(
             feature=self._feature(feature, overrides, prompt, pinned),
-            input={"text": input} if isinstance(input, str) else input,
+            input=_as_fields(input),
             trace_id=new_id(),
             ts=time.time_ns() // 1000,
             started=self._parts.clock.monotonic(),
@@ -168,6 +168,7 @@ class Orchestrator:
         waits = call.feature.review != "never"
         try:
             try:
+                stages.refuse_shapeless(input)
                 await self._answer(
                     call, tools=tools, rendered=rendered, schema=response_schema,
                     budget=budget, emit=None if waits else emit,
@@ -365,6 +366,13 @@ PINNED: Mapping[str, Any] = {
     "flag": None,
 }
 """What a pinned call leaves out: whatever could have somebody else answer."""
+
+
+def _as_fields(input: object) -> Mapping[str, Any]:
+    """The input by its fields; none where it is neither text nor fields, which is refused."""
+    if isinstance(input, str):
+        return {"text": input}
+    return input if isinstance(input, Mapping) else {}
 
 
 def _as_text(name: object) -> str | None:

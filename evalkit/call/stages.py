@@ -71,6 +71,13 @@ def check_flag(call: Call, parts: Parts) -> None:
         call.feature = with_changes(call.feature, changes, variant.prompt)
 
 
+def refuse_shapeless(input: object) -> None:
+    """Refuse what is neither a text nor a mapping, such as a list or None."""
+    if not isinstance(input, (str, Mapping)):
+        kind = type(input).__name__
+        raise CallError("invalid_input", f"the input is of type {kind}, not text or named fields")
+
+
 def refuse_undeclared(call: Call, parts: Parts, tools: Sequence[Mapping[str, Any]]) -> None:
     """Refuse tools, tiers and inputs that the feature has not declared.
 

@@ -408,6 +408,19 @@ async def test_a_kept_answer_that_cannot_be_held_for_a_person_is_recorded(tmp_pa
     assert (len(project.log), record.error_kind, record.cache_kind) == (3, "server", "exact")
 
 
+@pytest.mark.parametrize("input", [["two", "invoices"], None, 3, b"text"])
+async def test_an_input_without_fields_is_refused_as_such_and_recorded(
+    tmp_path: Path, input: Any
+) -> None:
+    project = Project(tmp_path, [answer(GOOD)])
+
+    result = await project.execute(input)
+
+    assert (result.status, result.error_kind) == ("refused", "invalid_input")
+    assert type(input).__name__ in (result.record.route_reason or "")
+    assert (project.log, project.one.asked) == ([result.record], [])
+
+
 # --- functions that hang ------------------------------------------------------------------
 
 
