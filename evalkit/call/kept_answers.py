@@ -13,7 +13,14 @@ from functools import cached_property
 from typing import Literal
 
 from evalkit.call.cache import Cached, ResponseCache, cache_key, normalised, stood_in, whole_answer
-from evalkit.call.semantic_cache import Embed, SemanticCache, embedder, split_asked, vectors_here
+from evalkit.call.semantic_cache import (
+    Embed,
+    SemanticCache,
+    blocks_of,
+    embedder,
+    split_asked,
+    vectors_here,
+)
 from evalkit.call.single_flight import SingleFlight
 from evalkit.call.trace import Call
 from evalkit.config import ModelSettings, SemanticCacheSettings
@@ -109,7 +116,10 @@ class KeptAnswers:
         if settings is None or asked is None:
             return None
         frame, text = asked
-        namespace = _key(call, request, model, reads_input=reads_input, messages=frame, asked=text)
+        blocks = blocks_of(request.messages[-1]["content"])
+        namespace = _key(
+            call, request, model, reads_input=reads_input, messages=frame, asked=blocks
+        )
         return _Near(self._semantic_cache(settings), text, namespace, settings.ttl)
 
     def _semantic_cache(self, settings: SemanticCacheSettings) -> SemanticCache:
@@ -160,13 +170,15 @@ def _key(
     *,
     reads_input: bool,
     messages: Sequence[Message] | None = None,
-    asked: str = "",
+    asked: Sequence[str] = (),
 ) -> str:
     """`messages` without `asked`, what the user wrote: a namespace for what is nearly equal."""
     feature = call.feature
+    # No normalised text begins with a line end: a place taken is never another's value.
+    places = {normalised(text): f"\n{place}" for place, text in enumerate(asked)}
     input = None
     if reads_input:
-        input = rewrite(request.input, lambda text: "" if text in asked else normalised(text))
+        input = rewrite(request.input, lambda text: places.get(plain := normalised(text), plain))
     pair = f"{feature.model}/{feature.prompt_name}@{feature.prompt_version}"
     return cache_key(
         messages=request.messages if messages is None else messages,

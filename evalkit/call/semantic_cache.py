@@ -97,10 +97,14 @@ def split_asked(messages: Sequence[Message]) -> tuple[tuple[Message, ...], str] 
     content = messages[-1]["content"]
     if not isinstance(content, str):
         return None
-    blocks: list[str] = _DATA.findall(content)
-    left = _DATA.sub("", content) if blocks else ""
+    left = _DATA.sub("", content) if _DATA.search(content) else ""
     frame = (*messages[:-1], {**messages[-1], "content": left})
-    return frame, FRAME_GAP.join(blocks) if blocks else content
+    return frame, FRAME_GAP.join(blocks_of(content))
+
+
+def blocks_of(content: str) -> list[str]:
+    """The texts of the data blocks in a message of the user's; one without any is all block."""
+    return _DATA.findall(content) or [content]
 
 
 # --- which words tell -----------------------------------------------------------------

@@ -368,6 +368,36 @@ async def test_an_application_that_reads_the_input_is_asked_for_each_input(tmp_p
 
 
 @pytest.mark.parametrize(
+    ("first", "second", "kind"),
+    [
+        ({"account": "12"}, {"account": "13"}, None),
+        ({"lang": "de"}, {"lang": "en"}, None),
+        ({"account": "12", "also": ""}, {"account": "12", "also": "12"}, None),
+        ({"account": "12"}, {"account": "12"}, "semantic"),
+    ],
+    ids=["a word of the question", "a part of a word", "left empty", "equal"],
+)
+async def test_a_near_question_of_an_application_is_answered_only_if_all_else_of_its_input_is_equal(
+    tmp_path: Path, first: dict[str, str], second: dict[str, str], kind: str | None
+) -> None:
+    project = Project(tmp_path, [answer(BILLING), answer(DELIVERY)]).change(
+        cache_ttl=3600, semantic_cache=SemanticCacheSettings(threshold=0.5)
+    )
+    app = ProviderSettings(name="one", wire="python", target="tests.apps:by_rule")
+    configured(project, providers={**project.settings.providers, "one": app})
+
+    async with project.orchestrator() as orchestrator:
+        await orchestrator.execute(
+            "classify", {"text": "Please send 10 from 12 to 13: is the order made?", **first}
+        )
+        near = await orchestrator.execute(
+            "classify", {"text": "please send 10 from 12 to 13: is the order made", **second}
+        )
+
+    assert near.record.cache_kind == kind
+
+
+@pytest.mark.parametrize(
     "change",
     [{"model": "spare"}, {"tenant": "other"}, {"max_tokens": 9}, {"temperature": 0.5}],
 )
