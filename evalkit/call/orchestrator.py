@@ -28,6 +28,7 @@ from evalkit.call.parts import Parts
 from evalkit.call.prompts import PromptRegistry
 from evalkit.call.providers.base import Provider
 from evalkit.call.sharing import Gates
+from evalkit.call.snapshot import snapshot
 from evalkit.call.trace import Call, Rendered, Stages
 from evalkit.config import FeatureSettings, Settings, load_settings
 from evalkit.errors import CallError, ConfigError
@@ -242,6 +243,7 @@ class Orchestrator:
         An answer with a schema is shown once it is valid, in one piece. Closing the
         iterator cancels the call.
         """
+        input = input if isinstance(input, str) else snapshot(input)
         pieces: asyncio.Queue[TextDelta | CallResult | BaseException] = asyncio.Queue(
             STREAM_PIECES_AHEAD
         )
@@ -369,10 +371,10 @@ PINNED: Mapping[str, Any] = {
 
 
 def _as_fields(input: object) -> Mapping[str, Any]:
-    """The input by its fields; none where it is neither text nor fields, which is refused."""
+    """A copy of the input by its fields; none where it is neither text nor fields: refused."""
     if isinstance(input, str):
         return {"text": input}
-    return input if isinstance(input, Mapping) else {}
+    return snapshot(input) if isinstance(input, Mapping) else {}
 
 
 def _as_text(name: object) -> str | None:

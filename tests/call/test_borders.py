@@ -36,6 +36,48 @@ async def stream(orchestrator: Orchestrator, **options: Any) -> tuple[str, CallR
     return "".join(shown), result
 
 
+# --- the input ---------------------------------------------------------------------
+
+
+async def test_what_is_put_into_an_input_after_the_call_is_in_no_record(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer(GOOD)])
+    input = {"text": "Two invoices", "turns": [{"said": "Hello"}]}
+
+    result = await project.execute(input)
+    input["text"] = input["turns"][0]["said"] = "I am ann@mail.example"  # type: ignore[index]
+
+    assert result.record.input == {"text": "Two invoices", "turns": [{"said": "Hello"}]}
+
+
+async def test_what_is_put_into_an_input_while_it_is_answered_is_neither_sent_nor_written(
+    tmp_path: Path,
+) -> None:
+    input: dict[str, Any] = {"text": "Two invoices"}
+
+    async def change() -> None:
+        input["text"] = "I am ann@mail.example"
+
+    project = Project(tmp_path, [answer(GOOD)])
+    pieces = project.orchestrator().stream("classify", input)
+    first = asyncio.ensure_future(anext(pieces))
+    changing = asyncio.create_task(change())
+    await asyncio.gather(first, changing)
+    await pieces.aclose()
+
+    assert "ann@mail.example" not in str(project.one.asked)
+    assert project.log[0].input == {"text": "Two invoices"}
+
+
+async def test_an_input_that_contains_itself_is_refused_as_too_deep(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer(GOOD)])
+    input: dict[str, Any] = {"text": "Two invoices", "all": []}
+    input["all"].append(input)
+
+    result = await project.execute(input)
+
+    assert (result.error_kind, project.one.asked) == ("guard_block", [])
+
+
 # --- review ------------------------------------------------------------------------
 
 

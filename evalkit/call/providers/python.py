@@ -21,6 +21,7 @@ from evalkit.call.functions import users_own
 from evalkit.call.providers.http import as_text
 from evalkit.call.providers.replies import count, quoted
 from evalkit.call.providers.requests import read_options
+from evalkit.call.snapshot import snapshot
 from evalkit.config import ProviderSettings
 from evalkit.errors import CallError
 from evalkit.records import Event, Finish, ModelRequest, TextDelta, Usage
@@ -76,9 +77,11 @@ class PythonProvider:
         if self._function is None:
             self._function = _load(self._target)
             self._wants_messages = _has_parameter(self._function, "messages")
+        # The application may do with it what it likes: the record and a retry have their own.
+        input = snapshot(request.input)
         if self._wants_messages:
-            return partial(self._function, dict(request.input), messages=list(request.messages))
-        return partial(self._function, dict(request.input))
+            return partial(self._function, input, messages=list(request.messages))
+        return partial(self._function, input)
 
     async def _in_thread(
         self, call: Callable[[], Any]

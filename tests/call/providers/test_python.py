@@ -85,6 +85,16 @@ async def test_what_a_function_does_to_its_input_stays_with_it(provider_for: Bui
     assert question == QUESTION
 
 
+async def test_what_a_function_does_to_a_list_in_its_input_stays_with_it(
+    provider_for: Build,
+) -> None:
+    question = {"turns": ["Where is it?"]}
+
+    await ask(provider_for(lambda input: input["turns"].append("On its way.")), input=question)
+
+    assert question == {"turns": ["Where is it?"]}
+
+
 async def test_a_thread_sees_the_context_of_its_call(provider_for: Build) -> None:
     who = contextvars.ContextVar("who", default="nobody")
     who.set("me")
