@@ -54,6 +54,12 @@ class Demands:
     @property
     def read_whole(self) -> bool:
         """Whether an answer must be there whole before any of it may be shown."""
+        guard = self.guard
+        return self.is_read or (guard is not None and bool(guard.settings.output_rules))
+
+    @property
+    def is_read(self) -> bool:
+        """Whether an answer is held to a schema or to business rules."""
         return self.validate is not None or bool(self.rules)
 
 
@@ -266,7 +272,7 @@ class _Asking:
         if self._demands.allow_tool is not None:
             for tool in tools:
                 self._demands.allow_tool(tool.name)
-        if not self._demands.read_whole or (tools and not (answer.text or "").strip()):
+        if not self._demands.is_read or (tools and not (answer.text or "").strip()):
             return answer
         read = await self._checked(answer.text or "")
         return Answer(

@@ -240,8 +240,8 @@ class Orchestrator:
     ) -> AsyncGenerator[TextDelta | CallResult, None]:
         """The answer piece by piece, and last the `CallResult` that `execute` would return.
 
-        An answer with a schema is shown once it is valid, in one piece. Closing the
-        iterator cancels the call.
+        An answer with a schema, or one that rules look at, is shown once it has passed, in one
+        piece. Closing the iterator cancels the call.
         """
         input = input if isinstance(input, str) else snapshot(input)
         pieces: asyncio.Queue[TextDelta | CallResult | BaseException] = asyncio.Queue(

@@ -147,6 +147,31 @@ async def test_what_the_guard_still_holds_back_has_not_been_shown(tmp_path: Path
     assert [a.error_kind for a in result.record.attempts] == ["stream_cut", None]
 
 
+def no_secret(text: str) -> str | None:
+    return "a secret" if "secret" in text else None
+
+
+async def test_nothing_is_shown_of_what_a_rule_of_the_guard_blocks(tmp_path: Path) -> None:
+    project = free_text(tmp_path, whole("Your parcel is a secret of ours."))
+    rules = GuardSettings(output_rules=("tests.call.test_streaming:no_secret",))
+    project.settings = replace(project.settings, guard=rules)
+
+    shown, result = await stream(project)
+
+    assert (shown, result.error_kind, result.output) == ([], "guard_block", None)
+
+
+async def test_what_passes_the_rules_of_the_guard_is_shown_in_one_piece(tmp_path: Path) -> None:
+    project = free_text(tmp_path, whole())
+    rules = GuardSettings(output_rules=("tests.call.test_streaming:no_secret",))
+    project.settings = replace(project.settings, guard=rules)
+
+    shown, result = await stream(project)
+
+    assert shown == [WHOLE]
+    assert (result.value, result.record.schema_ok) == (None, None)
+
+
 async def test_an_incomplete_answer_has_nothing_that_the_guard_did_not_let_through(
     tmp_path: Path,
 ) -> None:
