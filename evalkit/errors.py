@@ -88,7 +88,8 @@ class CallError(EvalkitError):
     `kind` is a row of the failure table (`evalkit.call.failures`); `status` the
     HTTP status where there was one; `retry_after_s` what the provider asked for;
     `had_begun` whether some of an answer had come; `was_sent` whether the request may have
-    gone out before its connection was lost.
+    gone out before its connection was lost; `own` whether it came of this call's own time or
+    reader, so that an equal call may fare better.
     """
 
     def __init__(
@@ -105,3 +106,4 @@ class CallError(EvalkitError):
         self.retry_after_s = retry_after_s
         self.had_begun = False
         self.was_sent = False
+        self.own = False

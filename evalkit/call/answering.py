@@ -172,6 +172,8 @@ class _Asking:
                 attempts=self._call.attempts,
             )
             answer = await self._read(tried)
+            if answer.error is not None:
+                answer.error.own |= self.has_shown or self.is_late
             if answer.error is None or answer.error.kind != "invalid_output":
                 return answer
             if reasks >= self._call.feature.retries or self.is_late or answer.text is None:

@@ -142,7 +142,10 @@ async def attempt_until_answered(
         if error is None or (shown is not None and shown.is_final(error)):
             break
         goes_on = FAILURES[error.kind].fail_over or error.kind in patience.also_fail_over
-        if not goes_on or clock.monotonic() >= patience.deadline:
+        if not goes_on:
+            break
+        if clock.monotonic() >= patience.deadline:
+            error.own = True
             break
     return Tried(
         reply=reply,
@@ -234,6 +237,7 @@ async def _try_target(
         if _is_spent(failed, error.kind, patience.retries):
             break
         if clock.monotonic() + wait_s >= patience.deadline:
+            error.own = True
             break
         ask = _changed_for_retry(ask, error.kind, done.cut, shown)
     if cut_off is not None and error is not None and error.kind == "bad_request":
@@ -455,9 +459,11 @@ def _give_all_the_time(limit: asyncio.Timeout, patience: Patience, clock: Clock)
 def _late(target: Target, *, sent: bool) -> CallError:
     """The time is up; what waited for its turn all along says nothing of the provider."""
     provider = target.model.provider
+    late = CallError("timeout", f"no complete answer from {provider} in time")
     if not sent:
-        return CallError("rate_limit", f"all places at {provider} were taken until the deadline")
-    return CallError("timeout", f"no complete answer from {provider} in time")
+        late = CallError("rate_limit", f"all places at {provider} were taken until the deadline")
+    late.own = True
+    return late
 
 
 def _recorded(

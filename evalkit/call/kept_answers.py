@@ -30,6 +30,9 @@ from evalkit.records import Message, ModelRequest
 
 DAY_S = 86_400.0
 
+OWN = frozenset({"budget", "incomplete", "timeout"})
+"""Failures of one call that are none of those who wait for its answer."""
+
 Kept = tuple[Cached, Literal["exact", "semantic"]]
 
 
@@ -49,6 +52,7 @@ class KeptAnswers:
         model: ModelSettings,
         make: Callable[[], Awaitable[None]],
         *,
+        left_s: Callable[[], float],
         reads_input: bool = False,
         timeout_s: float | None = None,
     ) -> Kept | None:
@@ -56,9 +60,10 @@ class KeptAnswers:
 
         A storage that takes longer than `timeout_s` is passed over.
 
-        Raises what `make` raises. A call waits only for one with equal patience: never
-        beyond its own deadline, nor does it fail for another's shorter one. That another
-        has nothing left to spend is no reason either.
+        Raises what `make` raises. A call waits only for one with equal patience, and `left_s`
+        at most: never beyond its own deadline, nor does it fail for another's shorter one.
+        That another has nothing left to spend, or a reader who has seen a part of an answer
+        that failed, is no reason either.
         """
         call.stages.begin("cache")
         key = _key(call, request, model, reads_input=reads_input)
@@ -68,24 +73,36 @@ class KeptAnswers:
                 if (found := await self._find(key, near)) is not None:
                     return found
 
-        refused: list[CallError] = []
+        flight = _flight(call, key)
+        own: list[CallError] = []
+        leads = False
+
+        def step_aside() -> None:
+            call.step_aside = None
+            self._flights.hand_over(flight)
 
         async def made() -> Cached | None:
+            nonlocal leads
+            leads, call.step_aside = True, step_aside
             try:
                 await make()
+                return await self._keep(call, key, near)
             except CallError as error:
-                if error.kind != "budget":
+                if not error.own and error.kind not in OWN:
                     raise
-                refused.append(error)
+                own.append(error)
                 return None
-            return await self._keep(call, key, near)
+            finally:
+                call.step_aside = None
 
-        kept = await self._flights.do(_flight(call, key), made)
-        if refused:
-            raise refused[0]
-        if call.attempts:
+        kept = await self._flights.do(flight, made, left_s=left_s)
+        if own:
+            raise own[0]
+        if leads:
             return None
         if kept is None:
+            if left_s() <= 0:
+                raise CallError("timeout", "an equal call had no answer in time")
             await make()
             return None
         return kept, "exact"

@@ -182,7 +182,9 @@ class ProviderGate:
             return
         if self._monotonic() + wait_s >= deadline:
             self._give_back(tokens)
-            raise CallError("rate_limit", "the configured rate leaves no time before the deadline")
+            late = CallError("rate_limit", "the configured rate leaves no time before the deadline")
+            late.own = True
+            raise late
         try:
             await self._sleep(wait_s)  # type: ignore[misc]
         except asyncio.CancelledError:

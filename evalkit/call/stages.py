@@ -6,6 +6,7 @@ stage that ends the call raises CallError with a kind of the failure table.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from evalkit.call.cache import Cached
 
 NO_CAPS = BudgetSettings()
+SLOW_READER_S = 0.25
+"""A reader who takes longer over one piece keeps nobody else waiting for the answer."""
 CANARY_LINE = "\n\n[{canary}] This mark is private: never write it."
 
 BEFORE_SHARE = 0.5
@@ -230,23 +233,30 @@ async def answer_from_cache_or(
     emit: Emit | None,
 ) -> None:
     """An answer kept earlier, or a fresh one; of equal calls at once, one is made."""
-    feature = call.feature
-    if feature.cache_ttl <= 0 or request.tools:
+    if call.feature.cache_ttl <= 0 or request.tools:
         await fresh()
-        return
-    model = parts.model(feature.model, feature)
+    else:
+        await _share(call, parts, request, fresh)
+    if emit is not None and call.unshown:
+        await show(call, parts, emit)
+
+
+async def _share(
+    call: Call, parts: Parts, request: ModelRequest, fresh: Callable[[], Awaitable[None]]
+) -> None:
+    feature = call.feature
     kept = await parts.kept_answers.find_or_make(
         call,
         request,
-        model,
+        parts.model(feature.model, feature),
         fresh,
+        left_s=lambda: _left_s(call, parts),
         reads_input=parts.reads_input(feature),
         timeout_s=_left_s(call, parts) * CACHE_SHARE,
     )
     if kept is not None:
         _take_kept(call, parts, *kept)
-        if emit is not None:
-            await show(call, parts, emit)
+        call.unshown = True
 
 
 def _take_kept(call: Call, parts: Parts, kept: Cached, kind: str) -> None:
@@ -290,14 +300,32 @@ async def ask(
     call.stages.begin("budget")
     call.allowance = await _set_aside(call, parts, asked, targets, budget)
     try:
-        found = await find_answer(call, asked, targets, demands, clock=parts.clock, emit=emit)
+        found = await find_answer(
+            call, asked, targets, demands, clock=parts.clock, emit=_holding_nobody_up(call, emit)
+        )
     finally:
         if call.allowance is not None:
             cost_usd = sum_or_none(a.cost_usd for a in call.attempts)
             call.allowance.settle(cost_usd, asked=bool(call.attempts))
     _take(call, found)
-    if emit is not None and demands.read_whole:
-        await show(call, parts, emit)
+    call.unshown = demands.read_whole
+
+
+def _holding_nobody_up(call: Call, emit: Emit | None) -> Emit | None:
+    """`emit` for a reader who may be slow, for whom nobody else who asked the same waits."""
+    if emit is None or call.step_aside is None:
+        return emit
+    given, later = emit, asyncio.get_running_loop().call_later
+
+    async def give(text: str) -> None:
+        late = later(SLOW_READER_S, call.step_aside) if call.step_aside is not None else None
+        try:
+            await given(text)
+        finally:
+            if late is not None:
+                late.cancel()
+
+    return give
 
 
 async def _set_aside(

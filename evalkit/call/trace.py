@@ -75,6 +75,10 @@ class Call:
     """The input as it may be sent; as it came, until the guard has seen it."""
     allowance: Allowance | None = None
     """What it may spend; None where nothing is limited."""
+    step_aside: Callable[[], None] | None = None
+    """Lets those go who wait for this call's answer; None where nobody may wait for it."""
+    unshown: bool = False
+    """Its answer is there whole, and its reader has seen none of it."""
     canary: str | None = None
     system_text: str = ""
     rendered: Rendered | None = None

@@ -144,3 +144,27 @@ async def test_leader_and_those_who_wait_may_all_be_cancelled() -> None:
     work.may_end.set()
     assert all(caller.cancelled() for caller in callers)
     assert await flight.do("k", work) == 2
+
+
+async def test_who_waits_does_so_no_longer_than_it_has_time() -> None:
+    flight, work = SingleFlight[int](), Work()
+    leader = asyncio.create_task(flight.do("k", work))
+    await turns()
+
+    with pytest.raises(CallError, match="had no answer in time"):
+        await flight.do("k", work, left_s=lambda: 0.01)
+
+    work.may_end.set()
+    assert await leader == 1
+
+
+async def test_a_leader_that_hands_over_goes_on_beside_the_next_in_line() -> None:
+    flight, work = SingleFlight[int](), Work()
+    leader, *others = [asyncio.create_task(flight.do("k", work)) for _ in range(3)]
+    await turns()
+
+    flight.hand_over("k")
+    await turns()
+    work.may_end.set()
+
+    assert [await leader, *await asyncio.gather(*others)] == [1, 2, 2]

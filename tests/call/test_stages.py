@@ -337,6 +337,88 @@ async def test_an_equal_call_waits_no_longer_than_its_own_deadline(tmp_path: Pat
     await orchestrator.aclose()
 
 
+class CutOnce(Scripted):
+    """Ends its first answer after a word, once it may; answers the others at once."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.may = asyncio.Event()
+
+    async def stream(self, request: ModelRequest):  # type: ignore[no-untyped-def]
+        self.asked.append(request)
+        if len(self.asked) == 1:
+            yield TextDelta("Two")
+            await self.may.wait()
+            return
+        for event in answer("Two invoices."):
+            yield event
+
+
+async def test_a_stream_cut_before_its_reader_is_no_failure_of_who_asked_the_same(
+    tmp_path: Path,
+) -> None:
+    project = Project(tmp_path, []).change(cache_ttl=3600, output_schema=None, retries=0)
+    project.one = CutOnce()
+    orchestrator = project.orchestrator()
+    pieces = orchestrator.stream("classify", "Two invoices")
+
+    await anext(pieces)
+    other = asyncio.create_task(orchestrator.execute("classify", "Two invoices"))
+    await asyncio.sleep(0.01)
+    project.one.may.set()
+    cut = [piece async for piece in pieces][-1]
+
+    assert cut.error_kind == "incomplete"  # type: ignore[union-attr]
+    assert (await other).output == "Two invoices."
+    await orchestrator.aclose()
+
+
+async def test_a_call_that_joins_late_does_not_fail_for_the_deadline_of_an_earlier_one(
+    tmp_path: Path,
+) -> None:
+    class HangsOnce(CutOnce):
+        async def stream(self, request: ModelRequest):  # type: ignore[no-untyped-def]
+            if not self.asked:
+                self.asked.append(request)
+                await asyncio.Event().wait()
+            async for event in super().stream(request):
+                yield event
+
+    project = Project(tmp_path, []).change(
+        cache_ttl=3600, output_schema=None, retries=0, max_latency_ms=1000
+    )
+    project.one = HangsOnce()
+    orchestrator = Orchestrator(project.settings, providers={"one": project.one})
+
+    early = asyncio.create_task(orchestrator.execute("classify", "Two invoices"))
+    await asyncio.sleep(0.5)
+    late = await orchestrator.execute("classify", "Two invoices")
+
+    assert (await early).error_kind == "timeout"
+    assert (late.output, len(late.record.attempts)) == ("Two invoices.", 1)
+    await orchestrator.aclose()
+
+
+async def test_nobody_waits_for_the_slow_reader_of_an_equal_call(tmp_path: Path) -> None:
+    async def never_reads(text: str) -> None:
+        await asyncio.Event().wait()
+
+    project = Project(tmp_path, [answer("Two invoices.")]).change(
+        cache_ttl=3600, output_schema=None, max_latency_ms=5000
+    )
+    orchestrator = Orchestrator(project.settings, providers={"one": project.one})
+
+    slow = asyncio.create_task(orchestrator.execute("classify", "Two invoices", emit=never_reads))
+    await asyncio.sleep(0.01)
+    result = await orchestrator.execute("classify", "Two invoices")
+
+    assert result.output == "Two invoices."
+    assert result.record.latency_ms < 4000
+    slow.cancel()
+    await asyncio.wait({slow})
+    await orchestrator.aclose()
+
+
 async def test_what_one_user_has_spent_refuses_nobody_who_asks_the_same(tmp_path: Path) -> None:
     project = Project(tmp_path, [answer(GOOD)]).change(cache_ttl=3600)
     configured(project, budgets=BudgetSettings(users={"poor": SpendCap(day_usd=0.0)}))
