@@ -276,7 +276,8 @@ class _Asking:
                 self._demands.allow_tool(tool.name)
         if not self._demands.is_read or (tools and not (answer.text or "").strip()):
             return answer
-        read = await self._checked(answer.text or "")
+        left_s = max(0.0, self._patience.deadline - self._clock.monotonic())
+        read = await read_answer(answer.text or "", self._demands, self._call, left_s=left_s)
         return Answer(
             target=answer.target,
             reply=answer.reply,
@@ -288,37 +289,62 @@ class _Asking:
             at=answer.at,
         )
 
-    async def _checked(self, text: str) -> Validated:
-        validate = self._demands.validate
-        if validate is None:
-            read = Validated(value=text, repaired=False, error=None)
-        else:
-            read = validate_output(text, validate, repair=self._call.feature.repair)
-        for rule in self._demands.rules if read.error is None else ():
-            problem = await self._said(rule, read.value)
-            if problem:
-                return replace(read, error=problem)
-        return read
 
-    async def _said(self, rule: Rule, value: Json) -> str | None:
-        """What a rule says of an answer. A rule that is broken lets nothing pass: CallError."""
-        left_s = max(0.0, self._patience.deadline - self._clock.monotonic())
-        limit = asyncio.timeout(left_s + RULE_S)
-        try:
-            with users_own():
-                said = rule(value)
-                if inspect.isawaitable(said):
-                    async with limit:
-                        said = await said
-        except Exception as error:  # the border: the rule is the user's own
-            if limit.expired():
-                raise CallError("timeout", "a rule said nothing in time") from None
-            log.warning("a rule of %s failed", self._call.feature.name, exc_info=True)
-            raise CallError("server", f"a rule raised {type(error).__name__}") from None
-        if said is None or isinstance(said, str):
-            return said
-        kind = type(said).__name__
-        raise CallError("server", f"a rule returned {kind}, not None or what is wrong")
+async def read_answer(text: str, demands: Demands, call: Call, *, left_s: float) -> Validated:
+    """An answer read by its schema and its rules, as the caller will have it.
+
+    Value and error still have the placeholders, since both are sent and written. Raises
+    CallError for a rule that fails, or takes much longer than `left_s`.
+    """
+    read, guard = _validated_as_given(text, demands, call), demands.guard
+    if read.error is None and demands.rules:
+        value = read.value
+        if guard is not None and call.guarded.placeholders:
+            value = _as_given(value, guard, call)
+        for rule in demands.rules:
+            if problem := await _said(rule, value, call, left_s):
+                read = replace(read, error=problem)
+                break
+    if read.error is not None and guard is not None:
+        read = replace(read, error=guard.hide(read.error, call.guarded))
+    return read
+
+
+def _validated_as_given(text: str, demands: Demands, call: Call) -> Validated:
+    validate, guard = demands.validate, demands.guard
+    if validate is None:
+        return Validated(value=text, repaired=False, error=None)
+    if guard is None or not call.guarded.placeholders:
+        return validate_output(text, validate, repair=call.feature.repair)
+    return validate_output(
+        text, lambda value: validate(_as_given(value, guard, call)), repair=call.feature.repair
+    )
+
+
+def _as_given(value: Json, guard: Guard, call: Call) -> Json:
+    if isinstance(value, str):
+        return guard.restore(value, call.guarded)
+    return guard.restore_value(value, call.guarded)
+
+
+async def _said(rule: Rule, value: Json, call: Call, left_s: float) -> str | None:
+    """What a rule says of an answer. A rule that is broken lets nothing pass: CallError."""
+    limit = asyncio.timeout(left_s + RULE_S)
+    try:
+        with users_own():
+            said = rule(value)
+            if inspect.isawaitable(said):
+                async with limit:
+                    said = await said
+    except Exception as error:  # the border: the rule is the user's own
+        if limit.expired():
+            raise CallError("timeout", "a rule said nothing in time") from None
+        log.warning("a rule of %s failed", call.feature.name, exc_info=True)
+        raise CallError("server", f"a rule raised {type(error).__name__}") from None
+    if said is None or isinstance(said, str):
+        return said
+    kind = type(said).__name__
+    raise CallError("server", f"a rule returned {kind}, not None or what is wrong")
 
 
 def _patience(call: Call) -> Patience:

@@ -222,6 +222,21 @@ class Guard:
             return value
         return rewrite(value, lambda text: _put_back(text, guarded.placeholders))
 
+    def hide(self, text: str, guarded: Guarded) -> str:
+        """What was said of an answer put back, with placeholders for personal data again."""
+        if not guarded.placeholders:
+            return text
+        for placeholder, value in sorted(guarded.placeholders.items(), key=_longest_first):
+            for written in (value, json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]):
+                text = text.replace(written, placeholder)
+            text = _without_start(text, value, placeholder)
+        hidden = Placeholders(
+            lambda text, kinds=None: self._found(text),
+            taken=placeholders_in(text),
+            given=guarded.placeholders,
+        )
+        return hidden.replace(text)
+
     def canary(self) -> str:
         """A word that stands in system prompts and nowhere else; the same for this guard's life.
 
@@ -283,6 +298,18 @@ class Guard:
         """The part of `check_output` that asks the rules of the settings."""
         for name, rule in self._output_rules:
             _apply(name, rule, text)
+
+
+def _without_start(text: str, value: str, placeholder: str) -> str:
+    """A message that was cut inside `value`, without what is left of it."""
+    for size in range(len(value) - 1, 2, -1) if text.endswith("…") else ():
+        if text.endswith(value[:size] + "…"):
+            return text[: -size - 1] + placeholder + "…"
+    return text
+
+
+def _longest_first(item: tuple[str, str]) -> int:
+    return -len(item[1])
 
 
 def _with_events(guarded: Guarded, events: Iterable[str]) -> Guarded:

@@ -34,6 +34,7 @@ OWN = frozenset({"budget", "incomplete", "timeout"})
 """Failures of one call that are none of those who wait for its answer."""
 
 Kept = tuple[Cached, Literal["exact", "semantic"]]
+Fits = Callable[[Cached], Awaitable[bool]]
 
 
 class KeptAnswers:
@@ -53,10 +54,11 @@ class KeptAnswers:
         make: Callable[[], Awaitable[None]],
         *,
         left_s: Callable[[], float],
+        fits: Fits,
         reads_input: bool = False,
         timeout_s: float | None = None,
     ) -> Kept | None:
-        """An answer kept or shared; None when `make` has filled the call.
+        """An answer kept or shared that `fits`; None when `make` has filled the call.
 
         A storage that takes longer than `timeout_s` is passed over.
 
@@ -70,7 +72,7 @@ class KeptAnswers:
         near = self._near(call, request, model, reads_input)
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                if (found := await self._find(key, near)) is not None:
+                if (found := await self._find(key, near, fits)) is not None:
                     return found
 
         flight = _flight(call, key)
@@ -100,18 +102,18 @@ class KeptAnswers:
             raise own[0]
         if leads:
             return None
-        if kept is None:
+        if kept is None or not await fits(kept):
             if left_s() <= 0:
                 raise CallError("timeout", "an equal call had no answer in time")
             await make()
             return None
         return kept, "exact"
 
-    async def _find(self, key: str, near: _Near | None) -> Kept | None:
+    async def _find(self, key: str, near: _Near | None, fits: Fits) -> Kept | None:
         kept = await self._storage.get(key)
-        if kept is not None:
+        if kept is not None and await fits(kept):
             return kept, "exact"
-        if near is not None and (found := await near.lookup()) is not None:
+        if near is not None and (found := await near.lookup()) is not None and await fits(found):
             return found, "semantic"
         return None
 

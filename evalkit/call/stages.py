@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
-from evalkit.call.answering import Answer, Demands, Emit, find_answer
+from evalkit.call.answering import Answer, Demands, Emit, find_answer, read_answer
 from evalkit.call.budget import Budget
 from evalkit.call.failures import FAILURES
 from evalkit.call.functions import load_function
@@ -251,12 +251,28 @@ async def _share(
         parts.model(feature.model, feature),
         fresh,
         left_s=lambda: _left_s(call, parts),
+        fits=lambda kept: _fits(call, parts, request, kept),
         reads_input=parts.reads_input(feature),
         timeout_s=_left_s(call, parts) * CACHE_SHARE,
     )
     if kept is not None:
         _take_kept(call, parts, *kept)
         call.unshown = True
+
+
+async def _fits(call: Call, parts: Parts, request: ModelRequest, kept: Cached) -> bool:
+    """Whether an answer passes with this user's own data in the place of its placeholders."""
+    if not call.guarded.placeholders:
+        return True
+    own, validate = parts.output_schema(call.feature)
+    demands = _demands(call, parts, validate if request.response_schema is own else None)
+    if not demands.is_read or (kept.finish.tool_calls and not kept.output.strip()):
+        return True
+    try:
+        read = await read_answer(kept.output, demands, call, left_s=_left_s(call, parts))
+    except CallError:
+        return False
+    return read.error is None
 
 
 def _take_kept(call: Call, parts: Parts, kept: Cached, kind: str) -> None:
@@ -266,7 +282,9 @@ def _take_kept(call: Call, parts: Parts, kept: Cached, kind: str) -> None:
     call.confidence = kept.finish.confidence
     _, validate = parts.output_schema(call.feature)
     if validate is not None:
-        read = validate_output(kept.output, validate, repair=call.feature.repair)
+        # With placeholders the whole of it has been looked at, by `_fits`.
+        checks = (lambda value: None) if call.guarded.placeholders else validate
+        read = validate_output(kept.output, checks, repair=call.feature.repair)
         call.value, call.repaired = read.value, read.repaired
         call.schema_ok = read.error is None
     elif call.feature.rules:  # as a fresh answer that passed them
@@ -288,14 +306,8 @@ async def ask(
     emit: Emit | None,
 ) -> None:
     """Reserve what the call may cost, find an answer, settle."""
-    feature = call.feature
-    demands = Demands(
-        validate=validate,
-        rules=[load_function(name) for name in feature.rules],
-        guard=parts.guard if feature.guard else None,
-        allow_tool=lambda name: check_policy(feature, tools=(name,)),
-    )
-    targets = parts.targets(feature)
+    demands = _demands(call, parts, validate)
+    targets = parts.targets(call.feature)
     asked = _with_canary(call, parts, request)
     call.stages.begin("budget")
     call.allowance = await _set_aside(call, parts, asked, targets, budget)
@@ -309,6 +321,16 @@ async def ask(
             call.allowance.settle(cost_usd, asked=bool(call.attempts))
     _take(call, found)
     call.unshown = demands.read_whole
+
+
+def _demands(call: Call, parts: Parts, validate: Validate | None) -> Demands:
+    feature = call.feature
+    return Demands(
+        validate=validate,
+        rules=[load_function(name) for name in feature.rules],
+        guard=parts.guard if feature.guard else None,
+        allow_tool=lambda name: check_policy(feature, tools=(name,)),
+    )
 
 
 def _holding_nobody_up(call: Call, emit: Emit | None) -> Emit | None:

@@ -97,6 +97,20 @@ def test_placeholder_is_known_however_a_model_writes_it(written: str) -> None:
     assert Guard.restore(f"to {written}.", guarded) == f"to {EMAIL}."
 
 
+@pytest.mark.parametrize(
+    "said",
+    ["'anna@mail.example' is odd", "odd: anna@mail.exam…", 'odd: "anna@mail.example"'],
+)
+def test_what_is_said_of_an_answer_has_the_placeholders_again(said: str) -> None:
+    own = guard(pii="replace")
+    guarded = own.check_input({"text": "I am anna@mail.example"})
+
+    hidden = own.hide(said, guarded)
+
+    assert "[EMAIL_1]" in hidden
+    assert "anna" not in hidden
+
+
 def test_value_put_back_into_json_keeps_it_json() -> None:
     key = "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----"
     guarded = guard(pii="replace").check_input({"text": key})

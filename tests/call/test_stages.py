@@ -61,6 +61,70 @@ async def test_personal_data_never_leaves_and_comes_back_in_the_answer(tmp_path:
     assert result.record.redactions >= 1
 
 
+ADDRESS = {
+    "type": "object",
+    "properties": {"email": {"type": "string", "pattern": "^[^@ ]+@mail[.]example$"}},
+    "required": ["email"],
+}
+
+
+def extracting(folder: Path) -> Project:
+    project = Project(folder, [answer('{"email": "[EMAIL_1]"}')])
+    (folder / "label.schema.json").write_text(json.dumps(ADDRESS), encoding="utf-8")
+    return configured(project, guard=GuardSettings(pii="replace"))
+
+
+async def test_an_answer_is_validated_with_the_users_own_data_in_it(tmp_path: Path) -> None:
+    project = extracting(tmp_path)
+
+    result = await project.execute("I am ann@mail.example")
+
+    assert (result.value, result.record.schema_ok) == ({"email": "ann@mail.example"}, True)
+    assert len(project.one.asked) == 1
+    assert "ann@mail.example" not in str(result.record)
+
+
+async def test_what_is_wrong_with_the_users_own_data_is_said_without_it(tmp_path: Path) -> None:
+    project = extracting(tmp_path)
+
+    result = await project.execute("I am ann@example.org")
+
+    assert result.error_kind == "invalid_output"
+    assert "[EMAIL_1]" in project.one.asked[1].messages[-1]["content"]
+    assert "ann@example.org" not in f"{project.one.asked} {result.record}"
+
+
+async def test_a_kept_answer_is_validated_with_the_data_of_who_gets_it(tmp_path: Path) -> None:
+    project = extracting(tmp_path).change(cache_ttl=3600, retries=0)
+
+    async with project.orchestrator() as orchestrator:
+        ok = await orchestrator.execute("classify", "I am ann@mail.example")
+        kept = await orchestrator.execute("classify", "I am bob@mail.example")
+        other = await orchestrator.execute("classify", "I am bob@example.org")
+
+    assert (ok.record.cache_hit, kept.record.cache_hit) == (False, True)
+    assert kept.value == {"email": "bob@mail.example"}
+    assert other.error_kind == "invalid_output"
+
+
+def only_of_ann(value: Any) -> str | None:
+    return None if "ann@mail.example" in value else f"{value!r} is not of Ann"
+
+
+async def test_a_business_rule_sees_the_users_own_data(tmp_path: Path) -> None:
+    rules = ("tests.call.test_stages:only_of_ann",)
+    project = Project(tmp_path, [answer("Write to [EMAIL_1].")])
+    project.change(output_schema=None, rules=rules, retries=0)
+    configured(project, guard=GuardSettings(pii="replace"))
+
+    good = await project.execute("I am ann@mail.example")
+    bad = await project.execute("I am bob@mail.example")
+
+    assert (good.status, good.output) == ("ok", "Write to ann@mail.example.")
+    assert bad.error_kind == "invalid_output"
+    assert bad.record.route_reason == "'Write to [EMAIL_1].' is not of Ann"
+
+
 def asks_for(arguments: str) -> tuple[Event, ...]:
     usage = Usage(prompt_tokens=100, completion_tokens=10)
     calls = (ToolCall(id="c1", name="mail", arguments=arguments),)
