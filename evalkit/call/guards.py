@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import field, replace
+from itertools import count
 from typing import Any
 
 from evalkit.call.functions import users_own
@@ -108,6 +109,12 @@ class Guard:
         One that would be blocked is left out, with the event `document_blocked`: whoever
         can write a document must not be able to stop every call that finds it.
         """
+        documents = list(documents)
+        taken: set[str] = set()
+        if self.settings.pii == "replace":
+            taken = _written_in(documents)
+            guarded = _renamed(guarded, taken)
+            taken |= placeholders_in(guarded.input)
         kept: list[Mapping[str, Any] | None] = []
         for document in documents:
             events = list(guarded.events)
@@ -117,7 +124,7 @@ class Guard:
                 if self.settings.pii != "off":
                     texts = texts_of(document, whole=True)
                     document, placeholders = self._personal(
-                        document, texts, events, guarded.placeholders
+                        document, texts, events, guarded.placeholders, taken
                     )
             except (CallError, ValueError):
                 guarded = _with_events(guarded, (*guarded.events, "document_blocked"))
@@ -156,6 +163,7 @@ class Guard:
         texts: list[str],
         events: list[str],
         given: Mapping[str, str] | None = None,
+        taken: Collection[str] = (),
     ) -> tuple[Mapping[str, Any], Placeholders | None]:
         """The input in normal form, with placeholders where the settings ask for them."""
         clean = [normal(text) for text in texts]
@@ -173,7 +181,7 @@ class Guard:
             return input, None
         placeholders = Placeholders(
             lambda text, kinds=None: found[text] if text in found else self._found(text),
-            taken=placeholders_in(input),
+            taken={*placeholders_in(input), *taken},
             given=given,
         )
         return rewrite(input, placeholders.replace), placeholders
@@ -314,6 +322,34 @@ def _longest_first(item: tuple[str, str]) -> int:
 
 def _with_events(guarded: Guarded, events: Iterable[str]) -> Guarded:
     return replace(guarded, events=tuple(dict.fromkeys(events)))
+
+
+def _written_in(documents: Json) -> set[str]:
+    """What in documents will read like a placeholder once they are in normal form."""
+    return placeholders_in([normal(text) for text in texts_of(documents) if "[" in text])
+
+
+def _renamed(guarded: Guarded, taken: Collection[str]) -> Guarded:
+    """The input with other placeholders for those that documents have written in them.
+
+    Whatever in it reads like one of ours is ours: what the user wrote is never given out.
+    """
+    clash = [placeholder for placeholder in guarded.placeholders if placeholder in taken]
+    if not clash:
+        return guarded
+    used = {*taken, *guarded.placeholders, *placeholders_in(guarded.input)}
+    new: dict[str, str] = {}
+    for placeholder in clash:
+        name, number = placeholder[1:-1].rsplit("_", 1)
+        free = (f"[{name}_{n}]" for n in count(int(number) + 1))
+        used.add(free_one := next(one for one in free if one not in used))
+        new[placeholder] = free_one
+
+    def rename(text: str) -> str:
+        return PLACEHOLDER.sub(lambda match: new.get(match[0], match[0]), text)
+
+    values = {new.get(key, key): value for key, value in guarded.placeholders.items()}
+    return replace(guarded, input=rewrite(guarded.input, rename), placeholders=values)
 
 
 # --- placeholders back to values -----------------------------------------------------

@@ -97,6 +97,22 @@ def test_placeholder_is_known_however_a_model_writes_it(written: str) -> None:
     assert Guard.restore(f"to {written}.", guarded) == f"to {EMAIL}."
 
 
+@pytest.mark.parametrize("written", ["[EMAIL_1]", "[email_1]", "[EMA\u200bIL_1]"])
+def test_placeholder_written_in_a_document_that_was_found_stays_the_documents(written: str) -> None:
+    own = guard(pii="replace")
+    guarded = own.check_input({"text": "I am anna@mail.example and say [EMAIL_2]"})
+
+    guarded, _ = own.check_documents(
+        [{"text": f"Of {written}"}, {"text": "By bob@mail.example"}], guarded
+    )
+
+    sent, found = guarded.input["text"], guarded.input["documents"]
+    assert own.restore(sent, guarded) == "I am anna@mail.example and say [EMAIL_2]"
+    assert own.restore(found[0]["text"], guarded) == "Of " + written.replace("\u200b", "")
+    assert own.restore(found[1]["text"], guarded) == "By bob@mail.example"
+    assert "mail.example" not in str(guarded.input)
+
+
 @pytest.mark.parametrize(
     "said",
     ["'anna@mail.example' is odd", "odd: anna@mail.exam…", 'odd: "anna@mail.example"'],
