@@ -8,6 +8,7 @@
     ├── StoreError               2   the store cannot be written or read at all
     │   └── DamagedStore         3   a file in the store is not what was sealed
     ├── NotComparable            3   nothing to compare, or not fairly
+    ├── Interrupted            130   a second Ctrl-C or SIGTERM: nothing was waited for
     └── CallError                -   one call failed; `kind` is a row of the failure table
 
 `cli.main` is the one place that turns them into text and a status.
@@ -74,6 +75,12 @@ class NotComparable(EvalkitError):
     """Two sides cannot be compared fairly, or one of them is not there."""
 
     exit_code = EXIT_UNMEASURABLE
+
+
+class Interrupted(EvalkitError):
+    """The person at the terminal would not wait for what was in flight."""
+
+    exit_code = EXIT_INTERRUPTED
 
 
 class DamagedStore(StoreError):

@@ -192,7 +192,8 @@ def _carry_out(
                             on_progress=on_progress,
                             stop=stop,
                             crew=None if already else crew,
-                        )
+                        ),
+                        go_on="evalkit sample, and the options it was started with",
                     )
 
             summary = run_async(work())

@@ -149,7 +149,8 @@ async def _run(
         return await until_interrupted(
             lambda stop: run_rescore(
                 plan, stored=stored, journal=journal, on_progress=on_progress, stop=stop
-            )
+            ),
+            go_on=f"evalkit rescore --resume {plan.run_id}",
         )
 
 

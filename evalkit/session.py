@@ -24,7 +24,7 @@ from typing import Any, Protocol, TypeVar
 
 from evalkit import __version__
 from evalkit.config import Settings
-from evalkit.errors import ConfigError, StoreError
+from evalkit.errors import ConfigError, Interrupted, StoreError
 from evalkit.ids import new_id
 from evalkit.score.case_prompts import refuse_unfit_cases
 from evalkit.score.golden import GoldenSet
@@ -224,24 +224,39 @@ async def _run(
                 stop=stop,
                 stop_rule=rule,
                 crew=crew,
-            )
+            ),
+            go_on=f"evalkit run --resume {prepared.plan.run_id}",
         )
 
 
 async def until_interrupted(
-    work: Callable[[asyncio.Event], Awaitable[RunSummary]],
+    work: Callable[[asyncio.Event], Awaitable[RunSummary]], *, go_on: str
 ) -> RunSummary:
-    """Let `work` drain at the first Ctrl-C or SIGTERM (its event), and end at the second."""
+    """Let `work` drain at the first Ctrl-C or SIGTERM (its event), and end at the second.
+
+    Raises Interrupted at the second, naming `go_on`, the command that does the rest.
+    """
     stop = asyncio.Event()
     main = asyncio.current_task()
+    assert main is not None
+    cancels = 0
 
     def interrupted() -> None:
-        if stop.is_set() and main is not None:
-            main.cancel()
+        nonlocal cancels
+        if stop.is_set():
+            cancels += main.cancel()
         stop.set()
 
     with _on_signals(asyncio.get_running_loop(), interrupted):
-        return await work(stop)
+        try:
+            return await work(stop)
+        except asyncio.CancelledError:
+            if not cancels:
+                raise
+            # What closes after this may wait again: the task is not to stay cancelled.
+            for _ in range(cancels):
+                main.uncancel()
+            raise Interrupted(f"interrupted at once; go on with: {go_on}") from None
 
 
 @contextmanager

@@ -325,3 +325,23 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
     assert stopped["stopped"] == "cancelled"
     assert json.loads(again)["status"] == "complete"
     assert set(requests.values()) == {1}
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_does_not_wait_and_says_how_to_go_on(tmp_path: Path) -> None:
+    with Loopback(delay_ms=20_000) as server:
+        write_project(tmp_path, base_url=server.url + "/v1", feature="max_latency_ms = 60000")
+        process = start(tmp_path, "--concurrency", "4")
+        wait_for(server, 4)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        begun = time.monotonic()
+        _, errors = process.communicate(timeout=120)
+
+    (run_id,) = os.listdir(tmp_path / ".evalkit" / "runs")
+    assert process.returncode == 130, errors
+    assert time.monotonic() - begun < 4
+    assert "Traceback" not in errors
+    assert f"evalkit run --resume {run_id}" in errors
+    assert [r["status"] for r in rows(tmp_path, "SELECT status FROM runs")] == ["incomplete"]
