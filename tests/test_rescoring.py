@@ -223,10 +223,31 @@ def test_the_judges_spending_limit_stops_it_and_it_goes_on_later(tmp_path: Path)
 
     assert stopped.run.summary.stopped == "budget_stop"
     assert 0 < stopped.run.summary.done < 12
-    assert stopped.run.summary.judge_cost_usd <= 0.008
+    assert 0 < stopped.run.summary.judge_cost_usd <= 0.008
     assert finished.run.run_id == stopped.run.run_id
     assert finished.run.summary.resumed == stopped.run.summary.done
     assert finished.run.summary.complete
+
+
+def test_votes_paid_for_an_answer_that_was_not_judged_stay_spent(tmp_path: Path) -> None:
+    with Loopback() as server:
+        write_project(tmp_path, cases=1)
+        judged_by(tmp_path, server.url)
+        old = run(tmp_path)
+        judged_by(tmp_path, server.url, version="2")
+        judge = tmp_path / "judges" / "fit.yaml"
+        judge.write_text(judge.read_text("utf-8") + "votes: 3\n", "utf-8")
+        asked = server.stats.requests
+
+        stopped = rescore(tmp_path, old, max_cost_usd=0.006, fresh=True)
+        paid = server.stats.requests - asked
+        again = rescore(tmp_path, resume=stopped.run.run_id)
+
+    spent = stopped.run.summary.judge_cost_usd
+    assert 0 < paid < 3
+    assert spent > 0
+    assert again.run.summary.judge_cost_usd >= spent
+    assert stopped.run.summary.done == again.run.summary.done == 0
 
 
 def test_a_rescoring_is_not_finished_by_another_judge(tmp_path: Path) -> None:

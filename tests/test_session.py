@@ -18,8 +18,9 @@ from evalkit.errors import ContentError, StoreError
 from evalkit.session import FinishedRun, run_golden_sets
 from evalkit.store.views import open_store
 from evalkit.wiring import RunRequest
-from tests.loopback import Loopback
+from tests.loopback import Behaviour, Loopback, Rule
 from tests.project import case, write_project
+from tests.test_rescoring import judged_by
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -73,8 +74,6 @@ def test_models_prompts_and_trials_multiply(tmp_path: Path) -> None:
 def test_an_infrastructure_failure_has_no_score(tmp_path: Path) -> None:
     with Loopback() as server:
         write_project(tmp_path, base_url=server.url + "/v1", feature="retries = 0")
-        from tests.loopback import Behaviour, Rule
-
         server.script(Rule(Behaviour(status=503), times=4))
         finished = run(tmp_path, concurrency=1)
 
@@ -124,6 +123,62 @@ def test_a_spending_limit_stops_the_run_and_it_goes_on_later(tmp_path: Path) -> 
     assert finished.summary.resumed == stopped.summary.done
     assert max(requests.values()) == 1
     assert len(requests) == 30
+
+
+def test_money_spent_on_cases_that_judges_could_not_finish_stays_spent(tmp_path: Path) -> None:
+    with Loopback() as server:
+        write_project(
+            tmp_path,
+            base_url=server.url + "/v1",
+            cases=6,
+            price="price = { input = 1, output = 1 }",
+        )
+        judged_by(tmp_path, server.url)
+        config = (tmp_path / "evalkit.toml").read_text("utf-8")
+        dear = config.replace("input = 1.0, output = 2.0", "input = 10.0, output = 20.0")
+        (tmp_path / "evalkit.toml").write_text(dear, "utf-8")
+
+        stopped = run(tmp_path, max_cost_usd=0.002)
+        again = run(tmp_path, resume=stopped.run_id)
+        for _ in range(10):
+            last = run(tmp_path, resume=stopped.run_id)
+        paid = server.stats.requests
+        run(tmp_path, resume=stopped.run_id)
+        refused = server.stats.requests - paid
+        finished = run(tmp_path, resume=stopped.run_id, max_cost_usd=10.0)
+        requests = server.stats.requests
+
+    assert stopped.summary.done == 0
+    assert 0 < stopped.summary.cost_usd < again.summary.cost_usd
+    assert again.summary.cost_usd < last.summary.cost_usd <= 0.002
+    assert refused == 0
+    assert finished.summary.complete
+    assert finished.summary.done == 6
+    assert finished.summary.resumed == 0
+    found = rows(tmp_path, "SELECT count(*) n, sum(cost_usd) usd FROM calls")
+    assert found[0]["n"] == requests
+    spent = finished.summary.cost_usd + finished.summary.judge_cost_usd
+    assert found[0]["usd"] == pytest.approx(spent)
+    scored = rows(tmp_path, "SELECT metric, count(*) n FROM scores GROUP BY 1 ORDER BY 1")
+    assert scored == [{"metric": name, "n": 6} for name in ("fits", "label", "shape")]
+
+
+@pytest.mark.slow
+def test_a_spending_limit_cuts_no_call_that_is_paid_for(tmp_path: Path) -> None:
+    with Loopback() as server:
+        write_project(
+            tmp_path, base_url=server.url + "/v1", cases=2, feature="max_latency_ms = 30000"
+        )
+        judged_by(tmp_path, server.url)
+        server.script(Rule(Behaviour(delay_ms=7000), case="t-0001"))
+
+        stopped = run(tmp_path, max_cost_usd=0.001, concurrency=2)
+        finished = run(tmp_path, resume=stopped.run_id, max_cost_usd=10.0)
+
+    assert stopped.summary.stopped == "budget_stop"
+    assert finished.summary.complete
+    asked = "SELECT input, count(*) n FROM calls WHERE feature = 'classify' GROUP BY 1"
+    assert [row["n"] for row in rows(tmp_path, asked)] == [2, 2]
 
 
 def test_an_unfinished_run_is_in_no_view_but_runs(tmp_path: Path) -> None:

@@ -164,7 +164,8 @@ def _print(done: FinishedSample, metrics: Sequence[SampledMetric]) -> None:
     if done.already_done:
         click.echo("this window was done already; nothing was asked again")
     if summary.stopped:
-        click.echo("stopped before its end; the same command goes on with it")
+        more = ", with a higher --max-cost" if summary.stopped == "budget_stop" else ""
+        click.echo(f"stopped before its end; the same command goes on with it{more}")
 
 
 def _print_table(metrics: Sequence[SampledMetric]) -> None:

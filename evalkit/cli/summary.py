@@ -60,8 +60,8 @@ def _print_closing(run_id: str, summary: RunSummary, resume: str) -> None:
         kinds = ", ".join(f"{kind} {n}" for kind, n in summary.errors.most_common())
         click.echo(f"failed calls: {kinds} (which ones: evalkit show {run_id})")
     if summary.stopped:
-        why = {
-            "budget_stop": "stopped at --max-cost",
-            "cancelled": "interrupted",
+        why, more = {
+            "budget_stop": ("stopped at --max-cost", " --max-cost MORE"),
+            "cancelled": ("interrupted", ""),
         }[summary.stopped]
-        click.echo(f"{why}; go on with: {resume} --resume {run_id}")
+        click.echo(f"{why}; go on with: {resume} --resume {run_id}{more}")

@@ -19,6 +19,7 @@ from evalkit.call.processes import is_gone, this_process
 from evalkit.pytest_session.runs import Line
 from evalkit.pytest_session.units import Parts, Wanted
 from evalkit.records import Pair
+from evalkit.score.summary import is_unfinished
 from evalkit.store.runs import decode_line, encode_line
 
 LOOK_S = 0.02
@@ -72,10 +73,12 @@ class Board:
         except BaseException:
             self._give_back(key)
             raise
-        if line is None:
+        if line is None or is_unfinished(line):
+            if line is not None:  # what it cost is for the controller alone
+                self._publish(f"{key}\n{line['key'][-1]}", run_id, line)
             self._give_back(key)
-        else:
-            self._publish(key, run_id, line)
+            return None
+        self._publish(key, run_id, line)
         return line
 
     def say_parts(self, parts: Parts) -> None:

@@ -13,6 +13,7 @@ from evalkit.config import Settings
 from evalkit.errors import EvalkitError
 from evalkit.pytest_session.units import RunIds, SessionPlan, Wanted
 from evalkit.score.runner import RunSummary, count_line
+from evalkit.score.summary import is_unfinished
 from evalkit.session import manifest_of, notes_of
 from evalkit.store.runs import RunWriter
 from evalkit.store.views import Store
@@ -74,7 +75,7 @@ class SessionRuns:
         line = await do()
         if line is not None:
             self._kept[run_id].append(line)
-        return line
+        return None if line is None or is_unfinished(line) else line
 
     def append(self, run_id: str, line: Line) -> None:
         self._kept[run_id].append(line)

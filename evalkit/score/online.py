@@ -30,6 +30,7 @@ from evalkit.score.runner import (
     read_back,
     score_result,
     score_rows,
+    unfinished_line,
     work_off,
 )
 from evalkit.score.stored import call_record
@@ -145,7 +146,7 @@ class Work:
 
 
 Do = Callable[[Work], Awaitable[dict[str, Any] | None]]
-"""Scores a call; its journal line, or None when the budget does not allow its judges."""
+"""Scores a call; its journal line, unfinished or None when the budget stopped its judges."""
 
 
 def draw_window(engine: Engine, plan: SamplePlan) -> DrawnWindow:
@@ -292,7 +293,7 @@ def _pages(engine: Engine, plan: SamplePlan) -> Iterator[tuple[int, int]]:
 
 
 async def score_call(work: Work, plan: SamplePlan) -> dict[str, Any] | None:
-    """A journal line for one call; None when the budget does not allow its judges."""
+    """A journal line for one call; unfinished or None when the budget stopped its judges."""
     golden = work.online.golden
     record = _known_failure(work.record)
     case = _as_case(record)
@@ -315,8 +316,9 @@ async def score_call(work: Work, plan: SamplePlan) -> dict[str, Any] | None:
         limit_ms=plan.limits_ms.get(golden.feature, float("inf")),
         trial=0,
     )
+    key = [golden.name, str(pair), case.id, case.case_hash, 0]
     if any(mark.outcome == "budget_stop" for mark in marks):
-        return None
+        return unfinished_line(key, judge_calls)
     rows = score_rows(
         scorers,
         marks,
@@ -328,7 +330,7 @@ async def score_call(work: Work, plan: SamplePlan) -> dict[str, Any] | None:
         run_id=plan.run_id,
     )
     return {
-        "key": [golden.name, str(pair), case.id, case.case_hash, 0],
+        "key": key,
         "calls": [by_field(call) for call in judge_calls],
         "scores": [_drawn_row(row, work, plan) for row in rows],
         "must_pass": [],

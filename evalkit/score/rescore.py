@@ -25,6 +25,7 @@ from evalkit.score.runner import (
     read_back,
     score_result,
     score_rows,
+    unfinished_line,
     work_off,
 )
 from evalkit.score.stored import Execution, StoredAnswer, StoredRun
@@ -130,7 +131,7 @@ def _key(one: Execution, plan: RescorePlan) -> tuple[str, str, str, str, int]:
 
 
 async def rescore_answer(answer: StoredAnswer, plan: RescorePlan) -> dict[str, Any] | None:
-    """A journal line for one stored answer; None when the budget does not allow its judges."""
+    """A journal line for one stored answer; unfinished or None: the budget stopped its judges."""
     one, record = answer.execution, answer.record
     planned = plan.sets[one.golden_set]
     case = planned.golden.cases.of(one.case_id)
@@ -142,7 +143,7 @@ async def rescore_answer(answer: StoredAnswer, plan: RescorePlan) -> dict[str, A
         stored_result(record), case, again, limit_ms=_limit_ms(answer), trial=one.trial
     )
     if any(mark.outcome == "budget_stop" and mark.error_kind == "budget" for mark in marks):
-        return None
+        return unfinished_line(_key(one, plan), judge_calls)
     fresh = score_rows(
         again,
         marks,

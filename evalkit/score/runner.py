@@ -31,6 +31,7 @@ from evalkit.records import Answer, CallRecord, CallResult, Case, Mark, Pair, Sc
 from evalkit.score.golden import GoldenSet
 from evalkit.score.summary import RunSummary as RunSummary
 from evalkit.score.summary import count_line as count_line
+from evalkit.score.summary import is_unfinished
 
 T = TypeVar("T")
 DRAIN_S = 5.0
@@ -112,7 +113,10 @@ class Unit:
 
 
 Do = Callable[[Unit], Awaitable[dict[str, Any] | None]]
-"""Runs a unit; its journal line, or None when the budget does not allow it."""
+"""Runs a unit; its journal line, or None when the budget does not allow it.
+
+What was paid for it until then is an unfinished line.
+"""
 
 
 async def run_plan(
@@ -134,7 +138,7 @@ async def run_plan(
 
     def count(line: Mapping[str, Any], summary: RunSummary) -> None:
         count_line(line, summary)
-        if stop_rule is not None:
+        if stop_rule is not None and not is_unfinished(line):
             settled.update(stop_rule(line))
 
     summary = RunSummary(planned=plan.size)
@@ -155,7 +159,7 @@ async def run_plan(
             on_progress=on_progress,
             stop=stop,
         )
-    if settled and not stop.is_set():
+    if settled and summary.stopped is None:
         summary.saved = summary.planned - summary.done
     return summary
 
@@ -171,7 +175,10 @@ async def work_off(
     on_progress: Callable[[RunSummary], None],
     stop: asyncio.Event,
 ) -> None:
-    """Do all units, so many at a time, a journal line each; None from `do` is a budget stop.
+    """Do all units, so many at a time, a journal line each.
+
+    None or an unfinished line from `do` is a budget stop: nothing more is begun, and what is
+    in flight, which is paid for, ends as it would have.
 
     The first unexpected exception (a bug, a full disk) cancels the rest and is raised;
     every case that finished before it is in the journal.
@@ -181,14 +188,13 @@ async def work_off(
     async def work() -> None:
         for unit in units:
             line = await do(unit)
-            if line is None:
+            if line is None or is_unfinished(line):
                 summary.stopped = "budget_stop"
-                stop.set()
-            else:
+            if line is not None:
                 journal.append(line)
                 count(line, summary)
                 on_progress(summary)
-            if stop.is_set():
+            if stop.is_set() or summary.stopped is not None:
                 return
 
     workers = [asyncio.create_task(work()) for _ in range(max(1, concurrency))]
@@ -198,7 +204,7 @@ async def work_off(
 
 
 async def _until_done(workers: Sequence[asyncio.Task[None]], stop: asyncio.Event) -> None:
-    """Wait for the workers; once stopped, those in flight get `DRAIN_S` to finish."""
+    """Wait for the workers; once interrupted, those in flight get `DRAIN_S` to finish."""
     stopping = asyncio.create_task(stop.wait())
     pending: set[asyncio.Task[Any]] = set(workers)
     try:
@@ -245,9 +251,10 @@ def _units(plan: RunPlan, finished: set[Key], settled: Collection[str]) -> Itera
 async def run_unit(
     unit: Unit, plan: RunPlan, orchestrator: Orchestrator, budget: Budget | None
 ) -> dict[str, Any] | None:
-    """One case, once: call, score, journal line. None when the budget does not allow it."""
+    """One case, once: call, score, journal line. See `Do` for when the budget does not allow it."""
     golden, pair = unit.planned.golden, unit.pair
     case = golden.cases[unit.number]
+    key = [golden.name, str(pair), case.id, case.case_hash, unit.trial]
     result = await orchestrator.execute(
         golden.feature,
         case.input,
@@ -258,16 +265,16 @@ async def run_unit(
         budget=budget,
     )
     if result.error_kind == "budget":
-        return None
+        return unfinished_line(key, [result.record])
     scorers = (*unit.planned.scorers, *unit.planned.case_scorers(case))
     limit_ms = orchestrator.settings.features[golden.feature].max_latency_ms
     marks, judge_calls = await score_result(
         result, case, scorers, limit_ms=limit_ms, trial=unit.trial
     )
     if any(mark.outcome == "budget_stop" for mark in marks):
-        return None
+        return unfinished_line(key, [result.record, *judge_calls])
     return {
-        "key": [golden.name, str(pair), case.id, case.case_hash, unit.trial],
+        "key": key,
         "calls": [by_field(result.record), *(by_field(call) for call in judge_calls)],
         "scores": score_rows(
             scorers,
@@ -280,6 +287,24 @@ async def run_unit(
             run_id=plan.run_id,
         ),
         "must_pass": must_pass_metrics(scorers, case),
+    }
+
+
+def unfinished_line(key: Sequence[Any], calls: Sequence[CallRecord]) -> dict[str, Any] | None:
+    """What was paid for a case before the budget stopped it; None: nothing was.
+
+    The case is asked again when the run goes on, but spent is spent. One more member keeps
+    the key apart from that of the finished case, and of other tries.
+    """
+    paid = [by_field(call) for call in calls if call.attempts or call.error_kind != "budget"]
+    if not paid:
+        return None
+    return {
+        "key": [*key, paid[0]["trace_id"]],
+        "unfinished": True,
+        "calls": paid,
+        "scores": [],
+        "must_pass": [],
     }
 
 
@@ -420,9 +445,15 @@ def shuffle_drawn(
 
 
 def read_back(journal: Journal, summary: RunSummary, count: Count) -> set[Key]:
-    """Keys of the cases that earlier sessions of this run finished, counted into `summary`."""
+    """Keys of the cases that earlier sessions of this run finished, counted into `summary`.
+
+    What they paid for others is counted, too.
+    """
     finished: set[Key] = set()
     for line in journal.finished():
+        if is_unfinished(line):
+            count(line, summary)
+            continue
         golden_set, pair, case_id, case_hash, trial = line["key"]
         key = (golden_set, pair, case_id, case_hash, trial)
         if key not in finished:

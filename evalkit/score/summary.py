@@ -69,11 +69,19 @@ class RunSummary:
         return self.done + self.saved == self.planned
 
 
+def is_unfinished(line: Mapping[str, Any]) -> bool:
+    """Whether a line is only what was paid for a case that the budget did not let end."""
+    return "unfinished" in line
+
+
 def count_line(line: Mapping[str, Any], summary: RunSummary) -> None:
     """Count a line of a run: the model's call, the judges' calls, the scores."""
     call, *judge_calls = line["calls"]
     summary.cost_usd += call["cost_usd"] or 0.0
     summary.unpriced_calls += call["cost_usd"] is None
+    if is_unfinished(line):
+        _count_judges(judge_calls, summary)
+        return
     if call["error_kind"]:
         summary.errors[call["error_kind"]] += 1
     _count_answer(line["key"], call["output"], summary)
@@ -85,7 +93,8 @@ def count_line(line: Mapping[str, Any], summary: RunSummary) -> None:
 def count_rescored_line(line: Mapping[str, Any], summary: RunSummary) -> None:
     """Count a line for which no model was called again: all its calls are judges'."""
     _count_judges(line["calls"], summary)
-    _count_scores(line, summary)
+    if not is_unfinished(line):
+        _count_scores(line, summary)
 
 
 def _count_answer(key: list[Any], output: str | None, summary: RunSummary) -> None:

@@ -70,6 +70,16 @@ def test_the_configurations_limit_of_money_stops_a_run(
     assert allowed["done"] == 20
 
 
+def test_a_run_out_of_money_says_that_it_goes_on_with_more(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["run", "--max-cost", "0.0012", "--concurrency", "1"])
+
+    (run_id,) = (one.name for one in (project / ".evalkit" / "runs").iterdir())
+    hint = f"stopped at --max-cost; go on with: evalkit run --resume {run_id} --max-cost MORE"
+    assert hint in capsys.readouterr().out
+
+
 def test_a_run_goes_on_with_what_it_was_started_with(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

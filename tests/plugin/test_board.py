@@ -70,6 +70,22 @@ async def test_what_a_worker_could_not_do_another_may(boards: tuple[Board, Board
     assert done is not None
 
 
+async def test_what_an_unfinished_case_cost_is_told_and_the_case_is_free_again(
+    boards: tuple[Board, Board],
+) -> None:
+    one, other = boards
+    whole = line(1)
+    paid = {**whole, "key": [*whole["key"], "trace"], "unfinished": True, "scores": []}
+
+    unpaid = await one.result(UNIT, "run", Caller(paid))
+    done = await other.result(UNIT, "run", Caller(whole))
+
+    assert unpaid is None
+    assert done is not None
+    told = [found["key"] for _, _, found in one.lines_after(0)]
+    assert told == [paid["key"], whole["key"]]
+
+
 def test_the_claim_of_a_dead_worker_is_taken_over(boards: tuple[Board, Board]) -> None:
     if not Path("/proc/self/stat").exists():
         pytest.skip("no /proc to tell whether a process lives")
