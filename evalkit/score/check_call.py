@@ -8,6 +8,7 @@ What the record does not know (a price, a token count) is no score, never a pass
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -129,16 +130,58 @@ def tool_call(params: Params, base: Path) -> Measure:
         got = f"calls {short(made)}"
         if len(made) > len(wanted) and not extra:
             return yes_no(False, f"{got}, {len(made) - len(wanted)} too many")
-        left = list(made)
-        for name, arguments in wanted:
-            fits = [n == name and same(given, arguments) for n, given in left]
-            if True not in fits or (ordered and not extra and not fits[0]):
-                return yes_no(False, f"{got}, not {name}({short(arguments)})")
-            at = fits.index(True)
-            left = left[at + 1 :] if ordered else left[:at] + left[at + 1 :]
-        return yes_no(True, got)
+        fits = [
+            [at for at, (n, given) in enumerate(made) if n == name and same(given, arguments)]
+            for name, arguments in wanted
+        ]
+        left_out = _first_out_of_order(fits, extra=extra) if ordered else _first_without(fits)
+        if left_out is None:
+            return yes_no(True, got)
+        name, arguments = wanted[left_out]
+        return yes_no(False, f"{got}, not {name}({short(arguments)})")
 
     return measure
+
+
+def _first_out_of_order(fits: Sequence[Sequence[int]], *, extra: bool) -> int | None:
+    """The first wanted call with no made one that fits behind the last; None without."""
+    behind = 0
+    for wanted, places in enumerate(fits):
+        at = next((place for place in places if place >= behind), None)
+        if at is None or (at > behind and not extra):
+            return wanted
+        behind = at + 1
+    return None
+
+
+def _first_without(fits: Sequence[Sequence[int]]) -> int | None:
+    """The first wanted call that cannot have a made one of its own; None: all can.
+
+    A made call that several wanted ones fit goes where the others still find theirs: a
+    bipartite matching by augmenting paths (Kuhn 1955), each found breadth first.
+    """
+    holder: dict[int, int] = {}
+    held: dict[int, int] = {}
+    for start in range(len(fits)):
+        reached: dict[int, int] = {}
+        free, queue = None, deque([start])
+        while queue and free is None:
+            wanted = queue.popleft()
+            for made in fits[wanted]:
+                if made not in reached:
+                    reached[made] = wanted
+                    if made not in holder:
+                        free = made
+                        break
+                    queue.append(holder[made])
+        if free is None:
+            return start
+        while free is not None:
+            wanted = reached[free]
+            before = held.get(wanted)
+            holder[free], held[wanted] = wanted, free
+            free = before
+    return None
 
 
 def _exact_arguments(given: Json, wanted: Json) -> bool:

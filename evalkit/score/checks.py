@@ -206,6 +206,7 @@ CHECKS: dict[str, CheckType] = {
             "allow_extra": FLAG,
         },
         needs_expected=True,
+        version=2,
     ),
     "no_pii": CheckType(
         compile=check_text.no_pii,

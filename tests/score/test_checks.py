@@ -491,6 +491,40 @@ def test_tool_call_accepts_listed_alternatives_and_left_out_arguments() -> None:
     assert not passes(spec, '{"name": "area", "arguments": {"base": 10, "x": 1}}')
 
 
+def test_each_tool_call_goes_where_the_others_still_find_theirs() -> None:
+    included = {
+        "check": "tool_call",
+        "arguments": "include",
+        "value": ["f", {"name": "f", "arguments": {"a": 1}}],
+    }
+    listed = {
+        "check": "tool_call",
+        "arguments": "alternatives",
+        "value": [
+            {"name": "f", "arguments": {"x": [1, 2, 3]}},
+            {"name": "f", "arguments": {"x": [1, 2]}},
+            {"name": "f", "arguments": {"x": [1]}},
+        ],
+    }
+
+    def made(*arguments: str) -> tuple[ToolCall, ...]:
+        return tuple(call("f", each) for each in arguments)
+
+    assert passes(included, "", tool_calls=made('{"a": 1}', '{"b": 2}'))
+    assert not passes(included, "", tool_calls=made('{"a": 2}', '{"b": 2}'))
+    assert passes(listed, "", tool_calls=made('{"x": 1}', '{"x": 2}', '{"x": 3}'))
+    assert not passes(listed, "", tool_calls=made('{"x": 2}', '{"x": 2}', '{"x": 3}'))
+
+
+def test_ordered_tool_calls_may_have_others_between_them_only_where_extra_ones_may_be() -> None:
+    spec = {"check": "tool_call", "value": ["a", "b"], "ordered": True}
+    made = (call("a", "{}"), call("log", "{}"), call("b", "{}"))
+
+    assert passes({**spec, "allow_extra": True}, "", tool_calls=made)
+    assert not passes(spec, "", tool_calls=made)
+    assert not passes({**spec, "allow_extra": True}, "", tool_calls=made[1:])
+
+
 def test_order_of_tool_calls_counts_only_when_asked() -> None:
     made = (call("b", "{}"), call("a", "{}"))
     spec = {"check": "tool_call", "value": ["a", "b"]}
