@@ -285,7 +285,12 @@ def _likeness(
 
 # --- numbers ----------------------------------------------------------------------------
 
-_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d{1,400})(?:\.\d{1,400})?(?:[eE][-+]?\d{1,4})?")
+_NUMBER = re.compile(
+    r"(?:(?<!\w)[-+\u2212])?"  # In 3-5 and 2024-05-17 it parts; U+2212 is the minus of print.
+    r"(?:(?<!\d)(?:\d{1,3}(?:,\d{3}(?!\d))+|\d++)(?:\.\d*+)?|(?<![\w.])\.\d++)"
+    r"(?:[eE][-+\u2212]?\d++)?"
+)
+"""A number, never a part of its digits. `1,2345` is 1 and then 2345: no group of thousands."""
 
 
 def number(params: Params, base: Path) -> Measure:
@@ -324,8 +329,10 @@ def _number_text(text: str, which: str) -> str | None:
     if which == "only":
         match = _NUMBER.fullmatch(text.strip())
     elif which == "first":
-        match = _NUMBER.search(text[:MAX_NUMBER_CHARS])
+        match = _NUMBER.search(text, 0, MAX_NUMBER_CHARS)
+        # What the border of what is read cuts is read to its end.
+        match = match and _NUMBER.match(text, match.start())
     else:
-        last = deque(_NUMBER.finditer(text[-MAX_NUMBER_CHARS:]), maxlen=1)
+        last = deque(_NUMBER.finditer(text, max(0, len(text) - MAX_NUMBER_CHARS)), maxlen=1)
         match = last[0] if last else None
-    return match.group().replace(",", "") if match else None
+    return match.group().replace(",", "").replace("\u2212", "-") if match else None

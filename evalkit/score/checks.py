@@ -88,10 +88,19 @@ _PART: dict[str, Param] = {"measure": choice("f1", "recall", "precision")}
 
 
 def _text(
-    compile: CompileMeasure, *, many: bool = False, params: Mapping[str, Param] = _CASE
+    compile: CompileMeasure,
+    *,
+    many: bool = False,
+    params: Mapping[str, Param] = _CASE,
+    version: int = 1,
 ) -> CheckType:
     expected = {**_EXPECTED, "values": TEXTS} if many else _EXPECTED
-    return CheckType(compile=compile, params={**_AT, **expected, **params}, needs_expected=True)
+    return CheckType(
+        compile=compile,
+        params={**_AT, **expected, **params},
+        needs_expected=True,
+        version=version,
+    )
 
 
 def _graded(
@@ -148,6 +157,7 @@ CHECKS: dict[str, CheckType] = {
             "rel_tol": AMOUNT,
             "extract": choice("only", "first", "last"),
         },
+        version=2,
     ),
     # What form it has.
     "is_json": CheckType(
