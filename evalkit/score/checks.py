@@ -136,6 +136,7 @@ CHECKS: dict[str, CheckType] = {
         compile=check_text.one_of,
         params={**_AT, "values": LIST, "expected_path": POINTER, **_CASE},
         needs_expected=True,
+        version=2,
     ),
     "contains": _text(check_text.contains),
     "icontains": _text(check_text.icontains, params=_FORM),
