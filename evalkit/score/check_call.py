@@ -101,7 +101,7 @@ def _listed(value: Json) -> list[str]:
 
 
 def _bracketed(text: str, known: set[str]) -> list[str]:
-    """Ids in square brackets, as in [d1] or [d1, d2].
+    """Ids in square brackets, as in [d1] or [d1, d2]; a known one may have blanks in it.
 
     A word in brackets that is no known id counts only if it has a digit: [sic] is none.
     """
@@ -109,10 +109,18 @@ def _bracketed(text: str, known: set[str]) -> list[str]:
     for match in _BRACKETS.finditer(text):
         if len(found) >= MAX_CITATIONS:
             break
-        for token in re.split(r"[,;\s]+", match.group(1).strip()):
+        for token in _tokens(match.group(1).strip(), known):
             if token in known or (_ID.fullmatch(token) and any(c.isdigit() for c in token)):
                 found[token] = None
     return list(found)
+
+
+def _tokens(inside: str, known: set[str]) -> list[str]:
+    """What stands in a bracket: one known id, else what commas part, else its words."""
+    if inside in known:
+        return [inside]
+    parts = [part.strip() for part in re.split(r"[,;]", inside)]
+    return [token for part in parts for token in ([part] if part in known else part.split())]
 
 
 def tool_call(params: Params, base: Path) -> Measure:

@@ -206,6 +206,7 @@ CHECKS: dict[str, CheckType] = {
             "min_count": COUNT,
             "require": choice("any", "all", "exact"),
         },
+        version=2,
     ),
     "tool_call": CheckType(
         compile=check_call.tool_call,

@@ -459,6 +459,15 @@ def test_citations_must_be_of_documents_that_were_given(
     assert passes({"check": "citations", **spec}, output, **answer) is passed
 
 
+def test_an_id_with_blanks_or_commas_in_it_can_be_cited() -> None:
+    given = {"retrieved_ids": ("my doc.pdf", "Smith, 2020", "d1")}
+
+    assert passes({"check": "citations"}, "Two years [my doc.pdf].", **given)
+    assert passes({"check": "citations", "min_count": 2}, "So [d1; my doc.pdf].", **given)
+    assert passes({"check": "citations"}, "So [Smith, 2020].", **given)
+    assert not passes({"check": "citations"}, "So [my doc2.pdf].", **given)
+
+
 def test_citations_say_what_was_cited_and_what_was_wanted() -> None:
     wanted = {"check": "citations", "require": "exact", "value": "d1"}
 
