@@ -135,6 +135,7 @@ def _files() -> str:
 
 def _checks() -> str:
     from evalkit.score.checks import CHECKS
+    from evalkit.score.text_metrics import MAX_ALIGNED
 
     params = _check_params()
     parts = [
@@ -155,6 +156,10 @@ def _checks() -> str:
             f"| `{name}` | {'yes' if kind.needs_expected else ''} | {bar} | {', '.join(has_to)} | "
             f"{may} |"
         )
+    parts.append(
+        "\n`levenshtein` reads any length that two texts begin or end with alike; between those it "
+        f"aligns {MAX_ALIGNED:,} characters, and what is beyond them counts as different."
+    )
     used = sorted({key for kind in CHECKS.values() for key in kind.params})
     parts += ["\n## Parameters\n", "| key | type | meaning |", "| --- | --- | --- |"]
     parts += [

@@ -248,7 +248,7 @@ def _bare(text: str) -> str:
 
 def levenshtein(params: Params, base: Path) -> Measure:
     return _likeness(
-        params, text_metrics.levenshtein_similarity, "Levenshtein", text_metrics.MAX_ALIGNED
+        params, text_metrics.levenshtein_similarity, "Levenshtein", text_metrics.cut_alignment
     )
 
 
@@ -283,7 +283,7 @@ def _likeness(
     params: Params,
     alike: Callable[[str, str], float],
     name: str,
-    limit: int = text_metrics.MAX_CHARS,
+    cut: Callable[..., str | None] = text_metrics.cut,
 ) -> Measure:
     """The best likeness to any of the references."""
     read, expect, fold = subject_text(params), reference_texts(params), folding(params)
@@ -293,8 +293,8 @@ def _likeness(
         if not references:
             raise CheckFault("no_expected", '"expected" is an empty list')
         score = max(alike(text, item) for item in references)
-        cut = text_metrics.cut(text, *references, limit=limit)
-        return Measured(score, f"{name} {score:.3f}" + (f", {cut}" if cut else ""))
+        said = cut(text, *references)
+        return Measured(score, f"{name} {score:.3f}" + (f", {said}" if said else ""))
 
     return measure
 

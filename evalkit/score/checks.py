@@ -104,13 +104,18 @@ def _text(
 
 
 def _graded(
-    compile: CompileMeasure, threshold: float, params: Mapping[str, Param] | None = None
+    compile: CompileMeasure,
+    threshold: float,
+    params: Mapping[str, Param] | None = None,
+    *,
+    version: int = 1,
 ) -> CheckType:
     return CheckType(
         compile=compile,
         params={**_GRADED, **(params or {})},
         needs_expected=True,
         threshold=threshold,
+        version=version,
     )
 
 
@@ -185,7 +190,7 @@ CHECKS: dict[str, CheckType] = {
         needs_expected=True,
     ),
     # How like the reference it is, 0 to 1.
-    "levenshtein": _graded(check_text.levenshtein, 0.8),
+    "levenshtein": _graded(check_text.levenshtein, 0.8, version=2),
     "rouge_l": _graded(check_text.rouge_l, 0.5, _PART),
     "rouge_n": _graded(check_text.rouge_n, 0.5, {"n": POSITIVE, **_PART}),
     "bleu": _graded(check_text.bleu, 0.5, {"n": POSITIVE}),

@@ -2,7 +2,7 @@
 
 Tier 1's graded checks: pure functions of two strings, nothing but the standard
 library, the same result on every machine. Texts are model output and may be
-hostile, so each function reads a bounded prefix (`MAX_…`) and `cut` says so.
+hostile, so each function reads a bounded part (`MAX_…`) and `cut` says so.
 
 Levenshtein by bit vectors: Myers, J. ACM 46(3) 1999, in Hyyrö's form (2003). Longest
 common subsequence by bit vectors: Hyyrö, AWOCA 2004. ROUGE: Lin, ACL workshop 2004.
@@ -26,11 +26,18 @@ _WORD = re.compile(r"\w+")
 _ARTICLES = frozenset({"a", "an", "the"})
 
 
-def cut(text: str, *others: str, limit: int) -> str | None:
+def cut(text: str, *others: str) -> str | None:
     """Say that a text is longer than what is read of it; None when all is read."""
-    if max(len(text), *map(len, others)) <= limit:
+    if max(len(text), *map(len, others)) <= MAX_CHARS:
         return None
-    return f"compared on the first {limit} characters"
+    return f"compared on the first {MAX_CHARS} characters"
+
+
+def cut_alignment(text: str, *others: str) -> str | None:
+    """The same of Levenshtein, for which nothing is alike that it has not seen to be."""
+    if max(len(text), *map(len, others)) <= MAX_ALIGNED:
+        return None
+    return f"aligned on the first {MAX_ALIGNED} characters, what differs beyond counts in full"
 
 
 def words(text: str) -> list[str]:
@@ -67,10 +74,24 @@ def levenshtein_distance(one: str, other: str) -> int:
 
 
 def levenshtein_similarity(one: str, other: str) -> float:
-    """1 − distance / length of the longer text; two empty texts are alike."""
-    one, other = one[:MAX_ALIGNED], other[:MAX_ALIGNED]
+    """1 − distance / length of the longer text; two empty texts are alike.
+
+    What both begin and end with is alike at any length. Of the rest, MAX_ALIGNED characters
+    are aligned and those beyond count as different: the likeness is never put too high.
+    """
     longest = max(len(one), len(other))
-    return 1.0 - levenshtein_distance(one, other) / longest if longest else 1.0
+    for _ in range(2):  # What both begin with; then, turned round, what both end with.
+        shared = _shared_start(one, other)
+        one, other = one[shared:][::-1], other[shared:][::-1]
+    distance = levenshtein_distance(one[:MAX_ALIGNED], other[:MAX_ALIGNED])
+    distance += max(0, len(one) - MAX_ALIGNED, len(other) - MAX_ALIGNED)
+    return 1.0 - distance / longest if longest else 1.0
+
+
+def _shared_start(one: str, other: str) -> int:
+    """How many characters two texts begin with that are the same."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def lcs_length(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:

@@ -928,6 +928,28 @@ def test_reading_a_prefix_only_is_said_in_the_reason() -> None:
     assert "first 20000 characters" in mark.reason
 
 
+def test_texts_that_differ_only_behind_what_is_aligned_are_not_alike() -> None:
+    start = "ab" * 10_000
+    one, other = start + "c" * 20_000, start + "d" * 20_000
+
+    different = score({"check": "levenshtein", "value": one}, other)
+    longer = score({"check": "levenshtein", "value": start}, start + "c" * 20_000)
+    far_apart = score({"check": "levenshtein", "value": "x" + one + "x"}, "y" + other + "y")
+
+    assert different.score == pytest.approx(0.5)
+    assert longer.score == pytest.approx(0.5)
+    assert far_apart.score is not None
+    assert 0.4 < far_apart.score <= 0.5
+
+
+def test_one_letter_in_a_long_text_costs_as_much_as_one_letter() -> None:
+    text = "ab" * 20_000
+
+    mark = score({"check": "levenshtein", "value": text}, "x" + text[1:])
+
+    assert mark.score == pytest.approx(1 - 1 / 40_000)
+
+
 def test_naughty_strings_are_scored_like_any_other(shared_data: Callable[[str], Path]) -> None:
     strings = json.loads(shared_data("hostile/blns.json").read_text("utf-8"))
 
