@@ -29,7 +29,9 @@ class Price:
     """Prompt tokens for which this holds; what a longer prompt costs is not known."""
 
     def cost_usd(self, usage: Usage) -> float | None:
-        """What a reply cost; None when its tokens were not counted."""
+        """What a reply cost; None when its tokens were not counted, unless all are free."""
+        if not (self.input or self.output or self.cached_input) and self.up_to is None:
+            return 0.0
         if usage.prompt_tokens is None or usage.completion_tokens is None:
             return None
         if self.up_to is not None and usage.prompt_tokens > self.up_to:

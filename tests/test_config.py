@@ -206,6 +206,8 @@ def test_costs_count_cached_tokens_apart_and_are_none_where_unknown() -> None:
 
     assert price.cost_usd(usage) == pytest.approx(0.6 + 0.04 + 1.0)
     assert Price(input=1.0, output=2.0).cost_usd(usage) == pytest.approx(2.0)
+    assert Price(input=0.0, output=0.0).cost_usd(Usage()) == 0.0
+    assert Price(input=0.0, output=0.0, up_to=100).cost_usd(Usage()) is None
     assert price.cost_usd(Usage(prompt_tokens=3)) is None
 
 
