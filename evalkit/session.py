@@ -360,11 +360,11 @@ def request_of(manifest: Mapping[str, Any], asked: RunRequest, *, root: Path) ->
         asked.golden_sets, asked.models, asked.prompts, asked.trials, asked.limit,
         asked.stop_early, asked.baseline_pair, asked.batch, asked.shard,
     )  # fmt: skip
-    if any(changes):
+    if any(changes) or asked.seed is not None:
         raise ConfigError(
             "--resume finishes the run as it was started: leave out golden sets, --model, "
-            "--prompt, --trials, --limit, --stop-early, --baseline-pair, --batch and --shard, or "
-            "start a new run."
+            "--prompt, --trials, --limit, --seed, --stop-early, --baseline-pair, --batch and "
+            "--shard, or start a new run."
         )
     original = RunRequest(**stored)
     return replace(

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from evalkit.config import load_settings
-from evalkit.errors import ContentError, StoreError
+from evalkit.errors import ConfigError, ContentError, StoreError
 from evalkit.session import FinishedRun, run_golden_sets
 from evalkit.store.views import open_store
 from evalkit.wiring import RunRequest
@@ -203,6 +203,15 @@ def test_a_run_is_not_finished_with_another_golden_set(tmp_path: Path) -> None:
 
         cases.write_text(text, encoding="utf-8")
         assert run(tmp_path, resume=stopped.run_id, max_cost_usd=10.0).summary.complete
+
+
+def test_a_run_that_goes_on_takes_no_other_seed(tmp_path: Path) -> None:
+    with Loopback() as server:
+        write_project(tmp_path, base_url=server.url + "/v1", cases=30)
+        stopped = run(tmp_path, max_cost_usd=0.003)
+
+        with pytest.raises(ConfigError, match=r"leave out .*--seed"):
+            run(tmp_path, resume=stopped.run_id, seed=0)
 
 
 def test_a_run_is_finished_where_its_project_has_moved_to(tmp_path: Path) -> None:
