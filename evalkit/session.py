@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
+import json
 import platform
 import signal
 import subprocess
@@ -21,6 +23,7 @@ from contextlib import (
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 from evalkit import __version__
 from evalkit.config import Settings
@@ -28,6 +31,7 @@ from evalkit.errors import ConfigError, Interrupted, StoreError
 from evalkit.ids import new_id
 from evalkit.score.case_prompts import refuse_unfit_cases
 from evalkit.score.golden import GoldenSet
+from evalkit.score.judging import JUDGE_TASK
 from evalkit.score.notes import run_notes
 from evalkit.score.runner import Do, RunSummary, run_plan
 from evalkit.store.views import Store, open_store
@@ -297,6 +301,7 @@ def manifest_of(prepared: PreparedRun, request: RunRequest, settings: Settings) 
         "request": {**asdict(request), "golden_sets": [str(s.golden.path) for s in plan.sets]},
         "pairs": sorted({str(pair) for one in plan.sets for pair in one.pairs}),
         "prompts": prompt_hashes(prepared),
+        "made_with": made_with(prepared),
         "golden_sets": {one.golden.name: golden_manifest(one.golden, settings) | {
             "n_cases": len(one.case_numbers),
             "trials": one.trials,
@@ -375,7 +380,10 @@ def request_of(manifest: Mapping[str, Any], asked: RunRequest, *, root: Path) ->
 
 
 def refuse_if_changed(manifest: Mapping[str, Any], prepared: PreparedRun) -> None:
-    """A run is finished with the golden sets and prompts it was started with, or not at all."""
+    """A run is finished with all that it was started with, or not at all.
+
+    Of what its scorers, features and models were, runs of an older evalkit say nothing.
+    """
     for one in prepared.plan.sets:
         before = manifest["golden_sets"].get(one.golden.name, {}).get("hash")
         if before != one.golden.hash:
@@ -388,6 +396,57 @@ def refuse_if_changed(manifest: Mapping[str, Any], prepared: PreparedRun) -> Non
             f"run {prepared.plan.run_id}: a prompt has changed since the run was started. "
             "Restore it, or start a new run."
         )
+    before, now = manifest.get("made_with"), made_with(prepared)
+    if before is not None and before != now:
+        changed = sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n))
+        raise StoreError(
+            f"run {prepared.plan.run_id}: {', '.join(changed)}: changed since the run was "
+            "started. Restore what was there, or start a new run."
+        )
+
+
+def made_with(prepared: PreparedRun) -> dict[str, str]:
+    """What scores hang on beside cases and prompts, by name: scorers, features, models.
+
+    A version or a hash of each; of a provider its wire and address, and never a key.
+    """
+    settings = prepared.orchestrator.settings
+    facts: dict[str, str] = {}
+    models = {one.model for one in settings.features.values() if one.task == JUDGE_TASK}
+    for one in prepared.plan.sets:
+        feature = settings.features[one.golden.feature]
+        facts[f"feature {feature.name}"] = _hash_of(asdict(feature))
+        models |= {pair.model for pair in one.pairs}
+        models |= {*feature.fallbacks, *feature.routes.values()} & settings.models.keys()
+        for scorer in one.scorers:
+            facts[f"metric {one.golden.name}/{scorer.metric}"] = scorer.version
+    for name in models:
+        model = settings.models[name]
+        provider = settings.providers[model.provider]
+        answers = [model.id, dict(model.params), provider.wire, _address(provider.base_url)]
+        answers += [provider.target, provider.output_pointer]
+        facts[f"model {name}"] = _hash_of(answers)
+    return dict(sorted(facts.items()))
+
+
+def _address(url: str | None) -> list[Any] | None:
+    """A URL without what may be secret in it."""
+    if url is None:
+        return None
+    parts = urlsplit(url)
+    return [parts.scheme, parts.hostname, parts.port, parts.path]
+
+
+def _hash_of(facts: Any) -> str:
+    """The same wherever the project lies; of a file that is named, what is in it counts."""
+
+    def plain(value: Any) -> Any:
+        if not isinstance(value, Path):
+            return repr(value)
+        return hashlib.sha256(value.read_bytes()).hexdigest() if value.is_file() else value.name
+
+    text = json.dumps(facts, sort_keys=True, default=plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def prompt_hashes(prepared: PreparedRun) -> dict[str, str]:

@@ -16,6 +16,7 @@ import pytest
 from evalkit.config import load_settings
 from evalkit.errors import ConfigError, ContentError, StoreError
 from evalkit.session import FinishedRun, run_golden_sets
+from evalkit.store.files import read_json, write_json
 from evalkit.store.views import open_store
 from evalkit.wiring import RunRequest
 from tests.loopback import Behaviour, Loopback, Rule
@@ -202,6 +203,44 @@ def test_a_run_is_not_finished_with_another_golden_set(tmp_path: Path) -> None:
             run(tmp_path, resume=stopped.run_id)
 
         cases.write_text(text, encoding="utf-8")
+        assert run(tmp_path, resume=stopped.run_id, max_cost_usd=10.0).summary.complete
+
+
+def test_a_run_is_not_finished_with_another_judge_model_or_parameter(tmp_path: Path) -> None:
+    with Loopback() as server:
+        write_project(tmp_path, base_url=server.url + "/v1", cases=30, feature="temperature = 0.0")
+        judge_kindness(tmp_path)
+        config, judge = tmp_path / "evalkit.toml", tmp_path / "judges" / "kind.yaml"
+        asked = config.read_text("utf-8") + 'judge_model = "small"\n'
+        config.write_text(asked, encoding="utf-8")
+        stopped = run(tmp_path, max_cost_usd=0.003, concurrency=1)
+        assert stopped.summary.done < 30
+
+        def refused(path: Path, old: str, new: str) -> str:
+            text = path.read_text("utf-8")
+            assert old in text
+            path.write_text(text.replace(old, new), encoding="utf-8")
+            with pytest.raises(StoreError, match="changed since the run was started") as caught:
+                run(tmp_path, resume=stopped.run_id, max_cost_usd=10.0)
+            path.write_text(text, encoding="utf-8")
+            return str(caught.value)
+
+        assert "metric tickets/kind" in refused(judge, "kind?", "very kind?")
+        assert "model small" in refused(config, "loopback-model", "loopback-other")
+        assert "model small" in refused(config, server.url, "http://other.example")
+        assert "feature classify" in refused(config, "temperature = 0.0", "temperature = 1.0")
+        assert run(tmp_path, resume=stopped.run_id, max_cost_usd=10.0).summary.complete
+
+
+def test_a_run_of_an_older_evalkit_is_finished_without_knowing_its_judges(tmp_path: Path) -> None:
+    with Loopback() as server:
+        write_project(tmp_path, base_url=server.url + "/v1", cases=30)
+        stopped = run(tmp_path, max_cost_usd=0.003)
+        path = tmp_path / ".evalkit" / "runs" / stopped.run_id / "manifest.json"
+        manifest = read_json(path)
+        del manifest["made_with"]
+        write_json(path, manifest, replace=True)
+
         assert run(tmp_path, resume=stopped.run_id, max_cost_usd=10.0).summary.complete
 
 

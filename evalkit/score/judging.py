@@ -27,6 +27,7 @@ from evalkit.score.null_answers import NullAnswers
 from evalkit.score.pairwise import PairwiseJudge
 from evalkit.score.panel import Panel
 
+JUDGE_TASK = "judge"
 JUDGE_MAX_TOKENS = 512
 JUDGE_LATENCY_MS = 60_000
 
@@ -167,7 +168,7 @@ def with_judge_features(settings: Settings, specs: Iterable[JudgeSpec]) -> Setti
     for spec in (leaf for one in specs for leaf in one.leaves):
         features[judge_feature(spec)] = FeatureSettings(
             name=judge_feature(spec),
-            task="judge",
+            task=JUDGE_TASK,
             prompt_name=judge_feature(spec),
             prompt_version=spec.version,
             model=judge_model(spec, settings),
