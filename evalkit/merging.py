@@ -17,6 +17,8 @@ from evalkit.store.views import Store, open_store
 
 SAME_IN_ALL = ("prompts", "pairs", "seed", "versions")
 """Keys of the manifest that shards of one run have in common."""
+SAME_REQUEST = ("trials", "limit", "models", "prompts")
+"""What was asked of each of them alike."""
 
 
 def merge_runs(
@@ -31,7 +33,9 @@ def merge_runs(
     stores = [opened, *map(open_store, others)]
     found = [_find(run_id, stores) for run_id in run_ids]
     manifests = [store.manifest(run_id) for store, run_id in found]
+    _refuse_merged_before(opened, run_ids)
     _refuse_what_does_not_fit(manifests)
+    _refuse_twice(found)
     merged = _merged_manifest(manifests)
     summary = RunSummary(planned=merged["planned"])
     with opened.create_run(merged) as writer:
@@ -51,6 +55,17 @@ def _find(run_id: str, stores: Sequence[Store]) -> tuple[Store, str]:
     raise StoreError(f"no run {run_id} in {places}. Name the shard's store: --from DIR.")
 
 
+def _refuse_merged_before(store: Store, run_ids: Sequence[str]) -> None:
+    """Raise NotComparable where a run of these shards is there: two would be taken for two."""
+    for run in store.runs():
+        if run["status"] == "complete" and not set(run_ids).isdisjoint(
+            run.get("merged_from") or ()
+        ):
+            raise NotComparable(
+                f"run {run['run_id']} in {store.path} is merged from these shards already: use it."
+            )
+
+
 def _refuse_what_does_not_fit(manifests: Sequence[Mapping[str, Any]]) -> None:
     """Raise NotComparable, saying which run is at fault, unless these are all shards of one run."""
     first = manifests[0]
@@ -66,8 +81,15 @@ def _refuse_what_does_not_fit(manifests: Sequence[Mapping[str, Any]]) -> None:
         for key in SAME_IN_ALL:
             if run.get(key) != first.get(key):
                 raise NotComparable(f"run {run_id} has other {key} than {first['run_id']}.")
+        for key in SAME_REQUEST:
+            if (run.get("request") or {}).get(key) != (first.get("request") or {}).get(key):
+                raise NotComparable(
+                    f"run {run_id} was run with other {key} than {first['run_id']}."
+                )
         if _golden_hashes(run) != _golden_hashes(first):
             raise NotComparable(f"run {run_id} has another golden set than {first['run_id']}.")
+        if changed := _made_otherwise(run, first):
+            raise NotComparable(f"run {run_id} has another {changed} than {first['run_id']}.")
         numbers.append(shard["number"])
     wanted = range(1, first["shard"]["of"] + 1)
     missing, twice = set(wanted) - set(numbers), len(numbers) - len(set(numbers))
@@ -76,6 +98,44 @@ def _refuse_what_does_not_fit(manifests: Sequence[Mapping[str, Any]]) -> None:
             f"shard {min(missing)} of {len(wanted)} is missing" if missing else "a shard is twice"
         )
         raise NotComparable(f"{what}: name each shard of the run once.")
+    _refuse_other_cases(manifests)
+
+
+def _made_otherwise(run: Mapping[str, Any], first: Mapping[str, Any]) -> str | None:
+    """What scores hang on that one had otherwise (a judge, a model), by name; None: nothing."""
+    one, other = run.get("made_with") or {}, first.get("made_with") or {}
+    names = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+    return ", ".join(names) or None
+
+
+def _refuse_other_cases(manifests: Sequence[Mapping[str, Any]]) -> None:
+    """Raise NotComparable unless the shards are the parts of one list of cases."""
+    for name in manifests[0]["golden_sets"]:
+        total = sum(run["golden_sets"][name]["n_cases"] for run in manifests)
+        for run in manifests:
+            number, of = run["shard"]["number"], run["shard"]["of"]
+            n, wanted = run["golden_sets"][name]["n_cases"], len(range(number - 1, total, of))
+            if n != wanted:
+                raise NotComparable(
+                    f"run {run['run_id']} has {n} cases of {name}; shard {number} of {of} of "
+                    f"{total} cases has {wanted}."
+                )
+
+
+def _refuse_twice(found: Sequence[tuple[Store, str]]) -> None:
+    """Raise NotComparable where two shards have the same case, trial and pair."""
+    seen: set[tuple[Any, ...]] = set()
+    for store, run_id in found:
+        with store.open_run(run_id) as shard:
+            for line in shard.finished():
+                key = tuple(line["key"])
+                if key in seen:
+                    golden_set, pair, case_id, _, trial = key
+                    raise NotComparable(
+                        f"run {run_id}: {golden_set}: case {case_id}, trial {trial} of {pair} is "
+                        "in another shard, too."
+                    )
+                seen.add(key)
 
 
 def _golden_hashes(run: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from evalkit.config import load_settings
 from evalkit.errors import NotComparable, StoreError
 from evalkit.merging import merge_runs
 from evalkit.session import run_golden_sets
+from evalkit.store.files import read_json, write_json
 from evalkit.store.views import open_store
 from evalkit.wiring import RunRequest
 from tests.project import write_project
@@ -88,6 +89,60 @@ def test_shards_of_different_runs_do_not_fit(project: Path, tmp_path: Path) -> N
 
     with pytest.raises(NotComparable, match="has other prompts than"):
         merge_runs(store, [one, other])
+
+
+def test_shards_that_were_asked_for_something_else_do_not_fit(
+    project: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    one = run(project, store, shard=(1, 2))
+    more = run(project, store, shard=(2, 2), trials=2)
+    fewer = run(project, store, shard=(2, 2), limit=10)
+
+    with pytest.raises(NotComparable, match="other trials than"):
+        merge_runs(store, [one, more])
+    with pytest.raises(NotComparable, match="other limit than"):
+        merge_runs(store, [one, fewer])
+
+
+def test_shards_by_another_model_of_the_same_name_do_not_fit(project: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    one = run(project, store, shard=(1, 2))
+    config = project / "evalkit.toml"
+    text = config.read_text("utf-8")
+    config.write_text(text.replace("always_billing", "by_rule"), encoding="utf-8")
+    other = run(project, store, shard=(2, 2))
+
+    with pytest.raises(NotComparable, match="another model small than"):
+        merge_runs(store, [one, other])
+
+
+def test_shards_are_of_all_cases_and_of_none_twice(project: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shards = [run(project, store, shard=(n, 2)) for n in (1, 2)]
+    again = run(project, store, shard=(2, 2))
+    path = store / "runs" / again / "manifest.json"
+    manifest = read_json(path) | {"shard": {"number": 1, "of": 2}}
+    write_json(path, manifest, replace=True)
+
+    with pytest.raises(NotComparable, match="case t-0001, trial 0 of small/classify@v1 is in"):
+        merge_runs(store, [again, shards[1]])
+
+    manifest["golden_sets"]["tickets"]["n_cases"] = 9
+    write_json(path, manifest, replace=True)
+    with pytest.raises(NotComparable, match="has 9 cases of tickets; shard 1 of 2 of 20"):
+        merge_runs(store, [again, shards[1]])
+
+    assert len(open_store(store).runs()) == 3
+
+
+def test_shards_are_merged_once(project: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shards = [run(project, store, shard=(n, 2)) for n in (1, 2)]
+    merged, _ = merge_runs(store, shards)
+
+    with pytest.raises(NotComparable, match=f"run {merged} .* merged from these shards already"):
+        merge_runs(store, shards)
 
 
 def test_a_whole_run_is_no_shard(project: Path, tmp_path: Path) -> None:
