@@ -136,6 +136,23 @@ def test_shards_are_of_all_cases_and_of_none_twice(project: Path, tmp_path: Path
     assert len(open_store(store).runs()) == 3
 
 
+def test_calls_of_shards_and_of_the_run_made_of_them_are_counted_once(
+    project: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    shards = [run(project, store, shard=(n, 2)) for n in (1, 2)]
+    sql = "SELECT count(*) n, count(DISTINCT trace_id) traces FROM calls"
+
+    before = open_store(store).sql(sql)
+    merged, _ = merge_runs(store, shards)
+
+    assert open_store(store).sql(sql) == before == [{"n": 23, "traces": 23}]
+    (calls,) = open_store(store).call_files(merged)
+    calls.chmod(0o600)
+    calls.write_bytes(calls.read_bytes()[:-100])
+    assert open_store(store).sql(sql) == before
+
+
 def test_shards_are_merged_once(project: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     shards = [run(project, store, shard=(n, 2)) for n in (1, 2)]

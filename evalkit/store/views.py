@@ -367,13 +367,19 @@ class Store:
         return pa.Table.from_batches(batches, schema=arrow_schema(view))
 
     def _all_sealed_files(self, folder: str) -> list[Path]:
-        found: list[Path] = []
+        found: dict[str, list[Path]] = {}
+        merged: set[str] = set()
         for run in self.runs():
             try:
-                found += self._sealed_files(run, folder) if run["files"] else []
+                files = self._sealed_files(run, folder) if run["files"] else []
             except StoreError as error:
                 self._problem(str(error))
-        return found
+                continue
+            found[run["run_id"]] = files
+            if files and folder == "calls/":
+                # A merged run has the calls of its shards, which are calls made once.
+                merged.update(run.get("merged_from") or ())
+        return [path for run_id, files in found.items() if run_id not in merged for path in files]
 
     def _calls_outside_runs(self, days: tuple[str, str] = ("", "~")) -> list[Path]:
         """Files of production calls: those that no run, sealed or not, has to answer for."""
