@@ -1,7 +1,8 @@
 """What a change is compared with in CI, from the best source that has something.
 
 In this order: the default branch's artifact, a file committed beside the golden set, the
-base commit run in this job. A source that fails is named and the next one is tried.
+base commit run in this job. A source that fails is named and the next one is tried; after
+the last, what could not be measured is no pass.
 """
 
 from __future__ import annotations
@@ -26,8 +27,20 @@ GIT_TIMEOUT_S = 120
 SHA = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 
 Say = Callable[[str], object]
-RunBase = Callable[[Path], str | None]
-"""Runs the golden sets of a checkout; the run's id, or None where that failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseRun:
+    """How the run of a checkout's golden sets ended."""
+
+    run_id: str | None = None
+    """None where it did not complete."""
+    why: str = ""
+    """Then: what kept it."""
+
+
+RunBase = Callable[[Path], BaseRun]
+"""Runs the golden sets of a checkout."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +52,8 @@ class Baseline:
     selector: str | None = None
     """For --baseline; None: what the store says is chosen."""
     found: bool = True
+    failed: bool = False
+    """Whether there is something to compare with that could not be measured: `words` say why."""
 
 
 NOTHING = Baseline(words="there is no baseline yet", found=False)
@@ -134,8 +149,10 @@ def _from_base(context: Context, settings: Settings, run_base: RunBase) -> Basel
     with _checkout(settings.root, sha) as project:
         if project is None or not (project / "evalkit.toml").is_file():
             return None
-        run_id = run_base(project)
-    return Baseline(words=f"{sha[:10]}, run in this job", selector=run_id) if run_id else None
+        base = run_base(project)
+    if base.run_id is None:
+        return Baseline(words=f"{sha[:10]}: {base.why}", found=False, failed=True)
+    return Baseline(words=f"{sha[:10]}, run in this job", selector=base.run_id)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalkit.cli.ci_baseline import Baseline, find_baseline
+from evalkit.cli.ci_baseline import Baseline, BaseRun, find_baseline
 from evalkit.cli.ci_commands import Command, Commands, Printed
 from evalkit.cli.ci_github import (
     Context,
@@ -188,19 +188,21 @@ class _CiGate:
             say=self._say,
         )
 
-    def _run_base(self, project: Path) -> str | None:
+    def _run_base(self, project: Path) -> BaseRun:
         """The base as its own configuration has it: what the default branch would serve.
 
         Beside the change, so that both meet the same hour of the same models.
         """
         base = Command(("run", "--store", self._store, *self._how()), project)
         opened = self._open()
-        (_, run), self._ran = self._commands.side_by_side(
+        (status, run), self._ran = self._commands.side_by_side(
             base,
             self._candidate(),
             begun=lambda: any(one["run_id"] not in self._before for one in opened.runs()),
         )
-        return str(run["run_id"]) if run and run.get("status") == "complete" else None
+        if run and run.get("status") == "complete":
+            return BaseRun(run_id=str(run["run_id"]))
+        return BaseRun(why=_why_no_base(status, run))
 
     # --- run and gate ------------------------------------------------------------------
 
@@ -236,7 +238,8 @@ class _CiGate:
         }
         words = [f"{name}={value}" for name, value in options.items() if value is not None]
         words += ["--strict"] if asked.strict else []
-        words += [] if asked.require_baseline else ["--allow-no-baseline"]
+        required = asked.require_baseline or baseline.failed
+        words += [] if required else ["--allow-no-baseline"]
         status, verdict = self._commands.run(Command(("gate", *words), Path.cwd()))
         if verdict is None or status not in GATE_STATUSES:
             why = f"the gate ended with status {status} and no verdict: see the step's log."
@@ -244,7 +247,10 @@ class _CiGate:
             return _not_done(why, status=known, run_id=run_id)
         ended = Ended(status=status, verdict=verdict, run_id=run_id, baseline=baseline)
         if not any(one["baseline"] for one in verdict["comparisons"]):
-            ended.pointed_at.append(_no_baseline(error=asked.require_baseline))
+            ended.pointed_at.append(_no_baseline(baseline, error=required))
+            if baseline.failed:
+                verdict["notes"].insert(0, baseline.words)
+                ended.why = baseline.words
         elif not baseline.found:
             ended.baseline = Baseline(words="of this store")
         return ended
@@ -285,13 +291,27 @@ def _no_run(status: int, run_id: str | None) -> Ended:
     return _not_done(why, status=known, run_id=run_id)
 
 
-def _no_baseline(*, error: bool) -> Annotation:
+def _why_no_base(status: int, run: Mapping[str, Any] | None) -> str:
+    """What kept the base commit's run from being complete."""
+    if run is None:
+        how = f"with status {status}" if status >= 0 else f"by signal {-status}"
+        return f"the base commit's run ended {how} and left no result: see the step's log."
+    stops = {"budget_stop": "stopped at --max-cost", "cancelled": "was interrupted"}
+    how = stops.get(str(run.get("stopped")), "did not complete")
+    return f"the base commit's run {how} (run {run['run_id']})"
+
+
+def _no_baseline(baseline: Baseline, *, error: bool) -> Annotation:
     from evalkit.decide.github import Annotation
 
     text = (
-        "There is nothing to compare with yet. A push to the default branch makes a baseline; "
-        "or commit one: evalkit baseline set RUN, evalkit baseline export "
-        "golden_sets/NAME/baseline.zip."
+        baseline.words
+        if baseline.failed
+        else (
+            "There is nothing to compare with yet. A push to the default branch makes a baseline; "
+            "or commit one: evalkit baseline set RUN, evalkit baseline export "
+            "golden_sets/NAME/baseline.zip."
+        )
     )
     return Annotation(
         level="error" if error else "warning", title="evalkit: no baseline", text=text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -331,6 +332,33 @@ def test_the_base_commit_is_run_where_nothing_else_is_there(
     assert (job.status, job.outputs["verdict"]) == (1, "regression")
     assert f"baseline: {sha[:10]}, run in this job" in job.log
     assert git("worktree", "list").count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "inputs", "why"),
+    [
+        ("cost", {"max_cost": "0.000001"}, "the base commit's run stopped at --max-cost (run "),
+        ("toml", {}, "the base commit's run ended with status 2 and left no result"),
+    ],
+)
+def test_a_base_commit_that_cannot_be_measured_is_no_pass(
+    build: Callable[..., Job], project: Path, spoilt: str, inputs: dict[str, str], why: str
+) -> None:
+    without_baseline(project)
+    config = project / "evalkit.toml"
+    whole = config.read_text()
+    (project / "app.py").write_text(APP.format(spoiler=GOOD))
+    if spoilt == "toml":
+        config.write_text(whole.replace("classify@v1", "classify@v9"))
+    sha = committed(project)("rev-parse", "HEAD")
+    # The change costs nothing, so that only the base meets the limit.
+    config.write_text(re.sub(r"price = .*", "price = { input = 0.0, output = 0.0 }", whole))
+
+    job = build(event={"pull_request": {"number": 5, "base": {"sha": sha}}}, **inputs)
+
+    assert (job.status, job.outputs["verdict"]) == (3, "unmeasurable")
+    assert why in annotations(job)[0]
+    assert why in json.loads(job.outputs["verdict-json"])["notes"][0]
 
 
 def test_base_and_change_run_side_by_side(
