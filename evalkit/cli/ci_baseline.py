@@ -1,4 +1,4 @@
-"""What a change is compared with in CI, from the best source that has something.
+"""What a change is compared with in CI, from the best sources that have its golden sets.
 
 In this order: the default branch's artifact, a file committed beside the golden set, the
 base commit run in this job. A source that fails is named and the next one is tried; after
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +54,12 @@ class Baseline:
     found: bool = True
     failed: bool = False
     """Whether there is something to compare with that could not be measured: `words` say why."""
+    has: frozenset[tuple[str, str]] = frozenset()
+    """Golden sets and features that the store has a choice for from here."""
 
+
+Sets = Mapping[tuple[str, str], Path]
+"""(golden set, feature) -> where it is."""
 
 NOTHING = Baseline(words="there is no baseline yet", found=False)
 
@@ -69,27 +74,53 @@ def find_baseline(
     run_base: RunBase,
     say: Say,
 ) -> Baseline:
-    """What `asked` names; for auto the first source that has something."""
+    """What `asked` names; for auto the sources that have `golden_sets`."""
     if asked == "none":
         return NOTHING
     if asked.endswith(".zip"):
         return _imported(store, [Path(asked)])
     if asked != "auto":
         return Baseline(words=asked, selector=asked)
-    sources: tuple[Callable[[], Baseline | None], ...] = (
-        lambda: _from_artifact(context, store, settings),
-        lambda: _from_files(golden_sets, store),
-        lambda: _from_base(context, settings, run_base),
+    sets = _sets(golden_sets, settings)
+    parts: list[Baseline] = []
+    sources: tuple[Callable[[Sets], Baseline | None], ...] = (
+        lambda _: _from_artifact(context, store, settings),
+        lambda missing: _from_files(missing, store, left=sets.keys() - missing.keys()),
+        lambda missing: _from_base(
+            context, settings, run_base, needed=missing if parts else {}, others=_words(parts)
+        ),
     )
+    missing: Sets = sets
     for source in sources:
         try:
-            found = source()
+            found = source(missing)
         except EvalkitError as error:
             say(f"baseline: {error}")
             continue
-        if found is not None:
+        if found is None:
+            continue
+        if found.selector is not None or found.failed:
             return found
-    return NOTHING
+        parts.append(found)
+        missing = {key: path for key, path in missing.items() if key not in found.has}
+        if not missing:
+            break
+    if not parts:
+        return NOTHING
+    for name, _ in missing:
+        say(f"baseline: there is none for golden set {name}")
+    return Baseline(words=_words(parts))
+
+
+def _sets(golden_sets: list[Path], settings: Settings) -> Sets:
+    from evalkit.score.golden import load_golden_set
+
+    found = [load_golden_set(path, settings=settings) for path in golden_sets]
+    return {(one.name, one.feature): one.path for one in found}
+
+
+def _words(parts: list[Baseline]) -> str:
+    return "; ".join(one.words for one in parts)
 
 
 # --- the default branch's artifact ---------------------------------------------------
@@ -113,24 +144,29 @@ def _from_artifact(context: Context, store: Store, settings: Settings) -> Baseli
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / FILE
         path.write_bytes(data)
-        _imported(store, [path])
-    return Baseline(words=f"{branch} at {best.head_sha[:10]} (artifact)")
+        has = _imported(store, [path]).has
+    return Baseline(words=f"{branch} at {best.head_sha[:10]} (artifact)", has=has)
 
 
 # --- a file in the repository ---------------------------------------------------------
 
 
-def _from_files(golden_sets: list[Path], store: Store) -> Baseline | None:
-    files = [path.parent / FILE for path in golden_sets if (path.parent / FILE).is_file()]
-    return _imported(store, files) if files else None
+def _from_files(sets: Sets, store: Store, *, left: Collection[tuple[str, str]]) -> Baseline | None:
+    """The files of these golden sets; those `left` alone have a better source."""
+    files = [path.parent / FILE for path in sets.values() if (path.parent / FILE).is_file()]
+    return _imported(store, files, left=left) if files else None
 
 
-def _imported(store: Store, files: list[Path]) -> Baseline:
+def _imported(
+    store: Store, files: list[Path], *, left: Collection[tuple[str, str]] = ()
+) -> Baseline:
     from evalkit.exchange.baseline_file import import_baselines
 
-    for path in files:
-        import_baselines(store, path)
-    return Baseline(words=f"committed: {', '.join(map(_near, files))}")
+    entries = [one for path in files for one in import_baselines(store, path, left=left)]
+    return Baseline(
+        words=f"committed: {', '.join(map(_near, files))}",
+        has=frozenset((one["golden_set"], one["feature"]) for one in entries),
+    )
 
 
 def _near(path: Path) -> str:
@@ -142,17 +178,29 @@ def _near(path: Path) -> str:
 # --- the base commit, run here --------------------------------------------------------
 
 
-def _from_base(context: Context, settings: Settings, run_base: RunBase) -> Baseline | None:
+def _from_base(
+    context: Context, settings: Settings, run_base: RunBase, *, needed: Sets, others: str
+) -> Baseline | None:
+    """The base's own run; where some are `needed` beside what `others` gave, if it has one."""
     sha = context.base_sha
     if sha is None or not SHA.fullmatch(sha):
         return None
     with _checkout(settings.root, sha) as project:
         if project is None or not (project / "evalkit.toml").is_file():
             return None
+        if needed and not any(_is_in(project, path, settings.root) for path in needed.values()):
+            return None
         base = run_base(project)
     if base.run_id is None:
-        return Baseline(words=f"{sha[:10]}: {base.why}", found=False, failed=True)
+        words = "; ".join(filter(None, (others, f"{sha[:10]}: {base.why}")))
+        return Baseline(words=words, found=False, failed=True)
     return Baseline(words=f"{sha[:10]}, run in this job", selector=base.run_id)
+
+
+def _is_in(project: Path, path: Path, root: Path) -> bool:
+    """Whether a checkout has this golden set, too; of one outside the project nobody knows."""
+    here, whole = root.resolve(), path.resolve()
+    return not whole.is_relative_to(here) or (project / whole.relative_to(here)).is_file()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -83,14 +83,22 @@ def _add_run(archive: zipfile.ZipFile, store: Store, run_id: str) -> None:
         archive.write(file, name)
 
 
-def import_baselines(store: Store, path: Path) -> list[dict[str, str]]:
+def import_baselines(
+    store: Store, path: Path, *, left: Collection[tuple[str, str]] = ()
+) -> list[dict[str, str]]:
     """Take over what `export_baselines` wrote; runs that the store has already stay as they are.
+
+    So does the choice for the golden sets and features in `left`.
 
     Raises InputFileError for anything that is not such a file, before a choice changes.
     """
     seen = store.baselines.all()
     with _opened(path) as archive:
-        chosen = _chosen(_read_json(archive, LIST, path), path)
+        chosen = [
+            entry
+            for entry in _chosen(_read_json(archive, LIST, path), path)
+            if (entry["golden_set"], entry["feature"]) not in left
+        ]
         for run_id in sorted({entry["run_id"] for entry in chosen}):
             if not (run_folder(store.path, run_id) / "manifest.json").exists():
                 _take_run(archive, store, run_id, path)

@@ -334,6 +334,49 @@ def test_the_base_commit_is_run_where_nothing_else_is_there(
     assert git("worktree", "list").count("\n") == 0
 
 
+def add_orders(project: Path) -> None:
+    """A second golden set, like the first."""
+    orders = shutil.copytree(project / "golden_sets/tickets", project / "golden_sets/orders")
+    header = orders / "golden_set.yaml"
+    header.write_text(header.read_text().replace("name: tickets", "name: orders"))
+    (orders / "baseline.zip").unlink(missing_ok=True)
+
+
+def compared(job: Job) -> set[str]:
+    return {one["golden_set"] for one in json.loads(job.outputs["verdict-json"])["comparisons"]}
+
+
+def test_an_artifact_without_one_of_the_golden_sets_is_not_all_there_is_to_compare_with(
+    build: Callable[..., Job], project: Path, github: FakeGitHub
+) -> None:
+    zipped = (project / "golden_sets/tickets/baseline.zip").read_bytes()
+    github.add_artifact("evalkit-baseline", {"baseline.zip": zipped}, sha=BASE)
+    without_baseline(project)
+    add_orders(project)
+    sha = committed(project)("rev-parse", "HEAD")
+
+    job = build(WORSE, event={"pull_request": {"number": 5, "base": {"sha": sha}}})
+
+    assert (job.status, compared(job)) == (1, {"tickets", "orders"})
+    assert f"baseline: {sha[:10]}, run in this job" in job.log
+
+
+def test_a_new_golden_set_is_said_to_have_no_baseline_and_costs_no_run_of_the_base(
+    build: Callable[..., Job], project: Path, github: FakeGitHub
+) -> None:
+    zipped = (project / "golden_sets/tickets/baseline.zip").read_bytes()
+    github.add_artifact("evalkit-baseline", {"baseline.zip": zipped}, sha=BASE)
+    without_baseline(project)
+    sha = committed(project)("rev-parse", "HEAD")
+    add_orders(project)
+
+    job = build(event={"pull_request": {"number": 5, "base": {"sha": sha}}})
+
+    assert (job.status, compared(job)) == (0, {"tickets"})
+    assert "baseline: there is none for golden set orders" in job.log
+    assert "run in this job" not in job.log
+
+
 @pytest.mark.parametrize(
     ("spoilt", "inputs", "why"),
     [
