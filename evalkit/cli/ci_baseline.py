@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evalkit.cli.ci_github import Context
@@ -54,6 +54,8 @@ class Baseline:
     found: bool = True
     failed: bool = False
     """Whether there is something to compare with that could not be measured: `words` say why."""
+    named: bool = False
+    """Whether somebody asked for just this: then nothing else, and not nothing, will do."""
     has: frozenset[tuple[str, str]] = frozenset()
     """Golden sets and features that the store has a choice for from here."""
 
@@ -74,13 +76,14 @@ def find_baseline(
     run_base: RunBase,
     say: Say,
 ) -> Baseline:
-    """What `asked` names; for auto the sources that have `golden_sets`."""
+    """What `asked` names; for auto the sources that have `golden_sets`.
+
+    Raises EvalkitError where what is named is not there.
+    """
     if asked == "none":
         return NOTHING
-    if asked.endswith(".zip"):
-        return _imported(store, [Path(asked)])
     if asked != "auto":
-        return Baseline(words=asked, selector=asked)
+        return _named(asked, store)
     sets = _sets(golden_sets, settings)
     parts: list[Baseline] = []
     sources: tuple[Callable[[Sets], Baseline | None], ...] = (
@@ -121,6 +124,19 @@ def _sets(golden_sets: list[Path], settings: Settings) -> Sets:
 
 def _words(parts: list[Baseline]) -> str:
     return "; ".join(one.words for one in parts)
+
+
+def _named(asked: str, store: Store) -> Baseline:
+    """Raises EvalkitError where there is no such file, run or branch."""
+    from evalkit.decide.named_baseline import known_baseline
+    from evalkit.exchange.results import is_results_file, load_results
+
+    if asked.endswith(".zip"):
+        return replace(_imported(store, [Path(asked)]), named=True)
+    if is_results_file(asked):
+        load_results(Path(asked))
+        return Baseline(words=asked, selector=asked, named=True)
+    return Baseline(words=asked, selector=known_baseline(store, asked), named=True)
 
 
 # --- the default branch's artifact ---------------------------------------------------

@@ -238,7 +238,7 @@ class _CiGate:
         }
         words = [f"{name}={value}" for name, value in options.items() if value is not None]
         words += ["--strict"] if asked.strict else []
-        required = asked.require_baseline or baseline.failed
+        required = asked.require_baseline or baseline.failed or baseline.named
         words += [] if required else ["--allow-no-baseline"]
         status, verdict = self._commands.run(Command(("gate", *words), Path.cwd()))
         if verdict is None or status not in GATE_STATUSES:

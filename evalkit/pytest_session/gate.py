@@ -7,42 +7,8 @@ from typing import Any, TypeAlias
 
 from evalkit.records import Pair
 from evalkit.score.golden import GoldenSet
-from evalkit.store.views import Store
 
 Verdict: TypeAlias = Mapping[str, Any]
-
-
-def known_baseline(store: Store, asked: str | None) -> str | None:
-    """The baseline asked for, a run by its whole id: `latest` is not this session's own run.
-
-    Raises EvalkitError where there is no such run, before any call is made for nothing.
-    """
-    if asked is None:
-        return None
-    from evalkit.decide.selectors import (
-        BRANCH,
-        LATEST,
-        POOLED,
-        find_run,
-        parse_selector,
-        runs_named,
-    )
-
-    if asked == POOLED or asked.startswith(BRANCH):
-        return asked
-    runs = list(store.runs())
-
-    def is_run(text: str) -> bool:
-        known = bool(LATEST.fullmatch(text) or runs_named(runs, text))
-        if not known:
-            store.refuse_unreadable(text)
-        return known
-
-    selector = parse_selector(asked, is_run=is_run)
-    if selector.run is None:
-        return asked
-    run_id = str(find_run(runs, selector.run)["run_id"])
-    return run_id if selector.pair is None else f"{run_id}:{selector.pair}"
 
 
 def gate_failures(verdict: Verdict, golden: GoldenSet, pair: Pair, *, strict: bool) -> list[str]:

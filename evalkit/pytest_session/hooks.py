@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from evalkit.decide.named_baseline import known_baseline
 from evalkit.errors import EvalkitError
 from evalkit.ids import new_id
 from evalkit.pytest_options import Options
@@ -29,7 +30,7 @@ from evalkit.pytest_session.functions import (
     own_record,
     parametrize,
 )
-from evalkit.pytest_session.gate import gate_failures, known_baseline
+from evalkit.pytest_session.gate import gate_failures
 from evalkit.pytest_session.items import CaseItem, GateItem, GoldenFile
 from evalkit.pytest_session.judges import Judges
 from evalkit.pytest_session.project import near, refuse_missing_keys, settings_of

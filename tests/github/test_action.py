@@ -231,12 +231,24 @@ def test_a_prompt_that_is_not_there_is_2_and_annotated(build: Callable[..., Job]
     assert said.startswith("::error ")
 
 
-def test_a_baseline_that_cannot_be_read_is_2_and_annotated(build: Callable[..., Job]) -> None:
-    job = build(baseline="scores.xlsx")
+@pytest.mark.parametrize(
+    ("named", "status", "why"),
+    [
+        ("scores.xlsx", 2, "'scores.xlsx' is neither a run"),
+        ("nope", 2, "'nope' is neither a run"),
+        ("nope.csv", 2, "nope.csv"),
+        ("nope.zip", 2, "nope.zip"),
+        ("branch:mian", 3, "no complete run of that branch"),
+    ],
+)
+def test_a_baseline_that_is_named_and_not_there_is_said_before_any_call(
+    build: Callable[..., Job], project: Path, named: str, status: int, why: str
+) -> None:
+    job = build(baseline=named)
 
-    assert (job.status, job.outputs["verdict"]) == (2, "unmeasurable")
-    assert any("the gate ended with status 2" in said for said in annotations(job))
-    assert "'scores.xlsx'" in job.log
+    assert (job.status, job.outputs["verdict"]) == (status, "unmeasurable")
+    assert why in annotations(job)[0]
+    assert open_store(project / ".evalkit").runs() == []
 
 
 # --- where the baseline is from ----------------------------------------------------------

@@ -110,7 +110,7 @@ def test_gates_come_last_whatever_the_order(project: Project) -> None:
         """
     )
 
-    result = project.eval("-v", "--llm-eval-baseline", "branch:none")
+    result = project.eval("-v")
 
     lines = [line for line in result.stdout.lines if "golden_set.yaml::" in line and "[" in line]
     names = [line for line in lines if "100%" in line]
@@ -131,11 +131,21 @@ def test_a_set_held_only_to_must_pass_metrics_needs_no_baseline(project: Project
     bad.stdout.fnmatch_lines(["must-pass case t-0001 failed label*"])
 
 
-def test_a_baseline_that_is_not_there_is_said_before_any_call_is_paid(served: Project) -> None:
-    result = served.eval("--llm-eval-baseline", "nope")
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("nope", "ERROR: 'nope' is neither a run of this store nor *"),
+        ("branch:nope", "ERROR: branch:nope: this store has no complete run of that branch"),
+        ("nope.csv", "ERROR: nope.csv: no such file."),
+    ],
+)
+def test_a_baseline_that_is_not_there_is_said_before_any_call_is_paid(
+    served: Project, named: str, said: str
+) -> None:
+    result = served.eval("--llm-eval-baseline", named)
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: 'nope' is neither a run of this store nor *"])
+    result.stderr.fnmatch_lines([said])
     assert served.run_ids() == []
 
 
