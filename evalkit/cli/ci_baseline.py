@@ -1,8 +1,8 @@
 """What a change is compared with in CI, from the best sources that have its golden sets.
 
 In this order: the default branch's artifact, a file committed beside the golden set, the
-base commit run in this job. A source that fails is named and the next one is tried; after
-the last, what could not be measured is no pass.
+base commit run in this job, what the store itself has. A source that fails is named and the
+next one is tried; after the last, what could not be measured is no pass.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from evalkit.cli.ci_github import Context
-from evalkit.errors import EvalkitError
+from evalkit.decide.selectors import NONE, POOLED, baseline_runs
+from evalkit.errors import EvalkitError, NotComparable
 from evalkit.settings import Settings
 from evalkit.store.views import Store
 
@@ -80,18 +83,20 @@ def find_baseline(
 
     Raises EvalkitError where what is named is not there.
     """
-    if asked == "none":
-        return NOTHING
+    if asked == NONE:
+        return Baseline(words="none was asked for", selector=NONE, found=False)
+    sets = _sets(golden_sets, settings)
+    own = partial(_from_store, store=store, runs=store.runs(), settings=settings)
+    if asked == POOLED and own(sets) is None:
+        raise NotComparable(f"{POOLED}: this store has no complete run of {_names(sets)}.")
     if asked != "auto":
         return _named(asked, store)
-    sets = _sets(golden_sets, settings)
     parts: list[Baseline] = []
     sources: tuple[Callable[[Sets], Baseline | None], ...] = (
         lambda _: _from_artifact(context, store, settings),
         lambda missing: _from_files(missing, store, left=sets.keys() - missing.keys()),
-        lambda missing: _from_base(
-            context, settings, run_base, needed=missing if parts else {}, others=_words(parts)
-        ),
+        lambda missing: _from_base(context, settings, run_base, needed=missing if parts else {}),
+        own,
     )
     missing: Sets = sets
     for source in sources:
@@ -102,7 +107,7 @@ def find_baseline(
             continue
         if found is None:
             continue
-        if found.selector is not None or found.failed:
+        if found.selector is not None:
             return found
         parts.append(found)
         missing = {key: path for key, path in missing.items() if key not in found.has}
@@ -110,9 +115,13 @@ def find_baseline(
             break
     if not parts:
         return NOTHING
-    for name, _ in missing:
-        say(f"baseline: there is none for golden set {name}")
-    return Baseline(words=_words(parts))
+    if missing:
+        say(f"baseline: there is none for {_names(missing)}")
+    return Baseline(
+        words="; ".join(one.words for one in parts),
+        found=any(one.found for one in parts),
+        failed=any(one.failed for one in parts),
+    )
 
 
 def _sets(golden_sets: list[Path], settings: Settings) -> Sets:
@@ -122,8 +131,8 @@ def _sets(golden_sets: list[Path], settings: Settings) -> Sets:
     return {(one.name, one.feature): one.path for one in found}
 
 
-def _words(parts: list[Baseline]) -> str:
-    return "; ".join(one.words for one in parts)
+def _names(sets: Sets) -> str:
+    return ", ".join(name for name, _ in sets)
 
 
 def _named(asked: str, store: Store) -> Baseline:
@@ -195,9 +204,9 @@ def _near(path: Path) -> str:
 
 
 def _from_base(
-    context: Context, settings: Settings, run_base: RunBase, *, needed: Sets, others: str
+    context: Context, settings: Settings, run_base: RunBase, *, needed: Sets
 ) -> Baseline | None:
-    """The base's own run; where some are `needed` beside what `others` gave, if it has one."""
+    """The base's own run; where some are `needed` beside what is there, if it has one."""
     sha = context.base_sha
     if sha is None or not SHA.fullmatch(sha):
         return None
@@ -208,8 +217,7 @@ def _from_base(
             return None
         base = run_base(project)
     if base.run_id is None:
-        words = "; ".join(filter(None, (others, f"{sha[:10]}: {base.why}")))
-        return Baseline(words=words, found=False, failed=True)
+        return Baseline(words=f"{sha[:10]}: {base.why}", found=False, failed=True)
     return Baseline(words=f"{sha[:10]}, run in this job", selector=base.run_id)
 
 
@@ -249,3 +257,32 @@ def _git(root: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+# --- what the store itself has ----------------------------------------------------------
+
+
+def _from_store(
+    sets: Sets, *, store: Store, runs: Sequence[Mapping[str, Any]], settings: Settings
+) -> Baseline | None:
+    """What the gate takes where nobody says, of the `runs` that are there before this build's."""
+    from evalkit.session import git_state
+
+    to_come = {"run_id": "", "git": git_state(settings.root)}
+    found: dict[tuple[str, str], str] = {}
+    for name, feature in sets:
+        earlier = baseline_runs(
+            [to_come, *runs],
+            candidate=to_come,
+            golden_set=name,
+            default_branch=settings.gate.default_branch,
+        )
+        run_id = store.baselines.get(name, feature) or next(
+            (str(run["run_id"]) for run in earlier), None
+        )
+        if run_id is not None:
+            found[name, feature] = run_id
+    if not found:
+        return None
+    told = ", ".join(f"run {run_id} for {name}" for (name, _), run_id in found.items())
+    return Baseline(words=f"of this store: {told}", has=frozenset(found))

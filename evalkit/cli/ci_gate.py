@@ -22,6 +22,7 @@ from evalkit.cli.ci_github import (
     write_outputs,
     write_summary,
 )
+from evalkit.decide.selectors import NONE
 from evalkit.errors import (
     EXIT_INTERRUPTED,
     EXIT_UNMEASURABLE,
@@ -249,10 +250,9 @@ class _CiGate:
         if not any(one["baseline"] for one in verdict["comparisons"]):
             ended.pointed_at.append(_no_baseline(baseline, error=required))
             if baseline.failed:
-                verdict["notes"].insert(0, baseline.words)
                 ended.why = baseline.words
-        elif not baseline.found:
-            ended.baseline = Baseline(words="of this store")
+        if baseline.failed:
+            verdict["notes"].insert(0, baseline.words)
         return ended
 
     # --- what is left behind -------------------------------------------------------------
@@ -306,7 +306,7 @@ def _no_baseline(baseline: Baseline, *, error: bool) -> Annotation:
 
     text = (
         baseline.words
-        if baseline.failed
+        if baseline.failed or baseline.selector == NONE
         else (
             "There is nothing to compare with yet. A push to the default branch makes a baseline; "
             "or commit one: evalkit baseline set RUN, evalkit baseline export "

@@ -32,8 +32,9 @@ FILE = click.Path(path_type=Path, dir_okay=False, writable=True)
 )
 @click.option(
     "--baseline",
-    metavar="RUN|FILE|branch:NAME|pooled",
-    help="Default: as set by `evalkit baseline`, else pooled: the default branch's complete runs.",
+    metavar="RUN|FILE|branch:NAME|pooled|none",
+    help="Default: as set by `evalkit baseline`, else pooled: the default branch's complete runs. "
+    "none: nothing is compared.",
 )
 @click.option(
     "--compare",

@@ -149,8 +149,8 @@ def _opposite(match: Match, golden_set: str, pair: Pair, groups: Groups) -> _Opp
     source, named = match.baseline, match.baseline_pair
     there = None if source is None else groups.counterpart_set(golden_set, source)
     if source is None or there is None:
-        what = "no earlier complete run" if source is None else f"{source.name} has no rows"
-        return _Opposite(reason=f"no baseline: {what} of this golden set", no_baseline=True)
+        what = match.without if source is None else f"{source.name} has no rows of this golden set"
+        return _Opposite(reason=f"no baseline: {what}", no_baseline=True)
     pairs = groups.pairs(source, there)
     if named is None:
         found = counterpart(pair, pairs)

@@ -20,6 +20,8 @@ PAIR = re.compile(r"([^@]+)/([^/@:]*)@([^/@:]*)")
 """Also as files have it: without a prompt's name or version, the model's own with a slash."""
 BRANCH = "branch:"
 POOLED = "pooled"
+NONE = "none"
+"""For a baseline: nothing is compared."""
 MAX_POOLED = 20
 """Runs that serve as one baseline, the newest ones."""
 SHORTEST_ID = 6

@@ -15,6 +15,7 @@ from evalkit.decide.rows import Source
 from evalkit.decide.selectors import (
     BRANCH,
     LATEST,
+    NONE,
     POOLED,
     Manifest,
     Selector,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from evalkit.config import GateSettings
     from evalkit.store.views import Engine, Store
 
+NO_RUN = "no earlier complete run of this golden set"
 _TIMED = re.compile(r"[0-9a-f]{32}")
 
 
@@ -45,7 +47,7 @@ class Request:
     candidate: str | Source | None = None
     """Run, RUN:PAIR, or the rows of a results file."""
     baseline: str | Source | None = None
-    """The same, or branch:NAME, or pooled."""
+    """The same, or branch:NAME, pooled, or none."""
     compare: tuple[str, ...] = ()
     """CANDIDATE:BASELINE each; only these are compared."""
     tolerance: float | None = None
@@ -65,6 +67,8 @@ class Match:
     """Only this one; None: every golden set of the candidate."""
     pool: tuple[Source, ...] = ()
     """Further runs that may serve as one baseline with `baseline`."""
+    without: str = NO_RUN
+    """Why there is no baseline, where there is none."""
 
 
 def _is_newer(run_id: str, *, than: str) -> bool:
@@ -107,6 +111,7 @@ class Sides:
                     candidate_pair=pair,
                     baseline=given[0],
                     baseline_pair=given[1],
+                    without="none was asked for" if self.request.baseline == NONE else NO_RUN,
                 )
             ]
         own = [
@@ -176,6 +181,8 @@ class Sides:
     def _baseline(self, asked: str | Source) -> tuple[Source | None, Pair | None]:
         if isinstance(asked, Source):
             return self._add(asked), None
+        if asked == NONE:
+            return None, None
         if asked.startswith(BRANCH):
             branch = asked.removeprefix(BRANCH)
             candidate = self._candidate()[0]

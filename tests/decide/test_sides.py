@@ -205,6 +205,14 @@ def test_the_newest_run_of_the_default_branch_is_the_baseline_with_older_ones_to
     assert match.golden_set == "tickets"
 
 
+def test_none_is_compared_with_nothing_whatever_the_store_has() -> None:
+    of = sides(run("cand-01"), run("base-01"), baseline="none")
+
+    (match,) = of.matches()
+
+    assert (match.baseline, match.without) == (None, "none was asked for")
+
+
 def test_the_default_branch_is_that_of_the_settings() -> None:
     runs = (run("cand-01"), run("base-02"), run("base-01", branch="trunk"))
 

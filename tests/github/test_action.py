@@ -346,6 +346,31 @@ def test_the_base_commit_is_run_where_nothing_else_is_there(
     assert git("worktree", "list").count("\n") == 0
 
 
+def test_none_compares_nothing_whatever_the_store_has(
+    build: Callable[..., Job], project: Path
+) -> None:
+    build()
+
+    job = build(WORSE, baseline="none")
+
+    assert (job.status, job.outputs["verdict"], compared(job)) == (0, "pass", set())
+    assert "baseline: none was asked for" in job.log
+    assert annotations(job)[0].endswith("::none was asked for")
+
+
+def test_what_a_store_that_outlives_the_job_has_is_announced_as_the_baseline(
+    build: Callable[..., Job], project: Path
+) -> None:
+    without_baseline(project)
+    first = build()
+
+    job = build(WORSE)
+
+    assert (job.status, job.outputs["verdict"]) == (1, "regression")
+    assert f"baseline: of this store: run {first.outputs['run-id']} for tickets" in job.log
+    assert "no baseline yet" not in job.log
+
+
 def add_orders(project: Path) -> None:
     """A second golden set, like the first."""
     orders = shutil.copytree(project / "golden_sets/tickets", project / "golden_sets/orders")
@@ -385,7 +410,7 @@ def test_a_new_golden_set_is_said_to_have_no_baseline_and_costs_no_run_of_the_ba
     job = build(event={"pull_request": {"number": 5, "base": {"sha": sha}}})
 
     assert (job.status, compared(job)) == (0, {"tickets"})
-    assert "baseline: there is none for golden set orders" in job.log
+    assert "baseline: there is none for orders" in job.log
     assert "run in this job" not in job.log
 
 
