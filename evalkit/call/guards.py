@@ -83,6 +83,8 @@ class Guard:
         except ValueError as error:
             raise _block(f"the input is {error}") from None
         size = sum(map(len, texts))
+        if size > settings.max_input_chars:  # a picture is no text that a model reads
+            size = sum(len(text) for text in texts if not is_media(text))
         if size > settings.max_input_chars:
             raise _block(f"the input has {size:,} characters, {settings.max_input_chars:,} at most")
         events: list[str] = []

@@ -192,6 +192,15 @@ def test_pictures_pass_untouched() -> None:
     assert guard(pii="replace", injection="block").check_input(input).input == input
 
 
+def test_pictures_do_not_count_as_characters() -> None:
+    picture = "data:image/jpeg;base64," + "A" * 2_000
+    own = guard(max_input_chars=1_000)
+
+    assert own.check_input({"text": "What is it?", "images": [picture]}).input["images"]
+    with pytest.raises(CallError, match="characters, 1,000 at most"):
+        own.check_input({"text": "?" * 1_001, "images": [picture]})
+
+
 def test_only_the_kinds_asked_for_are_replaced() -> None:
     guarded = guard(pii="replace", pii_kinds=("card",)).check_input({"text": f"{EMAIL} {CARD}"})
 
