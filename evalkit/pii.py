@@ -207,8 +207,9 @@ _NESTED = (dict, list, tuple, Mapping)
 
 
 def texts_of(value: Json, *, whole: bool = False) -> list[str]:
-    """Every text in `value`: keys, values, whole numbers long enough to be an id, and whatever
-    else has a text form. `whole`: raises ValueError when it is nested too deeply to see all.
+    """Every text in `value`: keys, values, bytes, whole numbers long enough to be an id, and
+    whatever else has a text form. `whole`: raises ValueError when it is nested too deeply to
+    see all.
     """
     found: list[str] = []
     _gather(value, found, MAX_DEPTH, whole)
@@ -218,8 +219,11 @@ def texts_of(value: Json, *, whole: bool = False) -> list[str]:
 def _gather(value: Json, found: list[str], depth: int, whole: bool) -> None:
     if isinstance(value, str):
         found.append(value)
-    elif value is None or isinstance(value, (bool, float, bytes)):
+    elif value is None or isinstance(value, bool):
         return
+    elif isinstance(value, (float, bytes)):
+        if (text := _text_form(value)) is not None:
+            found.append(text)
     elif isinstance(value, _NESTED):
         if not depth:
             if whole:
@@ -241,7 +245,7 @@ def rewrite(value: Json, change: Callable[[str], str], depth: int = MAX_DEPTH) -
     """
     if isinstance(value, str):
         return change(value)
-    if value is None or isinstance(value, (bool, float, bytes)):
+    if value is None or isinstance(value, bool):
         return value
     if isinstance(value, _NESTED):
         if not depth:
@@ -258,10 +262,22 @@ def rewrite(value: Json, change: Callable[[str], str], depth: int = MAX_DEPTH) -
 
 
 def _text_form(value: Any) -> str | None:
-    """How a prompt would show a number or an object; None for a number that is no id."""
+    """How a prompt would show a number or an object; None for a number that is no id.
+
+    A column of a table may have whole numbers as floats. Bytes are read as the text they are.
+    """
+    if isinstance(value, bytes):
+        return _decoded(value)
+    if isinstance(value, float):
+        return str(int(value)) if 9_999_999 < abs(value) < 1e16 and value.is_integer() else None
     if not isinstance(value, int):
         return str(value)
     return str(value) if 9_999_999 < abs(value) < 10**40 else None
+
+
+def _decoded(data: bytes) -> str | None:
+    """The text that `data` is; None for what is no text, as a picture is none."""
+    return None if b"\0" in data else data.decode("utf-8", "replace")
 
 
 # --- kinds ---------------------------------------------------------------------------

@@ -31,7 +31,8 @@ def redact_record(
     clean, count = redact(told, recognise=recognise)
     ids = (record.user_id, record.tenant, record.session_id)
     user_id, tenant, session_id = pseudonyms = tuple(map(_pseudonym, ids))
-    if not count and pseudonyms == ids:
+    retrieved_ids = tuple(_pseudonym(one) or one for one in record.retrieved_ids)
+    if not count and pseudonyms == ids and retrieved_ids == record.retrieved_ids:
         return record
     input, output, route_reason, user_feedback, arguments, replies = clean
     calls = zip(record.tool_calls, arguments, strict=True)
@@ -41,6 +42,7 @@ def redact_record(
         user_id=user_id,
         tenant=tenant,
         session_id=session_id,
+        retrieved_ids=retrieved_ids,
         input=record.input if clean_input else input,
         output=output,
         route_reason=route_reason,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import time
 from collections.abc import Callable
@@ -197,6 +198,28 @@ def test_lists_tables_keys_and_numbers_are_walked() -> None:
 def test_objects_are_read_as_a_prompt_would_show_them() -> None:
     assert redact({"from": Path("/home/a@b.example")}) == ({"from": "/home/[EMAIL_1]"}, 1)
     assert redact({"n": 10**5000}) == ({"n": 10**5000}, 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "clean"),
+    [
+        (b"to a@b.example", "to [EMAIL_1]"),
+        (b"f\xfcr a@b.example", "f\ufffdr [EMAIL_1]"),
+        (4111111111111111.0, "[CARD_1]"),
+    ],
+)
+def test_bytes_and_whole_numbers_of_a_column_are_read_as_text(value: object, clean: str) -> None:
+    assert redact({"text": value}) == ({"text": clean}, 1)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"hello", b"\x89PNG\0 a@b.example", 4111111111111112.0, 0.5, 1e300, math.inf, b"\xff\xad"],
+)
+def test_bytes_and_numbers_without_personal_data_stay_what_they_are(value: object) -> None:
+    clean, count = redact([value])
+
+    assert (clean, count, type(clean[0])) == ([value], 0, type(value))
 
 
 def test_pictures_are_not_searched() -> None:

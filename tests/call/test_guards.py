@@ -453,6 +453,7 @@ def test_record_is_written_without_personal_data_and_ids_still_count() -> None:
         route_reason=f"no such user {EMAIL}",
         user_id=EMAIL,
         session_id="s-1",
+        retrieved_ids=("d-1", EMAIL),
         tool_calls=(ToolCall(id="1", name="mail", arguments=json.dumps({"to": EMAIL})),),
         redactions=2,
     )
@@ -468,3 +469,4 @@ def test_record_is_written_without_personal_data_and_ids_still_count() -> None:
     assert clean.user_id == redact_record(record).user_id
     assert clean.user_id is not None
     assert clean.user_id.startswith("anon-")
+    assert clean.retrieved_ids == ("d-1", clean.user_id)
