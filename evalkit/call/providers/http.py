@@ -23,7 +23,8 @@ class HttpProvider:
 
     def __init__(self, settings: ProviderSettings) -> None:
         read_options(settings, {})
-        self._http = HttpTransport(settings, path="")
+        # An application may say that it made something (201): that is its answer.
+        self._http = HttpTransport(settings, path="", good=range(200, 300))
         self._pointer = settings.output_pointer
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Event, None]:

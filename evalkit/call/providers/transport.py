@@ -46,13 +46,16 @@ class HttpTransport:
         key_header: str = "authorization",
         key_prefix: str = "Bearer ",
         headers: Mapping[str, str] | None = None,
+        good: range = range(200, 201),
     ) -> None:
+        """`good` are the statuses of a reply that is an answer."""
         self.url = f"{(settings.base_url or '').rstrip('/')}{path}"
         self.secrets: tuple[str, ...] = ()
         self._settings = settings
         self._key_header = key_header
         self._key_prefix = key_prefix
         self._wire_headers = headers or {}
+        self._good = good
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failures: tuple[type[Exception], ...] = ()
@@ -62,7 +65,7 @@ class HttpTransport:
             raise ConfigError([is_unset(name, settings) for name in missing])
 
     async def post(self, body: bytes) -> Reply:
-        """Send `body`; the reply is there when its headers are, if its status is 200.
+        """Send `body`; the reply is there when its headers are, if its status is good.
 
         Raises CallError for any other status and for what goes wrong on the way. Close the
         reply (`with`): what was not read to its end takes its connection along.
@@ -89,7 +92,7 @@ class HttpTransport:
                 raise CallError("cancelled", f"{self._settings.name} was closed") from None
             raise self._unsent(error) from None
         reply = Reply(response, self._failures, self.secrets)
-        if response.status != 200:
+        if response.status not in self._good:
             with reply:
                 raise await reply.error()
         return reply
@@ -164,7 +167,7 @@ class HttpTransport:
 
 
 class Reply:
-    """A reply with status 200 whose body is still to be read, once."""
+    """A reply with a good status whose body is still to be read, once."""
 
     __slots__ = ("_decoder", "_failures", "_most", "_response", "_size", "secrets")
 
@@ -236,7 +239,7 @@ class Reply:
             pass
 
     async def error(self) -> CallError:
-        """What a status other than 200 means; its body is read only so far."""
+        """What a status that is not good means; its body is read only so far."""
         response = self._response
         body = b""
         try:

@@ -99,3 +99,12 @@ async def test_every_fault_has_its_kind(behaviour: Behaviour, kind: str) -> None
             error = await failure(provider)
 
     assert error.kind == kind
+
+
+@pytest.mark.parametrize("status", [200, 201, 202])
+async def test_every_status_of_success_comes_with_an_answer(status: int) -> None:
+    with Loopback(Rule(Behaviour(status=status, body='{"answer": "x"}'))) as server:
+        async with provider_of("http", server, output_pointer="/answer") as provider:
+            text, _ = await ask(provider, input={"text": "Where?"})
+
+    assert text == "x"
