@@ -35,7 +35,7 @@ CAUSES = {
     "invalid_output": "not by the schema or the rules, also after it was asked again",
     "unsupported": "the embedded model cannot do it",
     "over_latency_budget": "answered, but later than the feature allows; found by scoring",
-    "invalid_input": "the input is neither text nor named fields, or not by the feature's `input_schema`",
+    "invalid_input": "neither text nor named fields, or not by the feature's `input_schema`",
     "guard_block": "the guard keeps the input or the answer back",
     "retriever": "it failed, or was too slow",
     "no_documents": "the retriever found nothing",
