@@ -1,7 +1,7 @@
 """Stops asking a provider that is down, and lets one request find out when it is back.
 
-State of one provider over many calls. After `threshold` failures within `window_s` it
-opens; after `cooldown_s` exactly one request goes through, however many wait. Its
+State of one provider over many calls. After `threshold` failures in a row within
+`window_s` it opens; after `cooldown_s` exactly one request goes through, however many wait. Its
 success closes the breaker, its failure opens it for another cool-down. How a request ends
 that was let through before says nothing by then: it neither opens nor closes.
 """
