@@ -81,8 +81,8 @@ class CallLog:
         now: Callable[[], float] = time.time,
     ) -> None:
         self.lost = 0
-        """Records that found no room while the disk refused, that no JSON can hold, or whose
-        line was damaged before it was sealed."""
+        """Records that found no room while the disk refused, that no JSON can hold, that came
+        after `close()`, or whose line was damaged before it was sealed."""
         self.failures = 0
         """Writes that the disk refused; the records were kept and tried again."""
         self._store = Path(store)
@@ -99,7 +99,7 @@ class CallLog:
         self._held: deque[CallRecord] = deque()
         self._segment: _Segment | None = None
         self._sealer: threading.Thread | None = None
-        self._wake, self._closing = threading.Event(), False
+        self._wake, self._closing, self._has_refused = threading.Event(), False, False
         self._idle = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="evalkit-call-log", daemon=True)
         self._thread.start()
@@ -108,10 +108,22 @@ class CallLog:
         """Take a record; returns at once."""
         if os.getpid() != self._pid:
             self._start()
-        if len(self._held) >= self._max_held:
+        if self._closing and not self._thread.is_alive():
+            self._refuse(record)
+        elif len(self._held) >= self._max_held:
             self.lost += 1
-            return
-        self._held.append(record)
+        else:
+            self._held.append(record)
+
+    def _refuse(self, record: CallRecord) -> None:
+        """Count what comes when nobody writes any more, and say it once."""
+        self.lost += 1
+        if not self._has_refused:
+            self._has_refused = True
+            log.error(
+                "call %s came after the call log was closed, and is lost. Close the log last.",
+                record.trace_id,
+            )
 
     def flush(self, timeout_s: float = 10.0) -> bool:
         """Wait until what was logged so far is in the segment; False when the disk refuses."""

@@ -253,6 +253,18 @@ def test_a_record_that_json_cannot_hold_is_counted_and_the_others_are_written(
     assert "t-2 cannot be logged" in caplog.text
 
 
+def test_a_record_that_comes_after_the_log_was_closed_is_counted_and_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with CallLog(tmp_path) as log:
+        log(call(trace_id="t-1"))
+    log(call(trace_id="t-2"))
+    log(call(trace_id="t-3"))
+
+    assert (traces(tmp_path), log.lost) == (["t-1"], 2)
+    assert caplog.text.count("after the call log was closed") == 1
+
+
 @dataclass
 class Customer:
     since: date
