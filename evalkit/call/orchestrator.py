@@ -272,6 +272,26 @@ class Orchestrator:
             running.cancel()
             await asyncio.wait({running})
 
+    def reviewed(
+        self, feature: str, input: Mapping[str, Any] | str, idempotency_key: str
+    ) -> CallResult | None:
+        """What became of an answer that was held for a person under that key, without a call.
+
+        `ok` with what was released, `refused` when it was rejected, else `pending_review`.
+        None when no answer of this feature to this input is held under it.
+        """
+        if not self._parts.has_reviews:
+            return None
+        from evalkit.call.queue_file import to_json
+        from evalkit.call.review import result_of
+
+        review = self._parts.reviews.of_key(idempotency_key)
+        if review is None or review.feature != feature:
+            return None
+        if to_json(review.input) != to_json(_as_fields(input)):
+            return None
+        return result_of(review, is_json=self.settings.features[feature].output_schema is not None)
+
     def execute_sync(
         self, feature: str, input: Mapping[str, Any] | str, **overrides: Any
     ) -> CallResult:

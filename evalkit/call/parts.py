@@ -96,7 +96,16 @@ class Parts:
     def reviews(self) -> ReviewQueue:
         from evalkit.call.review import ReviewQueue
 
-        return ReviewQueue(Path(self.settings.store_path) / "queue.sqlite")
+        return ReviewQueue(self._queue)
+
+    @property
+    def has_reviews(self) -> bool:
+        """Whether anything was ever held for a person here."""
+        return self._queue.exists()
+
+    @property
+    def _queue(self) -> Path:
+        return Path(self.settings.store_path) / "queue.sqlite"
 
     def tagger(self, feature: FeatureSettings) -> Tagger | None:
         if feature.name not in self._taggers:

@@ -16,7 +16,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from evalkit.call.processes import is_alive, is_gone, this_process
 from evalkit.call.queue_file import open_queue, to_json
 from evalkit.errors import EvalkitError
 from evalkit.ids import new_id
-from evalkit.records import CallRecord, Json
+from evalkit.records import CallRecord, CallResult, Json
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ STATES = ("pending", "approved", "running", "done", "rejected", "failed", "unkno
 UNSEEN_S = 3600.0
 """After which a running action counts as unknown when its process cannot be seen."""
 MAX_LISTED = 10_000
+WAITS = "This answer waits for a person."
 
 
 class ReviewError(EvalkitError):
@@ -93,6 +94,43 @@ def review_wanted(
         return True
 
 
+def result_of(review: Review, *, is_json: bool) -> CallResult:
+    """What its caller may have of an answer by now: released, rejected, or still waiting.
+
+    `is_json`: the feature has a schema. The record is without texts: it is not redacted.
+    """
+    known: dict[str, Any] = {
+        field.name: review.record.get(field.name) for field in fields(CallRecord)
+    }
+    known |= dict.fromkeys(("attempts", "tool_calls", "guard_events", "retrieved_ids"), ())
+    known |= {"input": None, "output": None}
+    record = CallRecord(**known)
+    if review.state == "done":
+        value = _parsed(review.output) if is_json else None
+        return CallResult(
+            status="ok", output=review.output, value=value, error_kind=None, message=None,
+            record=record,
+        )  # fmt: skip
+    is_rejected = review.state == "rejected"
+    return CallResult(
+        status="refused" if is_rejected else "pending_review",
+        output=None,
+        value=None,
+        error_kind=None,
+        message="A person has said no to this answer." if is_rejected else WAITS,
+        record=record,
+    )
+
+
+def _parsed(output: str | None) -> Json:
+    """The value of a released answer; None where the reviewer made text of it."""
+    try:
+        value: Json = json.loads(output or "")
+    except ValueError:
+        return None
+    return value
+
+
 class ReviewQueue:
     """The queue. Threads and processes may share the file; every change is on the disk at once."""
 
@@ -147,6 +185,13 @@ class ReviewQueue:
         with self._lock:
             self._find_unknown()
             return _review(self._row(review_id))
+
+    def of_key(self, key: str) -> Review | None:
+        """The review held under an idempotency key; None when there is none."""
+        with self._lock:
+            self._find_unknown()
+            row = self._one("key = ?", key)
+        return None if row is None else _review(row)
 
     def events(self, review_id: str) -> Sequence[Mapping[str, Any]]:
         """What happened to a review, oldest first: at, state, by, note."""

@@ -407,7 +407,7 @@ def hold_for_review(call: Call, parts: Parts, action: str | None, key: str | Non
     policy = call.feature.review
     if policy == "never":
         return
-    from evalkit.call.review import review_wanted
+    from evalkit.call.review import WAITS, review_wanted
 
     facts = {
         "feature": call.feature.name,
@@ -419,7 +419,7 @@ def hold_for_review(call: Call, parts: Parts, action: str | None, key: str | Non
     }
     if review_wanted(policy, facts, load_function):
         call.status = "pending_review"
-        call.message = "This answer waits for a person."
+        call.message = WAITS
         # What will be released is what has to be looked at: nothing is redacted here.
         record = call.record(parts.clock.monotonic())
         record = replace(

@@ -13,7 +13,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from evalkit.call.durable import open_sqlite, transaction
 from evalkit.call.jobs import Executor
@@ -42,6 +42,15 @@ CREATE TABLE IF NOT EXISTS steps (
 
 Answers = Mapping[str, Json]
 """What the steps so far answered, by their names; `input` is what the sequence was given."""
+
+
+@runtime_checkable
+class _KnowsReviews(Protocol):
+    """An `Orchestrator`, as far as reviews go."""
+
+    def reviewed(
+        self, feature: str, input: Mapping[str, Any] | str, idempotency_key: str
+    ) -> CallResult | None: ...
 
 
 @frozen
@@ -136,7 +145,8 @@ async def run_steps(
     """Run the steps from the first on; what of them ended earlier under `key` is taken over.
 
     `options` go to every call (user_id, tenant). A step that fails and has no `otherwise`
-    stops the sequence, and has its turn again when it is run again. Raises ConfigError for
+    stops the sequence, and has its turn again when it is run again. One whose answer waits
+    for a person stops it, too; run again, it has what became of the answer. Raises ConfigError for
     a step that is not there, and for more than `MAX_STEPS`.
     """
     fingerprint = hashlib.sha256(to_json(input).encode()).hexdigest()[:32]
@@ -147,13 +157,14 @@ async def run_steps(
         step, number = _step(steps, name), len(ended)
         if number >= MAX_STEPS:
             raise ConfigError(f"sequence {key!r} has had {MAX_STEPS} steps and no end.")
-        result = await orchestrator.execute(
-            step.feature,
-            step.input(answers),
-            tools=step.tools,
-            idempotency_key=f"{key}/{number}",
-            **options,
-        )
+        asks, own_key = step.input(answers), f"{key}/{number}"
+        result = _reviewed(orchestrator, step.feature, asks, own_key)
+        if result is None:
+            result = await orchestrator.execute(
+                step.feature, asks, tools=step.tools, idempotency_key=own_key, **options
+            )
+        if result.status == "pending_review":
+            return Outcome(ended=tuple(ended), answers=answers, stopped=result)
         fine = result.status in ("ok", "degraded")
         if not fine and step.otherwise is None:
             return Outcome(ended=tuple(ended), answers=answers, stopped=result)
@@ -171,6 +182,15 @@ async def run_steps(
         ended.append(one)
         name = following
     return Outcome(ended=tuple(ended), answers=answers, stopped=None)
+
+
+def _reviewed(
+    orchestrator: Executor, feature: str, input: Mapping[str, Any] | str, key: str
+) -> CallResult | None:
+    """What became of the step's answer where it was put before a person: it is not asked again."""
+    if not isinstance(orchestrator, _KnowsReviews):
+        return None
+    return orchestrator.reviewed(feature, input, key)
 
 
 def _after(step: Step, answers: Answers) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from evalkit.call.orchestrator import Orchestrator
+from evalkit.call.review import ReviewQueue
 from evalkit.call.steps import MAX_STEPS, Answers, Checkpoints, Step, run_steps
 from evalkit.errors import CallError, ConfigError
 from evalkit.records import ModelRequest
@@ -128,6 +129,76 @@ async def test_another_step_takes_over_from_one_that_fails(
 
     assert [(one.name, one.status) for one in outcome.ended] == [("plan", "error"), ("guess", "ok")]
     assert outcome.answers["guess"] == "Perhaps."
+
+
+def held(folder: Path, *answers: Any, **changes: Any) -> tuple[Orchestrator, Scripted, ReviewQueue]:
+    """The same, where a person has to see each plan."""
+    calls, model = orchestrator(folder, *answers)
+    plan = replace(calls.settings.features["plan"], review="always", **changes)
+    settings = replace(calls.settings, features={**calls.settings.features, "plan": plan})
+    project = Project(folder / "other", [])
+    project.settings, project.one = settings, model
+    return project.orchestrator(), model, ReviewQueue(Path(settings.store_path) / "queue.sqlite")
+
+
+WITH_OTHERWISE = {
+    "plan": Step(feature="plan", input=asks_for, then="look_up", otherwise="guess"),
+    "look_up": Step(feature="look_up", input=looks_up),
+    "guess": Step(feature="guess", input=asks_for),
+}
+
+
+@pytest.mark.parametrize("steps", [STEPS, WITH_OTHERWISE], ids=["stop", "otherwise"])
+async def test_a_step_that_waits_for_a_person_stops_the_sequence_until_it_is_released(
+    tmp_path: Path, checkpoints: Checkpoints, steps: dict[str, Step]
+) -> None:
+    calls, model, queue = held(tmp_path, answer("the place"), answer("It is in Ulm."))
+
+    first = await run_steps(calls, steps, ORDER, key="k", checkpoints=checkpoints)
+    again = await run_steps(calls, steps, ORDER, key="k", checkpoints=checkpoints)
+    [review] = queue.list()
+    queue.approve(review.id, "ann", "the depot")
+    await queue.resume(review.id)
+    outcome = await run_steps(calls, steps, ORDER, key="k", checkpoints=checkpoints)
+
+    for waiting in (first, again):
+        assert waiting.stopped is not None
+        assert (waiting.stopped.status, waiting.stopped.output) == ("pending_review", None)
+        assert waiting.ended == ()
+    assert outcome.stopped is None
+    assert outcome.answers["plan"] == "the depot"
+    assert [one.name for one in outcome.ended] == ["plan", "look_up"]
+    assert len(model.asked) == 2
+
+
+async def test_a_step_whose_answer_a_person_rejects_has_failed(
+    tmp_path: Path, checkpoints: Checkpoints
+) -> None:
+    calls, model, queue = held(tmp_path, answer("the place"), answer("Perhaps."))
+    await run_steps(calls, WITH_OTHERWISE, ORDER, key="k", checkpoints=checkpoints)
+    queue.reject(queue.list()[0].id, "ann", "no")
+
+    outcome = await run_steps(calls, WITH_OTHERWISE, ORDER, key="k", checkpoints=checkpoints)
+
+    ended = [(one.name, one.status) for one in outcome.ended]
+    assert ended == [("plan", "refused"), ("guess", "ok")]
+    assert len(model.asked) == 2
+
+
+async def test_a_released_answer_of_a_feature_with_a_schema_is_parsed(
+    tmp_path: Path, checkpoints: Checkpoints
+) -> None:
+    schema = tmp_path / "plan.schema.json"
+    schema.write_text('{"type": "object"}')
+    calls, _, queue = held(tmp_path, answer('{"at": 1}'), answer("Ulm."), output_schema=schema)
+    await run_steps(calls, STEPS, ORDER, key="k", checkpoints=checkpoints)
+    [review] = queue.list()
+    queue.approve(review.id, "ann")
+    await queue.resume(review.id)
+
+    outcome = await run_steps(calls, STEPS, ORDER, key="k", checkpoints=checkpoints)
+
+    assert outcome.answers["plan"] == {"at": 1}
 
 
 async def test_a_state_machine_without_an_end_is_ended(
