@@ -33,6 +33,7 @@ from evalkit.errors import (
 
 if TYPE_CHECKING:
     from evalkit.decide.github import Annotation
+    from evalkit.decide.rows import Group
     from evalkit.settings import Settings
     from evalkit.store.views import Store
 
@@ -41,6 +42,8 @@ BASELINE = "baseline.zip"
 MAX_OUTPUT_CHARS = 500_000
 """Of the verdict as a step's output; a job's outputs may have 1 MB together."""
 GATE_STATUSES = (0, 1, 3)
+SAME = 1e-9
+"""Shares closer than this are one, as in the gate."""
 
 Say = Callable[[str], object]
 Verdict = dict[str, Any]
@@ -273,13 +276,46 @@ class _CiGate:
         if self._context.is_default_push:
             from evalkit.exchange.baseline_file import export_baselines
 
-            golden_sets = opened.manifest(run_id)["golden_sets"]
-            own = {(name, one.get("feature") or ""): run_id for name, one in golden_sets.items()}
+            own = self._measured(run_id, opened)
+            if not own:
+                return
             try:
                 opened.baselines.choose(own, seen=seen)
             except StoreError as error:
                 self._say(f"{BASELINE} is of this run; the store's choice was left alone: {error}")
             export_baselines(opened, self._asked.out / BASELINE, instead=own)
+
+    def _measured(self, run_id: str, opened: Store) -> dict[tuple[str, str], str]:
+        """The run for each golden set that it may be the baseline of: what gates has scores.
+
+        An outage of a push would fail every change after it.
+        """
+        least = self._settings.gate.min_coverage - SAME
+        short: dict[str, str] = {}
+        golden_sets = opened.manifest(run_id)["golden_sets"]
+        for group in _groups(opened, run_id):
+            gating = {m["name"] for m in golden_sets[group.golden_set]["metrics"] if m["gate"]}
+            if group.metric in gating and group.n_scored < least * group.n_rows:
+                missing = f"{group.n_rows - group.n_scored} of {group.n_rows}"
+                short[group.golden_set] = f"{missing} scores of {group.metric} are missing"
+        for name, why in short.items():
+            self._say(f"this run is no baseline for {name}: {why}")
+        return {
+            (name, one.get("feature") or ""): run_id
+            for name, one in golden_sets.items()
+            if name not in short
+        }
+
+
+def _groups(store: Store, run_id: str) -> list[Group]:
+    """The run's metrics by golden set and pair, counted as the gate counts them."""
+    from evalkit.decide.rows import Source, gather_rows, groups_of
+    from evalkit.store.views import Engine
+
+    with Engine() as engine:
+        engine.add_files("of_run", store.score_files(run_id))
+        gather_rows(engine, [Source(name=run_id, run_id=run_id, view="of_run")])
+        return groups_of(engine)
 
 
 def _no_run(status: int, run_id: str | None) -> Ended:

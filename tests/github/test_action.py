@@ -41,6 +41,7 @@ CHOOSES = """
         (first,) = [run["run_id"] for run in store.runs() if run["status"] == "complete"]
         store.baselines.set("tickets", "classify", first)
 """.strip()
+DOWN = "raise RuntimeError('the database is down')"
 LEAKS = "assert not [n for n in os.environ if 'TOKEN' in n or n == 'GITHUB_OUTPUT']"
 
 
@@ -270,6 +271,22 @@ def test_a_push_to_the_default_branch_makes_the_next_baseline(
     assert (pushed.status, rows) == (0, 120)
     assert (job.status, job.outputs["verdict"]) == (1, "regression")
     assert "main at aaaaaaaaaa (artifact)" in job.log
+
+
+def test_a_push_during_an_outage_makes_no_baseline(
+    build: Callable[..., Job], project: Path, tmp_path: Path
+) -> None:
+    without_baseline(project)
+    build(event_name="push", ref_name="main")
+    shutil.rmtree(tmp_path / "evalkit-gate")
+    before = open_store(project / ".evalkit").baselines.all()
+
+    job = build(DOWN, event_name="push", ref_name="main")
+
+    assert (job.status, job.outputs["verdict"]) == (3, "unmeasurable")
+    assert "Keep the baseline" not in job.used
+    assert "this run is no baseline for tickets: 60 of 60 scores of label" in job.log
+    assert open_store(project / ".evalkit").baselines.all() == before
 
 
 def test_a_baseline_that_somebody_chose_meanwhile_stays(
