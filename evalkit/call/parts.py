@@ -100,7 +100,7 @@ class Parts:
 
     @property
     def has_reviews(self) -> bool:
-        """Whether anything was ever held for a person here."""
+        """Whether there is a queue in which something may be held for a person."""
         return self._queue.exists()
 
     @property

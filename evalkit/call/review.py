@@ -103,7 +103,7 @@ def result_of(review: Review, *, is_json: bool) -> CallResult:
         field.name: review.record.get(field.name) for field in fields(CallRecord)
     }
     known |= dict.fromkeys(("attempts", "tool_calls", "guard_events", "retrieved_ids"), ())
-    known |= {"input": None, "output": None}
+    known |= dict.fromkeys(("input", "output", "route_reason"))
     record = CallRecord(**known)
     if review.state == "done":
         value = _parsed(review.output) if is_json else None
