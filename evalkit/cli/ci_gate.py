@@ -39,6 +39,12 @@ if TYPE_CHECKING:
 
 VERDICT = "verdict.json"
 BASELINE = "baseline.zip"
+WRITTEN = (
+    VERDICT, "verdict.md", "code-quality.json", "junit.xml", "results.sarif", "report.html",
+    BASELINE,
+)  # fmt: skip
+"""Files in --out; beside them the scores."""
+SCORES = "scores/run=*.parquet"
 MAX_OUTPUT_CHARS = 500_000
 """Of the verdict as a step's output; a job's outputs may have 1 MB together."""
 GATE_STATUSES = (0, 1, 3)
@@ -80,6 +86,8 @@ class Ended:
     baseline: Baseline | None = None
     pointed_at: list[Annotation] = field(default_factory=list)
     """Beside what the verdict itself points at."""
+    made_baseline: bool = False
+    """Whether this run is the next builds' baseline."""
     why: str | None = None
     """Why nothing was compared; None where the gate has spoken."""
 
@@ -88,6 +96,7 @@ def run_ci_gate(asked: Asked, *, say: Say) -> Ended:
     """Do it all; the exit status and the verdict."""
     context = read_context()
     asked.out.mkdir(parents=True, exist_ok=True)
+    _clear(asked)
     root = Path.cwd()
     try:
         settings = _settings(asked)
@@ -97,6 +106,16 @@ def run_ci_gate(asked: Asked, *, say: Say) -> Ended:
         ended = _not_done(str(error), status=error.exit_code)
     _show(ended, asked, context, root, say)
     return ended
+
+
+def _clear(asked: Asked) -> None:
+    """Remove what an earlier build wrote: nothing of it may be taken for this one's."""
+    old = [*(asked.out / name for name in WRITTEN), *asked.out.glob(SCORES)]
+    if asked.report is not None:
+        old.append(asked.report)
+    for path in old:
+        if path.is_file() and path.absolute() != Path(asked.baseline).absolute():
+            path.unlink()
 
 
 def _settings(asked: Asked) -> Settings:
@@ -147,7 +166,7 @@ class _CiGate:
             begun = [one["run_id"] for one in opened.runs() if one["run_id"] not in known]
             return _no_run(status, begun[0] if begun else None)
         ended = self._gate(run_id, baseline)
-        self._keep(run_id, opened, chosen)
+        ended.made_baseline = self._keep(run_id, opened, chosen)
         return ended
 
     def _open(self) -> Store:
@@ -260,30 +279,31 @@ class _CiGate:
 
     # --- what is left behind -------------------------------------------------------------
 
-    def _keep(self, run_id: str, opened: Store, seen: Mapping[tuple[str, str], str]) -> None:
+    def _keep(self, run_id: str, opened: Store, seen: Mapping[tuple[str, str], str]) -> bool:
         """The run's scores beside the verdict; from the default branch as a baseline, too.
 
+        Returns whether it is one.
         The store is told so where its baselines are still those that were `seen` before the run.
         """
         try:
             files = opened.score_files(run_id)
         except EvalkitError:
-            return
+            return False
         folder = self._asked.out / "scores"
         folder.mkdir(exist_ok=True)
         for path in files:
             shutil.copyfile(path, folder / path.name)
-        if self._context.is_default_push:
-            from evalkit.exchange.baseline_file import export_baselines
+        own = self._measured(run_id, opened) if self._context.is_default_push else {}
+        if not own:
+            return False
+        from evalkit.exchange.baseline_file import export_baselines
 
-            own = self._measured(run_id, opened)
-            if not own:
-                return
-            try:
-                opened.baselines.choose(own, seen=seen)
-            except StoreError as error:
-                self._say(f"{BASELINE} is of this run; the store's choice was left alone: {error}")
-            export_baselines(opened, self._asked.out / BASELINE, instead=own)
+        try:
+            opened.baselines.choose(own, seen=seen)
+        except StoreError as error:
+            self._say(f"{BASELINE} is of this run; the store's choice was left alone: {error}")
+        export_baselines(opened, self._asked.out / BASELINE, instead=own)
+        return True
 
     def _measured(self, run_id: str, opened: Store) -> dict[tuple[str, str], str]:
         """The run for each golden set that it may be the baseline of: what gates has scores.
@@ -359,6 +379,7 @@ def _no_baseline(baseline: Baseline, *, error: bool) -> Annotation:
 
 def _show(ended: Ended, asked: Asked, context: Context, root: Path, say: Say) -> None:
     """Files in --out; on GitHub annotations, summary and outputs as well."""
+    from evalkit.decide import render
     from evalkit.decide.code_quality import code_quality
     from evalkit.decide.github import annotations_of, fact, summary, title, workflow_commands
 
@@ -372,6 +393,10 @@ def _show(ended: Ended, asked: Asked, context: Context, root: Path, say: Say) ->
         (VERDICT, written), ("code-quality.json", quality), ("verdict.md", page),
     ):  # fmt: skip
         (asked.out / name).write_text(text, encoding="utf-8")
+    if not verdict["comparisons"]:
+        # The gate writes these; it may not have come to that.
+        (asked.out / "junit.xml").write_text(render.junit(verdict), encoding="utf-8")
+        (asked.out / "results.sarif").write_text(render.sarif(verdict, root=root), encoding="utf-8")
     say(title(verdict))
     if context.on_github:
         is_pointed_at = ended.pointed_at and ended.run_id is None
@@ -391,7 +416,7 @@ def _outputs(ended: Ended, asked: Asked) -> dict[str, str]:
         "run-id": ended.run_id or "",
         "report-path": str(report) if report and report.is_file() else "",
         "verdict-json": _short_json(ended.verdict),
-        "baseline-path": str(baseline) if baseline.is_file() else "",
+        "baseline-path": str(baseline) if ended.made_baseline else "",
     }
 
 

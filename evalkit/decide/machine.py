@@ -64,7 +64,7 @@ def _junit_cases(verdict: Mapping[str, Any]) -> Iterator[tuple[str, str, str, st
             str(entry["reason"] or "failed"),
         )
     if verdict["verdict"] == "unmeasurable" and not verdict["comparisons"]:
-        yield "gate", "gate", "error", "; ".join(verdict["notes"]) or "nothing was compared"
+        yield "gate", "gate", "error", _why_nothing(verdict)
 
 
 def _xml(text: str) -> str:
@@ -75,8 +75,11 @@ def _xml(text: str) -> str:
 
 
 def sarif(verdict: Mapping[str, Any], *, root: Path) -> str:
-    """SARIF 2.1.0: a result per failing comparison and case, on the golden set's lines."""
-    found = findings_of(verdict, root=root)[:MAX_RESULTS]
+    """SARIF 2.1.0: a result per failing comparison and case, on the golden set's lines.
+
+    Where nothing could be compared, one that says why.
+    """
+    found = findings_of(verdict, root=root)[:MAX_RESULTS] or _of_the_whole(verdict)
     document = {
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
@@ -96,6 +99,18 @@ def sarif(verdict: Mapping[str, Any], *, root: Path) -> str:
         ],
     }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _of_the_whole(verdict: Mapping[str, Any]) -> list[Finding]:
+    if verdict["verdict"] != "unmeasurable":
+        return []
+    # It is about no line; readers of SARIF refuse a result that names none.
+    place = ("evalkit.toml", 1)
+    return [Finding(rule="unmeasurable", text=_why_nothing(verdict), key="gate", place=place)]
+
+
+def _why_nothing(verdict: Mapping[str, Any]) -> str:
+    return "; ".join(verdict["notes"]) or "nothing was compared"
 
 
 def _result(finding: Finding) -> dict[str, Any]:
