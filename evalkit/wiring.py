@@ -311,7 +311,7 @@ def _concurrency(planned: Sequence[PlannedSet], request: RunRequest, settings: S
         from evalkit.call.batch import MAX_CONCURRENCY
 
         usual = min(MAX_CONCURRENCY, sum(len(s.case_numbers) * len(s.pairs) for s in planned))
-    return max(1, min(request.concurrency or usual, *limits))
+    return max(1, min([request.concurrency or usual, *limits]))
 
 
 # --- scorers ---------------------------------------------------------------------

@@ -82,6 +82,23 @@ def test_record_of_a_case_is_its_own_and_another_pairs_is_called(project: Projec
     result.assert_outcomes(passed=11)
 
 
+def test_a_record_needs_no_golden_set_in_the_session(project: Project) -> None:
+    project.pytester.makepyfile(
+        test_own="""
+        import pytest
+
+        @pytest.mark.llm_eval
+        def test_own(evalkit_record):
+            found = evalkit_record("a question on billing", feature="classify")
+            assert found.output == '{"label": "billing"}'
+        """
+    )
+
+    result = project.eval("test_own.py")
+
+    result.assert_outcomes(passed=1)
+
+
 def test_the_orchestrator_is_a_fixture(project: Project) -> None:
     project.pytester.makepyfile(
         test_own="""
