@@ -7,7 +7,7 @@ the same call path.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -31,6 +31,7 @@ from evalkit.score.golden import (
 from evalkit.score.judge import JudgeSpec
 from evalkit.score.judging import Judging, find_judge, with_judge_features
 from evalkit.score.opponents import Opponents
+from evalkit.score.own_code import OwnCode
 from evalkit.score.runner import PlannedSet, RunPlan, Scorer, order_cases, shuffle_drawn
 
 
@@ -135,6 +136,7 @@ class Bench:
     budget: Budget | None
     opponents: Opponents | None = None
     """The answers that pairwise judges compare with; None: they have nothing to compare."""
+    own_code: OwnCode = field(default_factory=OwnCode)
 
     def notes(self, models: Iterable[str]) -> list[str]:
         """What speaks against these judges of these models."""
@@ -146,13 +148,16 @@ class Bench:
 
     def case_scorers(self, golden: GoldenSet, case: Case) -> list[Scorer]:
         """Scorers of the case's own checks."""
-        return [_check_scorer(metric, golden.path) for metric in golden.case_metrics(case)]
+        return [
+            _check_scorer(metric, golden.path, self.own_code)
+            for metric in golden.case_metrics(case)
+        ]
 
     def _scorer(self, metric: MetricSpec, golden: GoldenSet) -> Scorer:
         if metric.kind == "judge":
             spec = self.judges[metric.params["judge"]]
             return _judge_scorer(metric, spec, self.judging, self.opponents, golden.name)
-        return _check_scorer(metric, golden.path)
+        return _check_scorer(metric, golden.path, self.own_code)
 
 
 def make_bench(
@@ -317,8 +322,13 @@ def _concurrency(planned: Sequence[PlannedSet], request: RunRequest, settings: S
 # --- scorers ---------------------------------------------------------------------
 
 
-def _check_scorer(metric: MetricSpec, base: Path) -> Scorer:
+def _check_scorer(metric: MetricSpec, base: Path, own_code: OwnCode) -> Scorer:
     folder = base if base.is_dir() else base.parent
+    check = compile_check(metric.check_spec(), base=folder)
+
+    async def beside_the_loop(answer: Answer) -> tuple[Mark, Sequence[CallRecord]]:
+        return await own_code.score(check, answer), ()
+
     return Scorer(
         metric=metric.name,
         tier=1,
@@ -326,7 +336,7 @@ def _check_scorer(metric: MetricSpec, base: Path) -> Scorer:
         version=check_version(metric.check_spec(), base=folder),
         gate=metric.gate,
         must_pass=metric.must_pass,
-        score=compile_check(metric.check_spec(), base=folder),
+        score=beside_the_loop if metric.kind == "python" else check,
     )
 
 

@@ -305,6 +305,25 @@ def test_a_right_answer_that_came_too_late_is_a_failure_of_the_product(tmp_path:
     ]
 
 
+@pytest.mark.slow
+def test_a_slow_check_of_ones_own_makes_no_answer_late(tmp_path: Path) -> None:
+    with Loopback(delay_ms=50) as server:
+        write_project(
+            tmp_path, base_url=server.url + "/v1", cases=6, feature="max_latency_ms = 2000"
+        )
+        golden = tmp_path / "golden_sets" / "tickets"
+        (golden / "own.py").write_text(
+            "import time\ndef slow(answer):\n    time.sleep(0.7)\n    return True\n", "utf-8"
+        )
+        header = (golden / "golden_set.yaml").read_text("utf-8")
+        own = "metrics:\n  - {name: own, check: python, function: 'own.py:slow'}\n"
+        (golden / "golden_set.yaml").write_text(header.replace("metrics:\n", own), "utf-8")
+
+        finished = run(tmp_path, concurrency=6)
+
+    assert finished.summary.outcomes == Counter(scored=6)
+
+
 def test_a_run_goes_through_the_batch_endpoints_at_half_the_price(tmp_path: Path) -> None:
     with Loopback() as server:
         write_project(tmp_path, base_url=server.url + "/v1", cases=20)
