@@ -7,6 +7,7 @@ fault, kept with its place, and never a score.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 import inspect
@@ -32,7 +33,8 @@ def python(params: Params, base: Path) -> Measure:
 
     def measure(answer: Answer) -> Measured:
         try:
-            returned = function(answer)
+            # What it does to the answer is not to be stored, nor seen by the next scorer.
+            returned = function(copy.deepcopy(answer))
         except (Exception, SystemExit) as error:
             raise CheckFault("python", f"{name} raised {_where(error)}") from error
         return _own_result(returned, name)

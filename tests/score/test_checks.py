@@ -23,7 +23,7 @@ from evalkit.score.checks import (
     compile_check,
     needs_expected,
 )
-from tests.score.answers import make_answer
+from tests.score.answers import RECORD, make_answer
 
 HERE = Path(__file__).parent
 
@@ -656,6 +656,23 @@ def test_what_an_own_function_does_amiss_is_a_check_error(
     assert (mark.score, mark.passed, mark.outcome) == (None, None, "check_error")
     assert mark.error_kind == "python"
     assert mark.reason
+
+
+def test_an_own_function_has_a_copy_of_the_answer(
+    own_check: Callable[..., Callable[..., Mark]],
+) -> None:
+    given, expected = {"text": ["a"]}, ["b"]
+
+    mark = own_check(
+        "answer.input['text'].append('HACK')\n"
+        "answer.expected.clear()\n"
+        "answer.record.stage_ms['own'] = 1\n"
+        "return answer.input['text'] == ['a', 'HACK']"
+    )(input=given, expected=expected)
+
+    assert mark.passed
+    assert (given, expected) == ({"text": ["a"]}, ["b"])
+    assert RECORD.stage_ms == {}
 
 
 def test_exception_of_an_own_function_is_kept_with_its_line(
