@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evalkit.call.answering import Emit
+from evalkit.call.functions import make_importable
 from evalkit.call.orchestrator import Orchestrator
 from evalkit.config import Settings
 from evalkit.pytest_session.ahead import LoopThread
@@ -17,6 +18,7 @@ class SharedOrchestrator(Orchestrator):
     """Makes its calls in one loop's thread, from whatever event loop they are awaited."""
 
     def __init__(self, settings: Settings) -> None:
+        make_importable(settings.root)
         super().__init__(settings)
         self._thread = LoopThread()
 

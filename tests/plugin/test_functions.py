@@ -116,6 +116,29 @@ def test_the_orchestrator_is_a_fixture(project: Project) -> None:
     result.assert_outcomes(passed=1)
 
 
+def test_the_orchestrator_finds_the_projects_own_modules(project: Project) -> None:
+    config = project.path / "evalkit.toml"
+    config.write_text(config.read_text().replace("tests.apps:by_prompt", "beside_config:answer"))
+    (project.path / "beside_config.py").write_text(
+        "def answer(input):\n    return {'label': 'billing'}\n"
+    )
+    (project.path / "below").mkdir()
+    (project.path / "below" / "test_own.py").write_text(
+        """
+import pytest
+
+@pytest.mark.llm_eval
+def test_own(evalkit_orchestrator):
+    result = evalkit_orchestrator.execute_sync("classify", "a question on billing")
+    assert result.value == {"label": "billing"}
+"""
+    )
+
+    result = project.eval("below/test_own.py")
+
+    result.assert_outcomes(passed=1)
+
+
 def test_mistakes_are_told_with_what_would_be_right(project: Project) -> None:
     project.pytester.makepyfile(
         test_none="""
