@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from evalkit.pytest_session.runs import KeptRun
 from evalkit.records import Pair
 from evalkit.score.golden import GoldenSet
 
@@ -32,6 +33,24 @@ def gate_failures(verdict: Verdict, golden: GoldenSet, pair: Pair, *, strict: bo
     if not (mine or bad or _has_only_to_pass(golden, verdict)):
         bad.append("unmeasurable: " + ("; ".join(verdict["notes"]) or "no comparison"))
     return bad
+
+
+def unmeasured(runs: Sequence[KeptRun], *, n_unpaid: int) -> list[str]:
+    """Why a session without gates measured nothing it can stand for; none when it did.
+
+    `n_unpaid` items made no call because the money had run out.
+    """
+    found = []
+    if any(run.summary.done for run in runs) and not any(
+        metric.n for run in runs for metric in run.summary.metrics.values()
+    ):
+        found.append("no case was scored")
+    if n_unpaid or any(run.unpaid_scores for run in runs):
+        found.append(f"--llm-eval-max-cost is reached: {n_unpaid} items made no call")
+    missing = sum(run.must_pass_missing for run in runs)
+    if missing:
+        found.append(f"{missing} must-pass scores are missing")
+    return found
 
 
 def _has_only_to_pass(golden: GoldenSet, verdict: Verdict) -> bool:

@@ -30,13 +30,13 @@ from evalkit.pytest_session.functions import (
     own_record,
     parametrize,
 )
-from evalkit.pytest_session.gate import gate_failures
+from evalkit.pytest_session.gate import gate_failures, unmeasured
 from evalkit.pytest_session.items import CaseItem, GateItem, GoldenFile
 from evalkit.pytest_session.judges import Judges
 from evalkit.pytest_session.project import near, refuse_missing_keys, settings_of
 from evalkit.pytest_session.protocol import ShortWay
 from evalkit.pytest_session.runs import Line, SessionRuns, latency_s
-from evalkit.pytest_session.terminal import SOFT, Status, write_section
+from evalkit.pytest_session.terminal import SOFT, Status, items_without_money, write_section
 from evalkit.pytest_session.units import Parts, RunIds, SessionPlan, Wanted, plan_session
 from evalkit.records import CallRecord, Case
 from evalkit.score.golden import HEADER, GoldenSet, load_golden_set
@@ -78,6 +78,8 @@ class EvalSession:
         self.runs: SessionRuns | None = None
         self.verdict: dict[str, Any] | None = None
         self.calls_ahead = 0
+        self.unmeasured: list[str] = []
+        """Why a session without gates fails all the same."""
         self._met_golden_set = False
         self._plan: SessionPlan | None = None
         self._calls: Calls | None = None
@@ -293,12 +295,17 @@ class EvalSession:
         return False, None
 
     @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if self._calls is not None:
             self.calls_ahead = self._calls.ahead
             self._calls.close()
         if self.runs is not None:
             self.runs.close()
+            if self.options.value("no-gate"):
+                n_unpaid = items_without_money(self.config)
+                self.unmeasured = unmeasured(self.runs.kept, n_unpaid=n_unpaid)
+        if self.unmeasured and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     # --- reporting ---------------------------------------------------------------
 

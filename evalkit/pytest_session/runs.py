@@ -29,6 +29,10 @@ class KeptRun:
     def __init__(self, writer: RunWriter, prepared: PreparedRun) -> None:
         self.run_id = writer.run_id
         self.summary = RunSummary(planned=prepared.plan.size)
+        self.must_pass_missing = 0
+        """Scores of must-pass cases that are not there."""
+        self.unpaid_scores = 0
+        """Scores for which a judge was to be asked when the money had run out."""
         self._prepared = prepared
         self._writer = writer
         self._keys: set[tuple[Any, ...]] = set()
@@ -40,6 +44,10 @@ class KeptRun:
             self._keys.add(key)
             self._writer.append(line)
             count_line(line, self.summary)
+            for score in line["scores"]:
+                if score["score"] is None:
+                    self.must_pass_missing += score["metric"] in line["must_pass"]
+                    self.unpaid_scores += score["outcome"] == "budget_stop"
 
     def close(self) -> None:
         """Seal the run if nothing is missing; else it can be finished later."""

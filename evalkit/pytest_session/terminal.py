@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 
 from evalkit.errors import EvalkitError
-from evalkit.pytest_session.items import BELOW_BAR, NOT_SCORED
+from evalkit.pytest_session.items import BELOW_BAR, NO_MONEY, NOT_SCORED
 from evalkit.pytest_session.runs import KeptRun
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ def write_section(reporter: pytest.TerminalReporter, evaluation: EvalSession) ->
     for run in evaluation.runs.kept:
         _write_run(reporter, run, evaluation)
     _write_soft(reporter)
+    for why in evaluation.unmeasured:
+        reporter.write_line(f"unmeasurable: {why}", red=True)
     if evaluation.calls_ahead:
         reporter.write_line(
             f"{evaluation.calls_ahead} calls ahead of the stop were made or under way; those "
@@ -80,6 +82,13 @@ def _write_soft(reporter: pytest.TerminalReporter) -> None:
             reporter.write_line(f"  {case} {plain(metrics, NAME_CHARS)}")
         if len(reports) > SHOWN_CASES:
             reporter.write_line(f"  and {len(reports) - SHOWN_CASES} more")
+
+
+def items_without_money(config: pytest.Config) -> int:
+    """How many items were skipped because their calls could not be paid for, by any worker."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    skipped = [] if reporter is None else reporter.stats.get("skipped", [])
+    return sum(NO_MONEY in str(report.longrepr) for report in skipped)
 
 
 def _write_verdict(reporter: pytest.TerminalReporter, evaluation: EvalSession) -> None:

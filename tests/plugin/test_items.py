@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.plugin.conftest import Project
 from tests.project import case
 
@@ -121,8 +123,34 @@ def test_money_that_is_spent_skips_what_is_left(served: Project) -> None:
 
     outcomes = result.parseoutcomes()
     assert outcomes["passed"] + outcomes.get("below", 0) + outcomes["skipped"] == 10
+    assert result.ret == 1
     result.stdout.fnmatch_lines(["SKIPPED*--llm-eval-max-cost is reached*"])
+    result.stdout.fnmatch_lines(["unmeasurable: --llm-eval-max-cost is reached: * items made*"])
     result.stdout.fnmatch_lines(["*run the others: evalkit run --resume*"])
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "said"),
+    [
+        ("tests.apps:by_rule", 0, None),
+        ("tests.apps:fails_on_sevens", 1, "unmeasurable: 1 must-pass scores are missing"),
+        ("tests.apps:not_there", 1, "unmeasurable: no case was scored"),
+    ],
+)
+def test_without_gates_a_session_that_measured_nothing_fails_all_the_same(
+    project: Project, target: str, status: int, said: str | None
+) -> None:
+    config = project.path / "evalkit.toml"
+    config.write_text(config.read_text("utf-8").replace("tests.apps:by_prompt", target), "utf-8")
+    project.write_cases([case(n, must_pass=n == 7) for n in range(10)])
+
+    result = project.eval("--llm-eval-no-gate")
+
+    assert result.ret == status
+    if said is not None:
+        result.stdout.fnmatch_lines([said])
+    else:
+        result.stdout.no_fnmatch_line("unmeasurable*")
 
 
 def test_chosen_cases_are_a_run_that_is_not_complete(project: Project) -> None:
