@@ -6,7 +6,9 @@ older of two prompts, becomes the baseline, so that the gate has something to sa
 
 from __future__ import annotations
 
+import json
 import shlex
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +45,8 @@ WORKFLOWS = {
 
 GOLDEN_SET = ("library-help", "answer-question")
 """The scaffold's golden set and its feature."""
+BRANCH = "main"
+"""The default branch that the templates name."""
 FIRST_PROMPT = "answer-question@v1"
 
 
@@ -70,7 +74,8 @@ def command(
     """
     if config is not None:
         raise click.UsageError("--config names a configuration that is there; init writes one.")
-    made = scaffold(folder, {**PROJECT, **IGNORES, **(WORKFLOWS if ci else {})})
+    files = {**PROJECT, **IGNORES, **(WORKFLOWS if ci else {})}
+    made = scaffold(folder, files, branch=_default_branch(folder))
     own_project = not set(made.kept) & set(PROJECT)
     run_id = None if no_run or not own_project else _first_run(folder, store)
     steps = _next_steps(folder, run_id, own_project=own_project)
@@ -98,8 +103,11 @@ class Scaffolded:
     """Files that were there before and are as they were."""
 
 
-def scaffold(folder: Path, files: dict[str, str]) -> Scaffolded:
-    """Write those of `files` (path -> template) that are not there; ConfigError when it cannot."""
+def scaffold(folder: Path, files: dict[str, str], *, branch: str = BRANCH) -> Scaffolded:
+    """Write those of `files` (path -> template) that are not there; ConfigError when it cannot.
+
+    `branch` is the repository's default branch.
+    """
     from evalkit.content import find_content
 
     written, kept = [], []
@@ -109,7 +117,7 @@ def scaffold(folder: Path, files: dict[str, str]) -> Scaffolded:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("x", encoding="utf-8", newline="\n") as file:
-                file.write(text.replace("EVALKIT_VERSION", __version__))
+                file.write(_with_branch(text.replace("EVALKIT_VERSION", __version__), branch))
             written.append(name)
         except FileExistsError:
             kept.append(name)
@@ -119,6 +127,33 @@ def scaffold(folder: Path, files: dict[str, str]) -> Scaffolded:
                 "write to: evalkit init DIR."
             ) from None
     return Scaffolded(written=tuple(written), kept=tuple(kept))
+
+
+def _with_branch(text: str, branch: str) -> str:
+    """A template's text for a repository whose default branch is not called main."""
+    if branch == BRANCH:
+        return text
+    name = json.dumps(branch)
+    text = text.replace(f"branches: [{BRANCH}]", f"branches: [{name}]")
+    return text.replace("[gate]\n", f"[gate]\ndefault_branch = {name}\n")
+
+
+def _default_branch(folder: Path) -> str:
+    """As git knows it: the remote's, else main or master, else the branch of the work tree."""
+    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.is_dir())
+
+    def git(*arguments: str) -> str:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(there), *arguments], capture_output=True, text=True, timeout=10
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    remote = git("symbolic-ref", "--short", "refs/remotes/origin/HEAD").removeprefix("origin/")
+    known = [name for name in (BRANCH, "master") if git("rev-parse", "-q", "--verify", name)]
+    return remote or next(iter(known), "") or git("symbolic-ref", "--short", "HEAD") or BRANCH
 
 
 def _first_run(folder: Path, store: str | None) -> str | None:

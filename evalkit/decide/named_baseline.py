@@ -6,8 +6,7 @@ pytest. It reads manifests, no scores.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from evalkit.decide.selectors import (
@@ -15,12 +14,11 @@ from evalkit.decide.selectors import (
     LATEST,
     POOLED,
     Manifest,
-    branch_of,
     find_run,
-    is_whole,
     newest_complete,
     parse_selector,
     require_complete,
+    runs_elsewhere,
     runs_named,
 )
 from evalkit.errors import ConfigError, NotComparable
@@ -64,13 +62,6 @@ def _require_branch(runs: Sequence[Manifest], branch: str) -> None:
         raise NotComparable(
             f"{BRANCH}{branch}: this store has no complete run of that branch{runs_elsewhere(runs)}"
         )
-
-
-def runs_elsewhere(runs: Iterable[Manifest]) -> str:
-    """`; 2 on master, 1 on fix`: the branches that complete runs are of; empty without any."""
-    branches = Counter(branch_of(run) for run in runs if is_whole(run))
-    told = [f"{n} on {branch}" for branch, n in branches.most_common(3) if branch is not None]
-    return f"; {', '.join(told)}" if told else ""
 
 
 def _not_a_run(asked: str) -> ConfigError:

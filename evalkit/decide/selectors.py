@@ -7,6 +7,7 @@ choices would be as good as each other it chooses none and says what to name.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -206,6 +207,13 @@ def of_some_cases(run: Manifest) -> bool:
 def branch_of(run: Manifest) -> str | None:
     branch = (run.get("git") or {}).get("branch")
     return None if branch is None else str(branch)
+
+
+def runs_elsewhere(runs: Iterable[Manifest]) -> str:
+    """`; 2 on master, 1 on fix`: the branches that complete runs are of; empty without any."""
+    branches = Counter(branch_of(run) for run in runs if is_whole(run))
+    told = [f"{n} on {branch}" for branch, n in branches.most_common(3) if branch is not None]
+    return f"; {', '.join(told)}" if told else ""
 
 
 def require_complete(run: Manifest) -> Manifest:

@@ -26,6 +26,7 @@ from evalkit.decide.selectors import (
     parse_selector,
     pool_with,
     require_complete,
+    runs_elsewhere,
     runs_named,
 )
 from evalkit.decide.stopped import own_pairs
@@ -142,9 +143,21 @@ class Sides:
                     baseline_pair=None,
                     golden_set=golden_set,
                     pool=pool,
+                    without=NO_RUN if baseline else self._without(candidate, golden_set),
                 )
             )
         return found
+
+    def _without(self, candidate: Source, golden_set: str) -> str:
+        """Why a golden set has no baseline: no run yet, or none of the default branch."""
+        ids = [run["run_id"] for run in self.runs]
+        earlier = self.runs[ids.index(candidate.run_id) + 1 :]
+        there = [run for run in earlier if golden_set in (run.get("golden_sets") or {})]
+        elsewhere = runs_elsewhere(there)
+        branch = self.settings.default_branch
+        if not elsewhere:
+            return NO_RUN
+        return f"no complete run on branch {branch} (gate.default_branch){elsewhere}"
 
     def _candidate(self) -> tuple[Source, Pair | None]:
         asked = self.request.candidate

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from evalkit.cli.init import FIRST_PROMPT, GOLDEN_SET, PROJECT, WORKFLOWS
 from evalkit.cli.main import main
+from evalkit.config import load_settings
 from evalkit.content import content_dirs
 from evalkit.store.views import open_store
 
@@ -121,3 +124,28 @@ def test_every_template_belongs_to_some_project() -> None:
     known = {*PROJECT.values(), *WORKFLOWS.values(), "project/gitignore"}
 
     assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == known
+
+
+def test_a_repository_whose_default_branch_is_not_main_is_scaffolded_for_it(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GIT_DIR", "GIT_WORK_TREE"):
+        monkeypatch.delenv(name, raising=False)
+    subprocess.run(["git", "init", "-q", "-b", "master", str(here)], check=True)
+
+    main(["init", "new", "--no-run", "--ci", "github"])
+
+    gate = (here / "new/.github/workflows/evalkit-gate.yml").read_text()
+    assert yaml.safe_load(gate)[True]["push"]["branches"] == ["master"]
+    assert load_settings(here / "new/evalkit.toml").gate.default_branch == "master"
+
+
+def test_without_a_repository_the_default_branch_is_main(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(here))
+
+    main(["init", "--no-run", "--ci", "github"])
+
+    assert "branches: [main]" in (here / ".github/workflows/evalkit-gate.yml").read_text()
+    assert "default_branch" not in (here / "evalkit.toml").read_text()

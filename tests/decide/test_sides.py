@@ -213,6 +213,15 @@ def test_none_is_compared_with_nothing_whatever_the_store_has() -> None:
     assert (match.baseline, match.without) == (None, "none was asked for")
 
 
+def test_runs_of_other_branches_are_named_where_the_default_branch_has_none() -> None:
+    old = [run("base-02", branch="master"), run("base-01", branch="master")]
+
+    match = only(sides(run("cand-01", branch="fix"), *old))
+
+    assert match.baseline is None
+    assert match.without == "no complete run on branch main (gate.default_branch); 2 on master"
+
+
 def test_the_default_branch_is_that_of_the_settings() -> None:
     runs = (run("cand-01"), run("base-02"), run("base-01", branch="trunk"))
 
