@@ -248,9 +248,7 @@ def serve(
 
     def announce(annotator: str, url: str) -> None:
         if as_json:
-            import json
-
-            click.echo(json.dumps({"annotator": annotator, "url": url}))
+            print_json({"annotator": annotator, "url": url}, indent=None)
         else:
             click.echo(f"{shown(annotator)}: {url}")
         sys.stdout.flush()

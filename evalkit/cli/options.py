@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -37,6 +40,7 @@ USD = Number(0)
 
 def common_options(function: F) -> F:
     """`--json`, `--store` and `--config`, in this order at the end of a command's help."""
+    function = _alone_on_stdout(function)
     for option in (
         click.option(
             "--config",
@@ -50,15 +54,33 @@ def common_options(function: F) -> F:
     return function
 
 
-def print_json(value: Any) -> None:
+_STDOUT = "evalkit.stdout"
+"""Where a click context keeps the stream that machine output goes to."""
+
+
+def _alone_on_stdout(function: F) -> F:
+    """With `--json`, what anything else prints, the user's code above all, goes to stderr."""
+
+    @wraps(function)
+    def command(*arguments: Any, as_json: bool, **options: Any) -> Any:
+        if not as_json:
+            return function(*arguments, as_json=as_json, **options)
+        click.get_current_context().meta[_STDOUT] = sys.stdout
+        with redirect_stdout(sys.stderr):
+            return function(*arguments, as_json=as_json, **options)
+
+    return cast(F, command)
+
+
+def print_json(value: Any, *, indent: int | None = 2) -> None:
     """One JSON document on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    context = click.get_current_context(silent=True)
+    file = None if context is None else context.meta.get(_STDOUT)
+    click.echo(json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False), file=file)
 
 
 def print_table(table: Table) -> None:
     """A table on stdout; a pipe has no width, there a row is a line."""
-    import sys
-
     from rich.console import Console
 
     Console(highlight=False, width=None if sys.stdout.isatty() else 1_000_000).print(table)

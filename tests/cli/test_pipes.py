@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,28 @@ from pathlib import Path
 import pytest
 
 from tests.decide.results import write_csv
+from tests.project import write_project
+
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
+
+
+def test_json_is_alone_in_a_pipe_whatever_the_application_prints(tmp_path: Path) -> None:
+    write_project(tmp_path, target="app:chatty", cases=2)
+    (tmp_path / "app.py").write_text(
+        "def chatty(input):\n    print('debug')\n    return {'label': 'billing'}\n", "utf-8"
+    )
+    path = os.pathsep.join((str(CHECKOUT), str(tmp_path)))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "evalkit", "run", "--json"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+
+    assert json.loads(done.stdout)["done"] == 2, done.stderr
+    assert done.stderr.count("debug") == 2
 
 
 @pytest.mark.parametrize(("candidate", "status"), [(1, 0), (0, 1)], ids=["pass", "regression"])

@@ -45,6 +45,17 @@ def test_a_check_that_ends_the_process_could_not_tell(
     assert {one["metric"]: one["missing"] for one in said["metrics"]}["own"] == 3
 
 
+def test_what_own_code_prints_is_not_among_the_json(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(project, "print('loaded')\ndef check(answer):\n    print('debug')\n    return True\n")
+
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["outcomes"] == {"scored": 3}
+    assert printed.err.count("debug") == 3
+    assert "loaded" in printed.err
+
+
 @pytest.mark.parametrize("ends", ENDS)
 def test_a_check_that_ends_the_process_when_it_is_loaded_is_refused(
     project: Path, capsys: pytest.CaptureFixture[str], ends: str
