@@ -5,7 +5,7 @@
     ├── ContentError             2   prompts, judges, templates
     ├── GoldenSetError           2   golden sets and their cases
     ├── InputFileError           2   results, labels or logs of another tool
-    ├── StoreError               2   the store cannot be written or read at all
+    ├── StoreError               2   the store cannot be written or read at all; 3 of a full disk
     │   └── DamagedStore         3   a file in the store is not what was sealed
     ├── NotComparable            3   nothing to compare, or not fairly
     ├── Interrupted            130   a second Ctrl-C or SIGTERM: nothing was waited for

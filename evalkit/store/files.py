@@ -23,7 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from evalkit.errors import DamagedStore, StoreError
+from evalkit.errors import EXIT_UNMEASURABLE, DamagedStore, StoreError
 
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 OLD_S = 60.0
@@ -240,7 +240,10 @@ def remove(path: Path) -> bool:
 
 @contextmanager
 def explain_os_errors(path: Path) -> Iterator[None]:
-    """Turn what the operating system refuses into a StoreError that names `path`."""
+    """Turn what the operating system refuses into a StoreError that names `path`.
+
+    A disk that is full or fails is no fault of usage: nothing was measured.
+    """
     try:
         yield
     except OSError as error:
@@ -249,7 +252,13 @@ def explain_os_errors(path: Path) -> Iterator[None]:
             errno.EACCES: " Give write permission, or choose another --store.",
             errno.EROFS: " Choose a --store that can be written.",
         }.get(error.errno or 0, "")
-        raise StoreError(f"{path}: {error.strerror or error}.{advice}") from error
+        refused = StoreError(f"{path}: {error.strerror or error}.{advice}")
+        if error.errno in _OF_THE_DISK:
+            refused.exit_code = EXIT_UNMEASURABLE
+        raise refused from error
+
+
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
 
 _SEAL = b',\n "sha256": "%b"\n}\n'

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from evalkit.errors import DamagedStore, StoreError
+from evalkit.errors import EXIT_UNMEASURABLE, EXIT_USAGE, DamagedStore, StoreError
 from evalkit.store.files import (
     is_safe_id,
     locked,
@@ -26,6 +26,24 @@ def write(path: Path, data: bytes = b"new", *, replace: bool = False) -> str:
     with write_whole(path, replace=replace) as file:
         file.write(data)
     return file.sha256
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        (errno.ENOSPC, EXIT_UNMEASURABLE),
+        (errno.EDQUOT, EXIT_UNMEASURABLE),
+        (errno.EIO, EXIT_UNMEASURABLE),
+        (errno.EACCES, EXIT_USAGE),
+    ],
+)
+def test_a_disk_that_is_full_or_fails_is_no_fault_of_usage(
+    tmp_path: Path, code: int, status: int
+) -> None:
+    with pytest.raises(StoreError) as refused, write_whole(tmp_path / "file"):
+        raise OSError(code, os.strerror(code))
+
+    assert refused.value.exit_code == status
 
 
 def test_a_file_is_not_there_before_it_is_whole(tmp_path: Path) -> None:
