@@ -27,7 +27,8 @@ def merge_runs(
     """Merge complete shards into a new run of `store`; returns its id and what is in it.
 
     A run is looked for in `store`, then in the stores `others`. Raises NotComparable when
-    the runs are not all the shards of one plan, StoreError for one that is not there.
+    the runs are not all the shards of one plan, StoreError for one that is not there,
+    DamagedStore for one whose manifest cannot be read.
     """
     opened = open_store(store)
     stores = [opened, *map(open_store, others)]
@@ -51,6 +52,8 @@ def _find(run_id: str, stores: Sequence[Store]) -> tuple[Store, str]:
     for store in stores:
         if any(run["run_id"] == run_id for run in store.runs()):
             return store, run_id
+    for store in stores:
+        store.refuse_unreadable(run_id)
     places = ", ".join(str(store.path) for store in stores)
     raise StoreError(f"no run {run_id} in {places}. Name the shard's store: --from DIR.")
 

@@ -41,14 +41,13 @@ def set_(
 
     All of them or none. Whoever is not first, of several at once, is told (exit status 2).
     """
-    from evalkit.decide.selectors import find_run, require_complete
+    from evalkit.decide.naming import run_named
+    from evalkit.decide.selectors import require_complete
     from evalkit.exchange.baseline_file import baselines_of
 
     opened = _open(store, config)
     seen = opened.baselines.all()
-    runs = opened.runs()
-    opened.refuse_unreadable(run)
-    manifest = require_complete(find_run(runs, run))
+    manifest = require_complete(run_named(opened, run))
     golden_sets = manifest["golden_sets"]
     for name in only:
         if name not in golden_sets:
@@ -62,7 +61,7 @@ def set_(
         for name in only or golden_sets
     }
     if expect is not None:
-        old = None if expect == "none" else find_run(opened.runs(), expect)["run_id"]
+        old = None if expect == "none" else run_named(opened, expect)["run_id"]
         seen = {} if old is None else dict.fromkeys(chosen, str(old))
     opened.baselines.choose(chosen, seen=seen)
     for name, _ in chosen:

@@ -356,7 +356,7 @@ def anchor(
     judgements of the judge's present version. `evalkit sample` has them graded again
     once a day, `evalkit drift --judges` too.
     """
-    from evalkit.decide.selectors import find_run
+    from evalkit.decide.naming import run_named
     from evalkit.score.anchors import (
         anchors_path,
         answers_of_run,
@@ -381,7 +381,8 @@ def anchor(
             load_golden_set(one, settings=settings)
             for one in find_golden_sets((), settings=settings)
         ]
-        anchors = answers_of_run(opened, find_run(opened.runs(), run)["run_id"], spec, golden, n=n)
+        run_id = str(run_named(opened, run)["run_id"])
+        anchors = answers_of_run(opened, run_id, spec, golden, n=n)
     made, cost_usd, unpriced_calls = run_async(
         judged_first(anchors, spec, settings, max_cost_usd=max_cost)
     )

@@ -153,22 +153,21 @@ def _population(
 
 def _select(store: Store, text: str) -> tuple[str, Any]:
     """A run's id, and the pair where one is named."""
-    from evalkit.decide.selectors import find_run, parse_selector
-
-    runs = store.runs()
+    from evalkit.decide.naming import run_named
+    from evalkit.decide.selectors import parse_selector
 
     def is_run(name: str) -> bool:
         try:
-            return bool(find_run(runs, name))
+            return bool(run_named(store, name))
         except ConfigError:
             return False
 
     if not is_run(text) and ":" not in text:
-        find_run(runs, text)
+        run_named(store, text)
     selector = parse_selector(text, is_run=is_run)
     if selector.run is None:
         raise ConfigError(f"{text}: name the run, too, as RUN:{text}.")
-    return find_run(runs, selector.run)["run_id"], selector.pair
+    return str(run_named(store, selector.run)["run_id"]), selector.pair
 
 
 def _question(metric: str, of_metric: Sequence[Mapping[str, Any]], settings: Settings) -> Question:

@@ -217,7 +217,7 @@ def export_command(
     span of their call. Needs evalkit[otel].
     """
     from evalkit.config import load_settings
-    from evalkit.decide.selectors import find_run
+    from evalkit.decide.naming import run_named
     from evalkit.exchange.otel import OtelSink
     from evalkit.exchange.otel_export import export_calls, export_scores
     from evalkit.store.views import open_store
@@ -225,7 +225,7 @@ def export_command(
     if since is None and not runs:
         raise click.UsageError("nothing to export. Give --since, --run, or both.")
     opened = open_store(store or load_settings(config).store_path)
-    found = [find_run(opened.runs(), run)["run_id"] for run in runs]
+    found = [str(run_named(opened, run)["run_id"]) for run in runs]
     with OtelSink(endpoint, texts=texts) as sink:
         end = now() if until is None else until
         calls = 0 if since is None else export_calls(opened, sink, since=since, until=end)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evalkit.cli.options import common_options, print_json, say
-from evalkit.errors import EXIT_PASS, EvalkitError
+from evalkit.errors import EXIT_PASS, EXIT_UNMEASURABLE, EvalkitError
 
 if TYPE_CHECKING:
     from evalkit.config import Settings
@@ -66,11 +66,12 @@ def command(
     else:
         assert output is not None
         said = _write_one(output, runs, baseline, opened, settings)
-    for problem in opened.problems:
+    damaged = [error for run in said["runs"] if (error := opened.damage_of(run))]
+    for problem in dict.fromkeys([*opened.problems, *damaged]):
         say(f"warning: {problem}")
     if as_json:
         print_json(said)
-    return EXIT_PASS
+    return EXIT_UNMEASURABLE if damaged else EXIT_PASS
 
 
 def _check_options(
@@ -85,12 +86,9 @@ def _check_options(
 def _write_one(
     output: Path, runs: Sequence[str], baseline: str | None, store: Store, settings: Settings
 ) -> dict[str, Any]:
-    from evalkit.decide.selectors import find_run
+    from evalkit.decide.naming import run_named
 
-    every = store.runs()
-    for run in runs:
-        store.refuse_unreadable(run)
-    found = [str(find_run(every, run)["run_id"]) for run in runs]
+    found = [str(run_named(store, run)["run_id"]) for run in runs]
     verdict = _verdict_on(found[0], baseline, store, settings)
     write_html(verdict, store, output, settings=settings, runs=found)
     say(f"wrote {output}")
@@ -101,11 +99,11 @@ def _write_one(
 def _write_folder(
     folder: Path, runs: Sequence[str], store: Store, settings: Settings
 ) -> dict[str, Any]:
+    from evalkit.decide.naming import run_named
     from evalkit.decide.report_index import newest_verdicts, write_index
-    from evalkit.decide.selectors import find_run
 
     every = store.runs()
-    listed = [find_run(every, run) for run in dict.fromkeys(runs)] or every[:INDEXED_RUNS]
+    listed = [run_named(store, run) for run in dict.fromkeys(runs)] or every[:INDEXED_RUNS]
     verdicts = newest_verdicts(store.verdicts())
     written = _write_reports(folder, listed, verdicts, store, settings)
     more = 0 if runs else len(every) - len(listed)

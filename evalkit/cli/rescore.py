@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from evalkit.cli.options import USD, common_options, print_json, say
+
+if TYPE_CHECKING:
+    from evalkit.store.views import Store
 
 SHOWN_LEFT_OUT = 20
 
@@ -57,20 +59,20 @@ def command(
     from evalkit.cli.progress import run_progress
     from evalkit.cli.summary import exit_status, print_summary
     from evalkit.config import load_settings
-    from evalkit.decide.selectors import find_run
+    from evalkit.decide.naming import run_named
     from evalkit.rescoring import RescoreRequest, rescore_run
     from evalkit.store.views import open_store
 
     settings = load_settings(config)
-    runs = open_store(store or settings.store_path).runs()
+    opened = open_store(store or settings.store_path)
     rescored = rescore_run(
         settings,
         RescoreRequest(
-            run_id="" if run is None else find_run(runs, run)["run_id"],
+            run_id="" if run is None else str(run_named(opened, run)["run_id"]),
             judges=judges,
             metrics=metrics,
             edited=edited,
-            against=None if against is None else _find_opponent(runs, against),
+            against=None if against is None else _find_opponent(opened, against),
             fresh=fresh,
             concurrency=concurrency,
             max_cost_usd=max_cost,
@@ -94,14 +96,14 @@ def command(
     return exit_status(rescored.run.summary)
 
 
-def _find_opponent(runs: Sequence[Mapping[str, Any]], text: str) -> str:
+def _find_opponent(store: Store, text: str) -> str:
     """`RUN` or `RUN:PAIR` with the run's whole id."""
-    from evalkit.decide.selectors import find_run
+    from evalkit.decide.naming import run_named
     from evalkit.errors import ConfigError
     from evalkit.records import Pair
 
     run, colon, pair = text.partition(":")
-    run_id = str(find_run(runs, run)["run_id"])
+    run_id = str(run_named(store, run)["run_id"])
     try:
         return f"{run_id}:{Pair.parse(pair)}" if colon else run_id
     except ValueError as error:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evalkit.cli.options import common_options, print_json, say
-from evalkit.errors import EXIT_PASS, ConfigError, EvalkitError
+from evalkit.errors import EXIT_PASS, EXIT_UNMEASURABLE, ConfigError, DamagedStore, EvalkitError
 
 if TYPE_CHECKING:
     from evalkit.score.golden import GoldenSet
@@ -55,10 +55,17 @@ def command(
         say(f"warning: {problem}")
     if as_json:
         print_json(plain(pages[0] if len(pages) == 1 else pages))
-        return EXIT_PASS
-    for page in pages:
-        print_page(page)
-    return EXIT_PASS
+    else:
+        for page in pages:
+            print_page(page)
+    return EXIT_UNMEASURABLE if any(_lacks(page, opened) for page in pages) else EXIT_PASS
+
+
+def _lacks(page: Page, store: Store) -> bool:
+    """Whether a page may lack scores, as a file that could have them is damaged."""
+    if page["kind"] == "run":
+        return store.damage_of(page["run_id"]) is not None
+    return page["kind"] == "case" and bool(store.problems)
 
 
 def _pages(
@@ -74,6 +81,11 @@ def _pages(
     if len(found) > 1:
         one = next(iter(found))
         raise ConfigError(f"{name!r} is a {' and a '.join(found)}. Say which: --as {one}.")
+    if not found and store.problems and tuple(kinds) != ("run",):
+        raise DamagedStore(
+            f"no {', '.join(kinds)} named {name!r} in what can be read of {store.path}. "
+            + " ".join(store.problems)
+        )
     if not found:
         raise ConfigError(
             f"no {', '.join(kinds)} named {name!r} in the golden sets or in {store.path}. "
@@ -202,12 +214,13 @@ def _traces(name: str, store: Store) -> list[Page]:
 
 
 def _runs(name: str, store: Store) -> list[Page]:
-    from evalkit.decide.selectors import LATEST, find_run, runs_named
+    from evalkit.decide.naming import run_named
+    from evalkit.decide.selectors import LATEST, runs_named
 
-    runs = store.runs()
-    if not LATEST.fullmatch(name) and not runs_named(runs, name):
+    if not LATEST.fullmatch(name) and not runs_named(store.runs(), name):
+        store.refuse_unreadable(name)
         return []
-    run = find_run(runs, name)
+    run = run_named(store, name)
     return [{"kind": "run", **_manifest(run), **_measured(run["run_id"], store)}]
 
 

@@ -64,9 +64,9 @@ def command(
     if run_id is None:
         run_id = _run(settings, asked, golden_set, store, trials, limit, max_cost)
     else:
-        from evalkit.decide.selectors import find_run
+        from evalkit.decide.naming import run_named
 
-        run_id = find_run(opened.runs(), run_id)["run_id"]
+        run_id = str(run_named(opened, run_id)["run_id"])
     name, metric = _what(opened, run_id, feature, golden_set, metric)
     paths = read_paths(
         opened,

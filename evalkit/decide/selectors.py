@@ -28,6 +28,7 @@ MAX_POOLED = 20
 SHORTEST_ID = 6
 """Letters of a run id that are enough to name it."""
 LATEST = re.compile(r"latest(?:~(\d{1,4}))?")
+_TIMED = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +116,11 @@ def find_run(runs: Sequence[Manifest], text: str) -> Manifest:
             f'{what} {text!r} in this store. `evalkit query "SELECT run_id FROM runs"` lists them.'
         )
     return found[0]
+
+
+def is_newer(run_id: str, *, than: str) -> bool:
+    """By the ids of runs, which begin with the time; others say nothing."""
+    return bool(_TIMED.fullmatch(run_id) and _TIMED.fullmatch(than)) and run_id > than
 
 
 def newest_complete(

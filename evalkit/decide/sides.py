@@ -6,7 +6,6 @@ rules of `selectors`, each run once. It reads no row.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from evalkit.decide.selectors import (
     Selector,
     baseline_runs,
     find_run,
+    is_newer,
     newest_complete,
     parse_compare,
     parse_selector,
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from evalkit.store.views import Engine, Store
 
 NO_RUN = "no earlier complete run of this golden set"
-_TIMED = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +69,6 @@ class Match:
     """Further runs that may serve as one baseline with `baseline`."""
     without: str = NO_RUN
     """Why there is no baseline, where there is none."""
-
-
-def _is_newer(run_id: str, *, than: str) -> bool:
-    """By the ids of runs, which begin with the time; others say nothing."""
-    return bool(_TIMED.fullmatch(run_id) and _TIMED.fullmatch(than)) and run_id > than
 
 
 @dataclass(slots=True)
@@ -176,6 +170,11 @@ class Sides:
     def _newest(self) -> Manifest:
         run = newest_complete(self.runs)
         if run is None:
+            if self.store is not None and self.store.unreadable_runs:
+                raise NotComparable(
+                    f"run {max(self.store.unreadable_runs)} cannot be read, and there is no other "
+                    f"complete run in this store. {'; '.join(self.store.problems)}"
+                )
             raise NotComparable("there is no complete run in this store: evalkit run first.")
         self._refuse_if_maybe_older(run)
         return run
@@ -184,7 +183,7 @@ class Sides:
         """What cannot be read may be the newest run: another is not taken in its place."""
         assert self.store is not None
         unreadable = self.store.unreadable_runs
-        newer = [one for one in unreadable if _is_newer(one, than=str(run["run_id"]))]
+        newer = [one for one in unreadable if is_newer(one, than=str(run["run_id"]))]
         if newer:
             raise NotComparable(
                 f"run {max(newer)} cannot be read and may be the newest: name the candidate, e.g. "

@@ -148,6 +148,17 @@ class Store:
             source = run.get("rescored_from")
         return files
 
+    def damage_of(self, run_id: str) -> str | None:
+        """What is wrong with a sealed run's files; None for nothing, or for a run without."""
+        try:
+            self.score_files(run_id)
+            self.call_files(run_id)
+        except DamagedStore as error:
+            return str(error)
+        except (NotComparable, StoreError):
+            return None
+        return None
+
     def _sealed_files(self, run: Mapping[str, Any], folder: str) -> list[Path]:
         if not run["files"]:
             raise NotComparable(
