@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -48,6 +49,7 @@ def set_(
     opened = _open(store, config)
     seen = opened.baselines.all()
     manifest = require_complete(run_named(opened, run))
+    _refuse_shard(manifest)
     golden_sets = manifest["golden_sets"]
     for name in only:
         if name not in golden_sets:
@@ -69,6 +71,15 @@ def set_(
     if as_json:
         print_json({"baselines": baselines_of(opened)})
     return EXIT_PASS
+
+
+def _refuse_shard(run: Mapping[str, Any]) -> None:
+    """A part of the cases is no baseline for all of them."""
+    if run.get("shard"):
+        raise ConfigError(
+            f"run {run['run_id']} is shard {run['shard']['number']} of {run['shard']['of']}, and "
+            "no baseline by itself. Merge the shards (evalkit merge), and set the run they make."
+        )
 
 
 @command.command("list")

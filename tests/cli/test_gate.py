@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from evalkit.cli.main import main
+from evalkit.store.files import read_json, write_json
 from evalkit.store.judges import judge_figure, save_figure
 from evalkit.store.views import Store, open_store
 from tests.decide.results import cases, changed, write_csv, write_run
@@ -254,6 +255,16 @@ def test_a_baseline_is_set_only_if_it_is_what_was_expected(
     assert "its baseline is run-1 by now, not none" in capsys.readouterr().err
     assert main(["baseline", "set", "run-2", "--expect", "run-1"]) == 0
     assert store.baselines.get("tickets", "classify-ticket") == "run-2"
+
+
+def test_a_shard_is_not_set_as_a_baseline(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(store, "run-1", cases([1.0] * 8))
+    path = store.path / "runs" / "run-1" / "manifest.json"
+    write_json(path, read_json(path) | {"shard": {"number": 1, "of": 2}}, replace=True)
+
+    assert main(["baseline", "set", "run-1"]) == 2
+    assert "run-1 is shard 1 of 2" in capsys.readouterr().err
+    assert store.baselines.all() == {}
 
 
 def test_a_baseline_is_carried_to_another_store(
