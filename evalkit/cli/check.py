@@ -90,6 +90,7 @@ def check_project(paths: Sequence[Path], config: Path | None, store: str | None 
     _check_prompts(settings, found, Path(store or settings.store_path))
     _check_flags_file(settings, found)
     _check_schemas(settings, found)
+    _check_targets(settings, found)
     sets = _check_golden_sets(paths, settings, found, check_feature=readable)
     _check_judges(sets, settings, found, check_models=readable)
     if readable:
@@ -190,6 +191,24 @@ def _check_schemas(settings: Settings, found: Findings) -> None:
                 file = shown_path(path, root=settings.root)
                 problem = ConfigError(f"{file}: {error}. Write a JSON Schema there")
                 found.problems += _config_problems(problem, settings, place, ".".join(place))
+
+
+def _check_targets(settings: Settings, found: Findings) -> None:
+    """Functions that stand in for a model are there: without one, every case fails."""
+    from evalkit.call.functions import load_function, make_importable
+
+    for name, provider in settings.providers.items():
+        if provider.target is None:
+            continue
+        make_importable(settings.root)
+        place = ("providers", name, "target")
+        try:
+            load_function(provider.target)
+        except ConfigError as error:
+            found.problems += _config_problems(error, settings, place, ".".join(place))
+        except (Exception, SystemExit) as error:  # the user's own module may fail in any way
+            problem = ConfigError(f"{provider.target}: {type(error).__name__}: {error}")
+            found.problems += _config_problems(problem, settings, place, ".".join(place))
 
 
 def _check_flags_file(settings: Settings, found: Findings) -> None:

@@ -47,6 +47,20 @@ def test_a_sound_project_passes_and_says_what_was_looked_at(
     )
 
 
+def test_a_function_that_answers_for_a_model_has_to_be_there(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(project / "evalkit.toml", "tests.apps:by_rule", "tests.apps:nobody")
+    (project / "broken_app.py").write_text("raise RuntimeError('no licence')\n")
+
+    status, lines = check(capsys)
+
+    assert status == 2
+    assert "evalkit.toml:4: providers.app.target: 'tests.apps:nobody' is not an" in lines[0]
+    edit(project / "evalkit.toml", "tests.apps:nobody", "broken_app:answer")
+    assert "RuntimeError: no licence" in check(capsys)[1][0]
+
+
 def test_the_checkout_itself_is_sound(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
