@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from evalkit.score.rubric import JudgeSpec
     from evalkit.settings import Settings
 
+GATE = "gate"
+"""What pytest calls the item that is the verdict."""
 MAX_INPUT_PROBLEMS = 20
 """Of one golden set: what a prompt misses in one case it mostly misses in all."""
 
@@ -242,10 +244,25 @@ def _check_golden_sets(
         found.problems += problems
         if golden is not None:
             sets.append(golden)
+            found.problems += _named_gate(golden, settings)
     found.problems += shared_names(sets, root=settings.root)
     found.checked["golden_sets"] = len(headers)
     found.checked["cases"] = sum(len(golden.cases) for golden in sets)
     return sets
+
+
+def _named_gate(golden: GoldenSet, settings: Settings) -> Iterator[Problem]:
+    """A case that pytest could not tell from the gate."""
+    from evalkit.score.problems import Problem, shown_path
+
+    if GATE in golden.cases:
+        yield Problem(
+            file=shown_path(golden.cases.path, root=settings.root),
+            line=golden.cases.line_of(GATE),
+            case_id=GATE,
+            problem="pytest --llm-eval calls the gate so, and refuses a case of that name",
+            fix="Give it another id",
+        )
 
 
 def _headers(paths: Sequence[Path], settings: Settings, found: Findings) -> list[Path]:

@@ -61,6 +61,18 @@ def test_a_function_that_answers_for_a_model_has_to_be_there(
     assert "RuntimeError: no licence" in check(capsys)[1][0]
 
 
+def test_a_case_that_pytest_would_take_for_the_gate_is_named(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases = project / "golden_sets" / "tickets" / "cases.jsonl"
+    cases.write_text(json.dumps(case(1)) + "\n" + json.dumps(case(2, id="gate")) + "\n")
+
+    status, lines = check(capsys)
+
+    assert status == 2
+    assert lines[0].startswith("golden_sets/tickets/cases.jsonl:2: case gate: pytest --llm-eval")
+
+
 def test_the_checkout_itself_is_sound(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
