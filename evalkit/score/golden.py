@@ -206,6 +206,10 @@ class _Loader:
             problem = f"cases: {show(source)} leads out of the project"
             self._report([Fault(("cases",), problem, "Put the file beside golden_set.yaml")])
             return False
+        if os.path.exists(target) and not is_file(target):
+            problem = f"cases: {show(source)} is not a regular file"
+            self._report([Fault(("cases",), problem, "Put a file there, one case a line")])
+            return False
         if not is_file(target):
             there = [found.name for found in folder.glob("*.jsonl")]
             fix = nearest(source, there) if there else f"Add {source}, one case a line"

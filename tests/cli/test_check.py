@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,20 @@ def test_a_case_that_pytest_would_take_for_the_gate_is_named(
 
     assert status == 2
     assert lines[0].startswith("golden_sets/tickets/cases.jsonl:2: case gate: pytest --llm-eval")
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "fifo"])
+def test_cases_that_are_no_file_are_said_to_be_none(
+    project: Path, capsys: pytest.CaptureFixture[str], make: Callable[[Path], None]
+) -> None:
+    cases = project / "golden_sets" / "tickets" / "cases.jsonl"
+    cases.unlink()
+    make(cases)
+
+    status, lines = check(capsys)
+
+    assert status == 2
+    assert '"cases.jsonl" is not a regular file' in lines[0]
 
 
 def test_the_checkout_itself_is_sound(
