@@ -134,10 +134,11 @@ class Options:
             number = float(value) if option.kind == "usd" else int(value)
         except ValueError:
             number = -1
-        if not least <= number < float("inf"):
+        if not least <= number < (2**63 if name == "seed" else float("inf")):  # as the store has it
             what = "an amount of US dollars" if option.kind == "usd" else "a whole number"
+            most = f" to {2**63 - 1}" if name == "seed" else " up"
             raise pytest.UsageError(
-                f"--llm-eval-{name} ({source}): {value!r} is not {what} from {least} up."
+                f"--llm-eval-{name} ({source}): {value!r} is not {what} from {least}{most}."
             )
         return number
 

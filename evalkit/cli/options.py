@@ -20,6 +20,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 LEAST = 1e-9
 """Of a number that is not 0: what is smaller overflows when something is divided by it."""
 
+MAX_SEED = 2**63 - 1
+"""Of either sign: a column of the store has 64 bits."""
+
 
 class Number(click.FloatRange):
     """A finite number within bounds; click's own range lets NaN pass."""
@@ -33,9 +36,20 @@ class Number(click.FloatRange):
         return number
 
 
+class Seed(click.types.IntParamType):
+    """A whole number that a column of the store can hold."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        number: int = super().convert(value, param, ctx)
+        if not -MAX_SEED <= number <= MAX_SEED:
+            self.fail(f"{value} is not between -{MAX_SEED} and {MAX_SEED}.", param, ctx)
+        return number
+
+
 SHARE = Number(0, 1)
 ALPHA = Number(0, 0.5, min_open=True)
 USD = Number(0)
+SEED = Seed()
 
 
 def common_options(function: F) -> F:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.options import USD, common_options, print_json, say
+from evalkit.cli.options import SEED, USD, common_options, print_json, say
 from evalkit.cli.ray_options import cluster_at, ray_options
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 @click.option("--resume", metavar="RUN", help="Finish a run that was interrupted.")
 @click.option("--concurrency", type=click.IntRange(1, 10_000), help="Cases in flight.")
 @click.option(
-    "--seed", type=int, help="For the draw of --limit, and sent to the model; default: [run] seed."
+    "--seed", type=SEED, help="For the draw of --limit, and sent to the model; default: [run] seed."
 )
 @click.option("--stop-early", is_flag=True, help="End as soon as every gating metric is decided.")
 @click.option(

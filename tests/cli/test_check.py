@@ -89,6 +89,20 @@ def test_cases_that_are_no_file_are_said_to_be_none(
     assert '"cases.jsonl" is not a regular file' in lines[0]
 
 
+def test_a_seed_is_one_that_the_store_can_hold(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "--seed", "9" * 23]) == 2
+    assert "is not between" in capsys.readouterr().err
+    edit(project / "evalkit.toml", "[run]", "[run]\nseed = 9223372036854775808")
+    assert "run.seed" in check(capsys)[1][0]
+    edit(project / "evalkit.toml", "775808", "775807")
+    assert main(["run"]) == 0
+    capsys.readouterr()
+    assert main(["query", "SELECT seed FROM runs", "--json"]) == 0
+    assert "9223372036854775807" in capsys.readouterr().out
+
+
 def test_the_checkout_itself_is_sound(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
