@@ -238,24 +238,26 @@ def _gather(value: Json, found: list[str], depth: int, whole: bool) -> None:
         found.append(text)
 
 
-def rewrite(value: Json, change: Callable[[str], str], depth: int = MAX_DEPTH) -> Json:
+def rewrite(value: Json, change: Callable[[str], str], within: tuple[int, ...] = ()) -> Json:
     """`value` with `change` applied to each of its texts.
 
-    A number or an object that changes is a text then; what is nested too deeply is left out.
+    A number or an object that changes is a text then; what is nested too deeply, or contains
+    itself, is left out. `within` are the identities of what `value` is in.
     """
     if isinstance(value, str):
         return change(value)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, _NESTED):
-        if not depth:
+        if len(within) >= MAX_DEPTH or id(value) in within:
             return "[TOO DEEP]"
+        inside = (*within, id(value))
         if isinstance(value, _TABLE):
             return {
-                change(key) if isinstance(key, str) else key: rewrite(one, change, depth - 1)
+                change(key) if isinstance(key, str) else key: rewrite(one, change, inside)
                 for key, one in value.items()
             }
-        return [rewrite(one, change, depth - 1) for one in value]
+        return [rewrite(one, change, inside) for one in value]
     text = _text_form(value)
     changed = text if text is None else change(text)
     return value if changed == text else changed

@@ -235,6 +235,13 @@ def test_placeholder_that_is_in_the_text_already_is_not_given_out() -> None:
     assert redact({"a": "a@b.example", "b": r"[email_1] [EMAIL\_2]"})[0]["a"] == "[EMAIL_3]"
 
 
+def test_what_contains_itself_is_left_out_there_however_often() -> None:
+    twice: list[object] = ["a@b.example"]
+    twice += [twice, {"again": twice}]
+
+    assert redact(twice) == (["[EMAIL_1]", "[TOO DEEP]", {"again": "[TOO DEEP]"}], 1)
+
+
 def test_what_is_nested_too_deeply_is_left_out_of_a_record() -> None:
     value: object = "a@b.example"
     for _ in range(150):
