@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from evalkit.decide.report_page import render
 from evalkit.decide.report_sentences import headline
-from evalkit.decide.report_text import count
+from evalkit.decide.report_text import NOT_KNOWN, count
 from evalkit.store.files import write_whole
 
 Row: TypeAlias = Mapping[str, Any]
@@ -67,6 +67,7 @@ def _line(run: Row, verdict: Row | None, folder: Path) -> dict[str, Any]:
     golden_sets = run.get("golden_sets") or {}
     pairs = list(run.get("pairs") or ())
     name = report_name(run["run_id"])
+    n_cases = sum(one.get("n_cases") or 0 for one in golden_sets.values())
     return {
         "run_id": run["run_id"],
         "when": str(run["created_at"])[:16].replace("T", " "),
@@ -79,7 +80,7 @@ def _line(run: Row, verdict: Row | None, folder: Path) -> dict[str, Any]:
         + ([f"and {len(pairs) - SHOWN_PAIRS} more"] if len(pairs) > SHOWN_PAIRS else []),
         "commit": str(git.get("commit") or "")[:12],
         "branch": git.get("branch"),
-        "cases": sum(one.get("n_cases") or 0 for one in golden_sets.values()) or None,
+        "cases": f"{n_cases:,}" if n_cases else NOT_KNOWN,
     }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from evalkit.cli.main import main
+from evalkit.decide.report_index import write_index
 from evalkit.store.views import Store
 from tests.decide.report_world import (
     BASELINE,
@@ -45,6 +46,15 @@ def test_all_runs_are_listed_newest_first_with_their_verdicts(store: Store) -> N
     assert shown.text.index(CANDIDATE) < shown.text.index(BASELINE)
     assert "regression Quality dropped: label on tickets" in shown.text
     assert "not compared" in shown.text[shown.text.index(BASELINE) :]
+
+
+def test_cases_are_counted_in_whole_numbers(tmp_path: Path) -> None:
+    golden_sets = {"tickets": {"n_cases": 5}}
+    run = {"run_id": "1", "created_at": "2026-01-01", "status": "complete"}
+
+    write_index([{**run, "golden_sets": golden_sets}], {}, tmp_path, project=tmp_path)
+
+    assert 'data-name="cases">5</td>' in (tmp_path / "index.html").read_text("utf-8")
 
 
 def test_every_run_leads_to_its_report_and_back(store: Store) -> None:
