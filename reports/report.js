@@ -215,8 +215,10 @@
     const kept = new URLSearchParams(location.hash.slice(1));
     state = { ...START };
     for (const name of Object.keys(START)) if (kept.has(name)) state[name] = kept.get(name);
-    if (!SHOW[state.show]) state.show = START.show;
-    for (const name of ["show", "metric", "set", "slice"]) at(name).value = state[name];
+    for (const name of ["show", "metric", "set", "slice"]) {
+      at(name).value = state[name];
+      if (at(name).value !== state[name]) at(name).value = state[name] = START[name];
+    }
     at("find").value = state.q;
     find();
     const place = found.findIndex(({ n }) => String(n) === state.open);

@@ -195,6 +195,16 @@ def test_a_link_to_a_case_leads_to_the_page_it_is_on(show: Show, many: Path) -> 
     assert page.inner_text("#told") == "51 to 75 of 120"
 
 
+@pytest.mark.parametrize("part", ["#metric=zz", "#metric=99", "#set=zz", "#slice=99"])
+def test_an_address_that_names_nothing_there_is_shows_all(
+    show: Show, many: Path, part: str
+) -> None:
+    page = show(many, part=f"{part}&show=all").page
+
+    assert page.inner_text("#told") == "1 to 25 of 120"
+    assert page.input_value(part.partition("=")[0]) == ""
+
+
 @pytest.mark.parametrize("part", ["#page=-3&show=no&metric=99&slice=x&sort=no", "#open=1e9", "#q"])
 def test_an_address_that_makes_no_sense_does_no_harm(show: Show, many: Path, part: str) -> None:
     shown = show(many, part=part)
