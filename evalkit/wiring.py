@@ -246,8 +246,12 @@ def _plan_set(golden: GoldenSet, request: RunRequest, bench: Bench, *, run_id: s
     )
 
 
-def pairs_of(golden: GoldenSet, request: RunRequest, settings: Settings) -> list[Pair]:
+def pairs_of(
+    golden: GoldenSet, request: RunRequest, settings: Settings, *, option: str = "--"
+) -> list[Pair]:
     """Models x prompt versions that run a golden set: those asked for, else its feature's own.
+
+    `option` is what begins the options by which they were asked for.
 
     Raises ConfigError for a model or prompt that is not there, or when none of the
     prompts asked for is this feature's.
@@ -257,17 +261,19 @@ def pairs_of(golden: GoldenSet, request: RunRequest, settings: Settings) -> list
     for model in models:
         if model not in settings.models:
             known = ", ".join(sorted(settings.models))
-            raise ConfigError(f"--model {model}: no such model. There are: {known}.")
+            raise ConfigError(f"{option}model {model}: no such model. There are: {known}.")
     versions = []
     for prompt in request.prompts:
         name, at, version = prompt.rpartition("@")
         if not (at and name and version):
-            raise ConfigError(f"--prompt {prompt}: not NAME@VERSION, e.g. classify-ticket@v2.")
+            raise ConfigError(
+                f"{option}prompt {prompt}: not NAME@VERSION, e.g. classify-ticket@v2."
+            )
         if name == feature.prompt_name:
             versions.append(version)
     if request.prompts and not versions:
         raise ConfigError(
-            f"golden set {golden.name}: none of --prompt {', '.join(request.prompts)} is a "
+            f"golden set {golden.name}: none of {option}prompt {', '.join(request.prompts)} is a "
             f"version of its feature's prompt {feature.prompt_name}."
         )
     pairs = [

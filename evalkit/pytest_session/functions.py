@@ -81,7 +81,7 @@ def named_set(name: str, evaluation: EvalSession) -> GoldenSet:
 
 
 def _own_cases(golden: GoldenSet, evaluation: EvalSession) -> Iterator[OwnCase]:
-    pairs = pairs_of(golden, evaluation.request, evaluation.settings)
+    pairs = pairs_of(golden, evaluation.request, evaluation.settings, option="--llm-eval-")
     for number in numbers_of(golden, evaluation.request):
         for pair in pairs:
             for unit in units_of_case(golden, pair, number, evaluation.request):

@@ -53,7 +53,7 @@ class GoldenFile(pytest.File):
     def collect(self) -> Iterable[pytest.Item]:
         evaluation = self.evaluation
         golden = evaluation.golden_set(self.path)
-        pairs = pairs_of(golden, evaluation.request, evaluation.settings)
+        pairs = pairs_of(golden, evaluation.request, evaluation.settings, option="--llm-eval-")
         ids = golden.cases.ids
         for number in numbers_of(golden, evaluation.request):
             for pair in pairs:

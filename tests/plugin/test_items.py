@@ -153,6 +153,19 @@ def test_without_gates_a_session_that_measured_nothing_fails_all_the_same(
         result.stdout.no_fnmatch_line("unmeasurable*")
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("model", "nope"), ("prompt", "classify"), ("prompt", "others@v1")],
+)
+def test_a_pair_that_cannot_run_is_refused_under_the_name_of_pytests_option(
+    project: Project, option: str, value: str
+) -> None:
+    result = project.eval(f"--llm-eval-{option}", value)
+
+    assert result.ret == 2
+    result.stdout.fnmatch_lines([f"*--llm-eval-{option} {value}*"])
+
+
 def test_chosen_cases_are_a_run_that_is_not_complete(project: Project) -> None:
     project.eval("--llm-eval-no-gate", "-k", "t-0004")
 
