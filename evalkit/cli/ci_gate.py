@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from evalkit.cli.ci_baseline import Baseline, BaseRun, find_baseline
@@ -97,6 +97,8 @@ def run_ci_gate(asked: Asked, *, say: Say) -> Ended:
     context = read_context()
     asked.out.mkdir(parents=True, exist_ok=True)
     _clear(asked)
+    if context.problem is not None:
+        say(_warning(context.problem) if context.on_github else f"warning: {context.problem}")
     root = Path.cwd()
     try:
         settings = _settings(asked)
@@ -106,6 +108,13 @@ def run_ci_gate(asked: Asked, *, say: Say) -> Ended:
         ended = _not_done(str(error), status=error.exit_code)
     _show(ended, asked, context, root, say)
     return ended
+
+
+def _warning(text: str) -> str:
+    from evalkit.decide.github import Annotation, workflow_commands
+
+    found = [Annotation(level="warning", title="evalkit", text=text)]
+    return workflow_commands(found, prefix=PurePosixPath())[0]
 
 
 def _clear(asked: Asked) -> None:
@@ -270,7 +279,7 @@ class _CiGate:
             return _not_done(why, status=known, run_id=run_id)
         ended = Ended(status=status, verdict=verdict, run_id=run_id, baseline=baseline)
         if not any(one["baseline"] for one in verdict["comparisons"]):
-            ended.pointed_at.append(_no_baseline(baseline, error=required))
+            ended.pointed_at.append(_no_baseline(baseline, verdict, error=required))
             if baseline.failed:
                 ended.why = baseline.words
         if baseline.failed:
@@ -357,18 +366,20 @@ def _why_no_base(status: int, run: Mapping[str, Any] | None) -> str:
     return f"the base commit's run {how} (run {run['run_id']})"
 
 
-def _no_baseline(baseline: Baseline, *, error: bool) -> Annotation:
+def _no_baseline(baseline: Baseline, verdict: Verdict, *, error: bool) -> Annotation:
     from evalkit.decide.github import Annotation
 
-    text = (
-        baseline.words
-        if baseline.failed or baseline.selector == NONE
-        else (
+    if baseline.failed or baseline.selector == NONE:
+        text = baseline.words
+    elif baseline.found:
+        told = "; ".join(verdict["notes"]) or "it has nothing of what this build measures"
+        text = f"Nothing could be compared with the baseline ({baseline.words}): {told}"
+    else:
+        text = (
             "There is nothing to compare with yet. A push to the default branch makes a baseline; "
             "or commit one: evalkit baseline set RUN, evalkit baseline export "
             "golden_sets/NAME/baseline.zip."
         )
-    )
     return Annotation(
         level="error" if error else "warning", title="evalkit: no baseline", text=text
     )

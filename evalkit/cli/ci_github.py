@@ -35,6 +35,8 @@ class Context:
     run_url: str
     token: str
     workspace: Path | None
+    problem: str | None = None
+    """What keeps the event from being known."""
 
     @property
     def on_github(self) -> bool:
@@ -73,9 +75,10 @@ def read_context(environ: Mapping[str, str] = os.environ) -> Context:
     """The step's context; all empty outside GitHub."""
     server, repository = environ.get("GITHUB_SERVER_URL", ""), environ.get("GITHUB_REPOSITORY", "")
     workspace = environ.get("GITHUB_WORKSPACE")
+    event, problem = _event(environ.get("GITHUB_EVENT_PATH"))
     return Context(
         event_name=environ.get("GITHUB_EVENT_NAME", ""),
-        event=_event(environ.get("GITHUB_EVENT_PATH")),
+        event=event,
         repository=repository,
         sha=environ.get("GITHUB_SHA", ""),
         ref_name=environ.get("GITHUB_REF_NAME", ""),
@@ -83,19 +86,23 @@ def read_context(environ: Mapping[str, str] = os.environ) -> Context:
         run_url=f"{server}/{repository}/actions/runs/{environ.get('GITHUB_RUN_ID', '')}",
         token=environ.get(TOKEN, ""),
         workspace=Path(workspace) if workspace else None,
+        problem=problem,
     )
 
 
-def _event(path: str | None) -> Mapping[str, Any]:
+def _event(path: str | None) -> tuple[Mapping[str, Any], str | None]:
+    """What happened, and what keeps it from being known."""
     from evalkit.strict import StrictError, loads_json, read_text
 
     if not path:
-        return {}
+        return {}, None
     try:
         event = loads_json(read_text(Path(path), max_bytes=MAX_EVENT_BYTES), where=path)
-    except (OSError, StrictError):
-        return {}
-    return event if isinstance(event, dict) else {}
+    except (OSError, StrictError) as error:
+        return {}, f"GITHUB_EVENT_PATH cannot be read, so no base commit is known: {error}"
+    if not isinstance(event, dict):
+        return {}, f"GITHUB_EVENT_PATH ({path}) has no object, so no base commit is known"
+    return event, None
 
 
 def prefix_of(root: Path, context: Context) -> PurePosixPath:

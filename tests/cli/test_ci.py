@@ -58,3 +58,23 @@ def test_a_build_that_compared_nothing_leaves_an_error_where_ci_systems_look(
     assert "evalkit init" in str(case[0].get("message"))
     assert (case[0].tag, result["level"]) == ("error", "error")
     assert "evalkit init" in result["message"]["text"]
+
+
+@pytest.mark.parametrize("event", ["[]", "{", None])
+def test_an_event_that_cannot_be_read_is_said(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    event: str | None,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GITHUB_REPOSITORY", "shop/app")
+    monkeypatch.setenv("GITHUB_EVENT_PATH", str(tmp_path / "event.json"))
+    if event is not None:
+        (tmp_path / "event.json").write_text(event)
+
+    main(["ci", "gate"])
+
+    (said,) = [one for one in capsys.readouterr().out.splitlines() if "GITHUB_EVENT_PATH" in one]
+    assert said.startswith("::warning title=evalkit::")
+    assert "no base commit is known" in said

@@ -187,6 +187,21 @@ def test_without_a_baseline_it_passes_with_a_warning(
     ]
 
 
+def test_a_baseline_whose_metrics_have_other_names_by_now_is_not_called_missing(
+    build: Callable[..., Job], project: Path
+) -> None:
+    header = project / "golden_sets/tickets/golden_set.yaml"
+    text = header.read_text().replace("name: label", "name: right").replace("shape", "form")
+    header.write_text(text)
+
+    job = build()
+
+    (said,) = annotations(job)
+    assert job.status == 0
+    assert "Nothing could be compared with the baseline (committed" in said
+    assert "the baseline has no rows of this metric" in said
+
+
 def test_without_a_baseline_that_is_required_it_is_unmeasurable(
     build: Callable[..., Job], project: Path
 ) -> None:
