@@ -212,11 +212,11 @@ def texts_of(value: Json, *, whole: bool = False) -> list[str]:
     see all.
     """
     found: list[str] = []
-    _gather(value, found, MAX_DEPTH, whole)
+    _gather(value, found, (), whole)
     return found
 
 
-def _gather(value: Json, found: list[str], depth: int, whole: bool) -> None:
+def _gather(value: Json, found: list[str], within: tuple[int, ...], whole: bool) -> None:
     if isinstance(value, str):
         found.append(value)
     elif value is None or isinstance(value, bool):
@@ -225,15 +225,16 @@ def _gather(value: Json, found: list[str], depth: int, whole: bool) -> None:
         if (text := _text_form(value)) is not None:
             found.append(text)
     elif isinstance(value, _NESTED):
-        if not depth:
+        if len(within) >= MAX_DEPTH or id(value) in within:
             if whole:
                 raise ValueError(f"nested more than {MAX_DEPTH} deep")
             return
+        inside = (*within, id(value))
         if isinstance(value, _TABLE):
             found += [key for key in value if isinstance(key, str)]
             value = value.values()
         for one in value:
-            _gather(one, found, depth - 1, whole)
+            _gather(one, found, inside, whole)
     elif (text := _text_form(value)) is not None:
         found.append(text)
 
