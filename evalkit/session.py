@@ -408,7 +408,7 @@ def refuse_if_changed(manifest: Mapping[str, Any], prepared: PreparedRun) -> Non
 def made_with(prepared: PreparedRun) -> dict[str, str]:
     """What scores hang on beside cases and prompts, by name: scorers, features, models.
 
-    A version or a hash of each; of a provider its wire and address, and never a key.
+    A version or a hash of each; of a provider its wire and host, and never a key.
     """
     settings = prepared.orchestrator.settings
     facts: dict[str, str] = {}
@@ -423,18 +423,10 @@ def made_with(prepared: PreparedRun) -> dict[str, str]:
     for name in models:
         model = settings.models[name]
         provider = settings.providers[model.provider]
-        answers = [model.id, dict(model.params), provider.wire, _address(provider.base_url)]
-        answers += [provider.target, provider.output_pointer]
-        facts[f"model {name}"] = _hash_of(answers)
+        host = urlsplit(provider.base_url or "").hostname  # ports and paths change with a proxy
+        answers = (model.id, dict(model.params), provider.wire, host, provider.target)
+        facts[f"model {name}"] = _hash_of((*answers, provider.output_pointer))
     return dict(sorted(facts.items()))
-
-
-def _address(url: str | None) -> list[Any] | None:
-    """A URL without what may be secret in it."""
-    if url is None:
-        return None
-    parts = urlsplit(url)
-    return [parts.scheme, parts.hostname, parts.port, parts.path]
 
 
 def _hash_of(facts: Any) -> str:
