@@ -26,6 +26,8 @@ def plain(scores: Sequence[float], chances: Sequence[float]) -> tuple[float, flo
     mean = math.fsum(a * b for a, b in zip(w, scores, strict=True)) / sum(w)
     squares = math.fsum((a * (b - mean)) ** 2 for a, b in zip(w, scores, strict=True))
     variance = squares / sum(w) ** 2 * len(scores) / (len(scores) - 1)
+    spread = math.fsum(a * (b - mean) ** 2 for a, b in zip(w, scores, strict=True)) / sum(w)
+    variance = max(variance, spread * math.fsum(a**2 for a in w) / sum(w) ** 2)
     low, high = wilson(mean, mean * (1 - mean) / variance)
     return mean, low, high
 
@@ -193,8 +195,8 @@ def sums(
     return {
         "feature": "f", "model": "m", "prompt_name": "p", "prompt_version": "v1", "metric": "q",
         "tier": 2, "scorer_version": "1", "since": since, "until": since + HOUR, "drawn": drawn,
-        "scored": len(s), "w": w.sum(), "ws": w @ s, "ww": w @ w, "wws": w**2 @ s,
-        "wwss": w**2 @ s**2, **more,
+        "scored": len(s), "w": w.sum(), "ws": w @ s, "wss": w @ s**2, "ww": w @ w,
+        "wws": w**2 @ s, "wwss": w**2 @ s**2, **more,
     }  # fmt: skip
 
 
