@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.options import ALPHA, SHARE, common_options, say
+from evalkit.cli.options import ALPHA, SHARE, common_options, echo_json, say
 from evalkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _print_json(verdict: Mapping[str, Any]) -> None:
     values = {key: text(value) for key, value in verdict.items() if key != "comparisons"}
     values["comparisons"] = f"[\n{comparisons}\n  ]" if comparisons else "[]"
     lines = ",\n".join(f"  {text(key)}: {values[key]}" for key in verdict)
-    click.echo(f"{{\n{lines}\n}}")
+    echo_json(f"{{\n{lines}\n}}")
 
 
 def print_verdict(verdict: Mapping[str, Any]) -> None:

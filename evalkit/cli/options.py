@@ -88,9 +88,13 @@ def _alone_on_stdout(function: F) -> F:
 
 def print_json(value: Any, *, indent: int | None = 2) -> None:
     """One JSON document on stdout."""
+    echo_json(json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False))
+
+
+def echo_json(text: str) -> None:
+    """A JSON document that is written already, on stdout."""
     context = click.get_current_context(silent=True)
-    file = None if context is None else context.meta.get(_STDOUT)
-    click.echo(json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False), file=file)
+    click.echo(text, file=None if context is None else context.meta.get(_STDOUT))
 
 
 def print_table(table: Table) -> None:

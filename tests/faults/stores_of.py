@@ -17,7 +17,9 @@ from tests.faults.table import Bench, Found, Scenario
 from tests.faults.world import CASES, RUN, calls_made, fingerprints, new_runs
 
 STORES = Path(__file__).parent / "stores"
-REFUSALS = (errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT, errno.EIO)
+DEVICE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""No fault of who gave the path: nothing could be measured."""
+REFUSALS = (errno.EROFS, errno.EACCES, *DEVICE)
 
 
 def refused_from_the_start(bench: Bench, *, is_new: bool) -> None:
@@ -56,7 +58,8 @@ def resumed_where_nothing_is_taken(bench: Bench) -> None:
 
 def _check_refused(found: Found, ended: Ended, code: int, folder: Path) -> None:
     said = os.strerror(code) in ended.errors and str(folder) in ended.errors
-    found.wrong(ended.crashed or ended.status != 2, str(ended))
+    status = 3 if code in DEVICE else 2
+    found.wrong(ended.crashed or ended.status != status, str(ended))
     found.wrong(not said, f"neither what nor where: {ended}")
 
 
