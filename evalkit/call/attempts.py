@@ -371,7 +371,8 @@ async def _attempt(
     """
     gate, asked = target.gate, clock.monotonic()
     if asked >= patience.deadline:
-        return _Outcome((), None, CallError("timeout", "no time was left to ask a model"))
+        late = CallError("timeout", "no time was left to ask a model")
+        return _Outcome((), None, late, sent=False)
     started = asked
     passed: int | None = None
     """The breaker's pass; None as long as nothing has been sent."""

@@ -255,7 +255,8 @@ def _drilled(
     kind: str, result: CallResult, settings: Settings, feature: FeatureSettings
 ) -> Drilled:
     record, expected = result.record, expected_of(kind, feature, settings)
-    answered_by = record.attempts[-1].model if result.ok and record.attempts else None
+    answers = [one.model for one in record.attempts if one.error_kind is None]
+    answered_by = answers[-1] if result.ok and answers else None
     on_first = [one for one in record.attempts if one.model == feature.model]
     return Drilled(
         kind=kind,

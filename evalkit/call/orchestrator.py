@@ -346,7 +346,7 @@ class Orchestrator:
         try:
             return stages.record_of(call, self._parts)
         except Exception as error:
-            told = type(error).__name__
+            told = type(error).__name__  # its words may quote the input
             log.warning("call %s is recorded without its input: %s", call.trace_id, told)
             return stages.record_without_input(call, self._parts)
 

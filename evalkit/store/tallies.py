@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FOLDER = "tallies"
-VERSION = 3
+VERSION = 4
 """Of the columns and their SQL; files of another version are made anew."""
 HOUR_US = 3_600_000_000
 BINS = 64
@@ -39,8 +39,11 @@ MODEL = "coalesce(regexp_replace(served_model, '\\(.*\\)$', ''), model)"
 """The configured model that answered, else the one that was asked for."""
 MONEY = "TRY_CAST(cost_usd AS DECIMAL(38, 12))"
 _PRICED = f"{MONEY} IS NOT NULL"
-_LAST_PROMPT = "coalesce(attempts[-1].prompt_tokens, prompt_tokens)"
-_LAST_COMPLETION = "coalesce(attempts[-1].completion_tokens, completion_tokens)"
+_ANSWER = "list_filter(attempts, lambda a: a.error_kind IS NULL)[-1]"
+_LAST_PROMPT = f"coalesce({_ANSWER}.prompt_tokens, attempts[-1].prompt_tokens, prompt_tokens)"
+_LAST_COMPLETION = (
+    f"coalesce({_ANSWER}.completion_tokens, attempts[-1].completion_tokens, completion_tokens)"
+)
 _COMPARABLE = (
     f"NOT cache_hit AND {_PRICED} AND {_LAST_PROMPT} IS NOT NULL AND {_LAST_COMPLETION} IS NOT NULL"
 )

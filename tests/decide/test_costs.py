@@ -81,6 +81,13 @@ def test_an_escalated_call_is_held_against_one_frontier_answer_not_two(tmp_path:
     assert found.total.frontier_usd == Decimal("0.00134")
 
 
+def test_tokens_of_an_escalation_that_failed_are_not_those_of_the_answer(tmp_path: Path) -> None:
+    kept = (attempt(), attempt(model="big", error_kind="truncated", completion_tokens=9_000))
+    found = report(tmp_path, {"attempts": kept, "prompt_tokens": 240, "completion_tokens": 9_007})
+
+    assert found.total.frontier_usd == Decimal("0.00134")
+
+
 def test_no_call_costs_nothing_and_has_no_shares(tmp_path: Path) -> None:
     shown = report(tmp_path).as_json()
 
