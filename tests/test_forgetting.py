@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import closing
+from contextlib import aclosing, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -271,37 +271,37 @@ def test_the_command_says_what_went(
 # --- who spent what, and what is elsewhere ---------------------------------------------
 
 
-def spent(store: Store) -> list[str]:
-    with closing(Ledger(store.path / "budget.sqlite", BudgetSettings())) as ledger:
+async def spent(store: Store) -> list[str]:
+    async with aclosing(Ledger(store.path / "budget.sqlite", BudgetSettings())) as ledger:
         return sorted(one.name for one in ledger.spent() if one.scope == "user")
 
 
-def test_a_forgotten_user_has_spent_nothing_and_all_together_have(
+async def test_a_forgotten_user_has_spent_nothing_and_all_together_have(
     store: Store, settings: Settings
 ) -> None:
-    with closing(Ledger(store.path / "budget.sqlite", BudgetSettings())) as ledger:
+    async with aclosing(Ledger(store.path / "budget.sqlite", BudgetSettings())) as ledger:
         for user in ("ann", "ben"):
-            ledger.settle(ledger.reserve(1.0, 10, user=user), 0.5, 10)
-        waiting = ledger.reserve(1.0, 10, user="eve")
+            ledger.settle(await ledger.reserve(1.0, 10, user=user), 0.5, 10)
+        waiting = await ledger.reserve(1.0, 10, user="eve")
 
     done = forget(store, settings, PurgeRule(user_ids=frozenset({"ann", "eve"})))
 
     assert (done.spending.spenders_removed, done.spending.spenders_open) == (1, 1)
-    assert set(spent(store)) == {"ben", "eve"}
+    assert set(await spent(store)) == {"ben", "eve"}
     assert '"ann"' not in texts(store, "budget.sqlite")
     assert "ann" not in texts(store, "budget.sqlite")
-    with closing(Ledger(store.path / "budget.sqlite", BudgetSettings())) as ledger:
+    async with aclosing(Ledger(store.path / "budget.sqlite", BudgetSettings())) as ledger:
         ledger.settle(waiting, 0.0, 0)
         total = next(one for one in ledger.spent() if one.scope == "total")
     assert (total.calls, total.cost_usd) == (3, 1.0)
 
 
-def test_users_of_a_month_that_is_over_leave_the_ledger(store: Store) -> None:
+async def test_users_of_a_month_that_is_over_leave_the_ledger(store: Store) -> None:
     path = store.path / "budget.sqlite"
-    with closing(Ledger(path, BudgetSettings(), now=lambda: OLD / 1e6)) as ledger:
-        ledger.settle(ledger.reserve(1.0, 10, user="ann"), 0.5, 10)
-    with closing(Ledger(path, BudgetSettings(), now=lambda: NOW / 1e6)) as ledger:
-        ledger.settle(ledger.reserve(1.0, 10, user="ben"), 0.5, 10)
+    async with aclosing(Ledger(path, BudgetSettings(), now=lambda: OLD / 1e6)) as ledger:
+        ledger.settle(await ledger.reserve(1.0, 10, user="ann"), 0.5, 10)
+    async with aclosing(Ledger(path, BudgetSettings(), now=lambda: NOW / 1e6)) as ledger:
+        ledger.settle(await ledger.reserve(1.0, 10, user="ben"), 0.5, 10)
 
     would = forget_spending(store.path, now=NOW / 1e6, dry_run=True)
     done = forget_spending(store.path, now=NOW / 1e6)
@@ -309,7 +309,7 @@ def test_users_of_a_month_that_is_over_leave_the_ledger(store: Store) -> None:
     assert would == done
     assert done.spenders_removed == 1
     assert "ann" not in texts(store, "budget.sqlite")
-    assert spent(store) == ["ben", "ben"]
+    assert await spent(store) == ["ben", "ben"]
 
 
 def test_calls_at_an_attached_address_are_counted_and_said(

@@ -52,14 +52,24 @@ class Allowance:
     is_open: bool = False
     """Whether an attempt may have cost what was set aside for it: nothing is given back then."""
 
-    async def take(self, request: ModelRequest, model: ModelSettings) -> Most:
-        """Let one attempt through. Raises CallError budget when it may pass a limit."""
+    async def take(self, request: ModelRequest, model: ModelSettings, *, wait_s: float) -> Most:
+        """Let one attempt through. Raises CallError budget when it may pass a limit.
+
+        That is also what a ledger says to which nobody could write for `wait_s`.
+        """
         most = self._most(request, model)
-        usd, tokens = most.usd - self.left_usd, most.tokens - self.left_tokens
-        if usd > 1e-12 or tokens > 0:
-            await self._set_aside(max(0.0, usd), max(0, tokens))
+        usd = most.usd - max(0.0, self.left_usd)
+        tokens = most.tokens - max(0, self.left_tokens)
+        # Taken before anything is waited for: a hedge may ask meanwhile.
         self.left_usd -= most.usd
         self.left_tokens -= most.tokens
+        if usd > 1e-12 or tokens > 0:
+            try:
+                await self._set_aside(max(0.0, usd), max(0, tokens), wait_s)
+            except BaseException:
+                self.left_usd += most.usd
+                self.left_tokens += most.tokens
+                raise
         return most
 
     def ended(self, most: Most, attempt: Attempt, *, paid: bool) -> None:
@@ -100,13 +110,13 @@ class Allowance:
             return most._replace(usd=0.0)  # else each local answer would use up a dear one's share
         return most
 
-    async def _set_aside(self, usd: float, tokens: int) -> None:
+    async def _set_aside(self, usd: float, tokens: int, wait_s: float) -> None:
         if self.budget is not None and usd > 0:
             if not await self.budget.reserve_more(usd):
                 raise CallError("budget", f"{usd:.4f} USD more would pass the spending limit")
             self.reserved_usd += usd
         if self.hold is not None and self.ledger is not None:
-            self.ledger.extend(self.hold, usd, tokens)
+            await self.ledger.extend(self.hold, usd, tokens, wait_s=wait_s)
         self.left_usd += usd
         self.left_tokens += tokens
 
@@ -119,11 +129,13 @@ async def set_aside(
     estimator: TokenEstimator,
     budget: Budget | None,
     ledger: Ledger | None,
+    wait_s: float,
 ) -> Allowance:
     """Set aside what the call's usual attempts may cost, at the dearest of its models.
 
     A run's own budget needs a price; caps of users and features count tokens and calls of
-    a model without one. Raises CallError budget, ConfigError for a missing price.
+    a model without one. Raises CallError budget, also where the ledger cannot be written
+    for `wait_s`, ConfigError for a missing price.
     """
     first, times = models[0], 1 + call.feature.retries
     tokens = estimator.estimate(request, first)
@@ -144,14 +156,15 @@ async def set_aside(
     allowance.left_tokens = allowance.once.tokens * times
     if ledger is not None:
         try:
-            allowance.hold = ledger.reserve(
+            allowance.hold = await ledger.reserve(
                 most_usd,
                 allowance.left_tokens,
                 user=call.user_id,
                 tenant=call.tenant,
                 feature=call.feature.name,
+                wait_s=wait_s,
             )
-        except CallError:
+        except BaseException:
             allowance.settle(0.0, asked=False)
             raise
     return allowance

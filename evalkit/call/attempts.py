@@ -385,11 +385,12 @@ async def _attempt(
     allowance, most = patience.allowance, None
     if allowance is not None:
         try:
-            most = await allowance.take(request, target.model)
+            left_s = patience.deadline - asked
+            most = await allowance.take(request, target.model, wait_s=left_s)
         except CallError as over:
             unsent = _recorded(request, target, wait_s, 0.0, None, over)
             return _Outcome((unsent,), None, over, sent=False)
-    left_s = patience.deadline - asked
+    left_s = patience.deadline - clock.monotonic()
     left_s = min(left_s, patience.attempt_s or left_s)
     if shown is not None:
         shown.given_s = 0.0

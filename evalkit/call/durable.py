@@ -1,24 +1,29 @@
 """Opens the SQLite files of the call path: private, and shared by threads and processes.
 
 Every file is in WAL mode, so that readers never wait for a writer; writers wait for each
-other up to `BUSY_S`. A transaction is what stands in `with transaction(connection):`;
-a statement outside of one is a transaction of its own.
+other up to `BUSY_S`, or in `when_free`, where an event loop must not. A transaction is what
+stands in `with transaction(connection):`; a statement outside of one is a transaction of
+its own.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from evalkit.errors import ConfigError
 
 BUSY_S = 5.0
 """How long a statement waits for another process's lock."""
 RETRY_S = 0.01
+
+T = TypeVar("T")
 
 
 def open_sqlite(
@@ -67,6 +72,33 @@ def transaction(connection: sqlite3.Connection) -> Generator[None, None, None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def wait_no_more(connection: sqlite3.Connection) -> None:
+    """From now on a statement that meets another's lock fails at once: `is_busy`."""
+    connection.execute("PRAGMA busy_timeout = 0")
+
+
+def is_busy(error: Exception) -> bool:
+    """Whether another process was writing."""
+    code = error.sqlite_errorcode if isinstance(error, sqlite3.OperationalError) else 0
+    return code & 0xFF == sqlite3.SQLITE_BUSY
+
+
+async def when_free(write: Callable[[], T], *, wait_s: float = BUSY_S) -> T:
+    """What `write` returns, tried again while another process writes; the event loop runs on.
+
+    The connection is one that waits no more, and `write` does all or nothing. Raises what
+    it raises, `is_busy` after `wait_s`. Cancelled while it waits, it has written nothing.
+    """
+    until = time.monotonic() + wait_s
+    while True:
+        try:
+            return write()
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or time.monotonic() >= until:
+                raise
+        await asyncio.sleep(RETRY_S)
 
 
 class _OtherVersion(Exception):

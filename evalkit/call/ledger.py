@@ -2,25 +2,36 @@
 
 Before a call the most it may cost is reserved, after it what it did cost is settled, in
 transactions on `budget.sqlite`. Many calls at once share them: what is to be settled is
-written when the next call reserves. Amounts are whole numbers of 1e-12 US dollars, so
-that sums are exact. A cost that is not known is never 0: it is counted, and what was
-reserved for it stays spent.
+written when the next call reserves. While another process writes, those who reserve wait
+for it and the event loop goes on. Amounts are whole numbers of 1e-12 US dollars, so that
+sums are exact. A cost that is not known is never 0: it is counted, and what was reserved
+for it stays spent.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
-from evalkit.call.durable import open_sqlite, transaction
+from evalkit.call.durable import (
+    BUSY_S,
+    RETRY_S,
+    is_busy,
+    open_sqlite,
+    transaction,
+    wait_no_more,
+    when_free,
+)
 from evalkit.call.processes import is_alive, is_gone, this_process
 from evalkit.errors import CallError
 from evalkit.frozen import frozen
@@ -153,6 +164,8 @@ class Ledger:
         self._under_way = 0
         self._closing = False
         self._unsettled: list[_Settlement] = []
+        self._again: asyncio.TimerHandle | None = None
+        """Tries once more what could not be settled while another process wrote."""
         self._general = {
             "total": _limits(caps.total),
             "user": _limits(caps.user),
@@ -164,10 +177,11 @@ class Ledger:
             (scope, name): _limits(cap) for scope, own in named.items() for name, cap in own.items()
         }
         self._file = open_sqlite(path, SCHEMA, version=VERSION)
-        with self._lock, transaction(self._file):
-            self._expire()
+        wait_no_more(self._file)
+        with self._lock, suppress(sqlite3.OperationalError):
+            self._swept()
 
-    def reserve(
+    async def reserve(
         self,
         cost_usd: float | None,
         tokens: int,
@@ -175,51 +189,49 @@ class Ledger:
         user: str | None = None,
         tenant: str | None = None,
         feature: str | None = None,
+        wait_s: float = BUSY_S,
     ) -> Hold:
         """Set aside the most that one call may cost, all of its attempts together.
 
         `cost_usd` is None where no model has a price: limits in USD cannot see such a
         call, those on tokens and calls do. Raises CallError budget naming the limit that
-        the call would pass, or when the ledger cannot be written: a limit that cannot be
-        kept stops the spending.
+        the call would pass, or when the ledger cannot be written, for `wait_s` if another
+        process writes: a limit that cannot be kept stops the spending.
         """
         amount = None if cost_usd is None else round(cost_usd * PER_USD)
         scopes = _scopes(user, tenant, feature)
-        try:
-            with self._lock:
-                now = self._now()
+
+        def take() -> Hold | str:
+            now = self._now()
+            held = self._take(scopes, amount, tokens, now)
+            if isinstance(held, str) and self._swept():
                 held = self._take(scopes, amount, tokens, now)
-                if isinstance(held, str) and self._swept():
-                    held = self._take(scopes, amount, tokens, now)
-                self._under_way += isinstance(held, Hold)
-        except sqlite3.Error as error:
-            raise CallError("budget", f"the spending ledger cannot be written: {error}") from None
+            self._under_way += isinstance(held, Hold)
+            return held
+
+        held = await self._written(take, wait_s)
         if isinstance(held, str):
             raise CallError("budget", held)
         return held
 
-    def extend(self, hold: Hold, more_usd: float, more_tokens: int) -> None:
+    async def extend(
+        self, hold: Hold, more_usd: float, more_tokens: int, *, wait_s: float = BUSY_S
+    ) -> None:
         """Set more aside for a call that is under way. Raises CallError budget like `reserve`."""
         amount = None if hold.amount is None else round(more_usd * PER_USD)
-        try:
-            with self._lock, transaction(self._file):
-                values = [
-                    hold.day,
-                    amount or 0,
-                    more_tokens,
-                    0,
-                    0,
-                    *chain.from_iterable(hold.scopes),
-                ]
+        values = (hold.day, amount or 0, more_tokens, 0, 0, *chain.from_iterable(hold.scopes))
+
+        def take_more() -> None:
+            with transaction(self._file):
                 totals = self._file.execute(_ADD_AND_TELL[len(hold.scopes)], values).fetchall()
                 refusal = self._refusal(totals, hold.day, amount, more_tokens, calls=0)
                 if refusal is not None:
                     raise CallError("budget", refusal)
                 self._file.execute(_HOLD_MORE, (amount, more_tokens, hold.id))
-        except sqlite3.Error as error:
-            raise CallError("budget", f"the spending ledger cannot be written: {error}") from None
-        hold.amount = None if hold.amount is None else hold.amount + (amount or 0)
-        hold.tokens += more_tokens
+            hold.amount = None if hold.amount is None else hold.amount + (amount or 0)
+            hold.tokens += more_tokens
+
+        await self._written(take_more, wait_s)
 
     def settle(
         self, hold: Hold, cost_usd: float | None, tokens: int | None, *, in_part: bool = False
@@ -239,7 +251,8 @@ class Ledger:
     def spent(self) -> list[Spent]:
         """Today and this month, for everyone who has spent something."""
         with self._lock:
-            self._settle_all()
+            with suppress(sqlite3.Error):  # else it stands there as it was reserved
+                self._settle_now()
             today = self._today(self._now())
             rows = self._file.execute("SELECT * FROM spent ORDER BY scope, name").fetchall()
         found = []
@@ -260,12 +273,28 @@ class Ledger:
                     )
         return found
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Close the file; calls that are under way still settle, and the last one closes it."""
+        self._closing = True
+        try:
+            await self._written(self._settle_now, BUSY_S)
+        except CallError as error:
+            log.error("%s", error)
+            self._unsettled.clear()
         with self._lock:
-            self._settle_all()
-            self._closing = True
             self._close_if_unused()
+
+    async def _written(self, write: Callable[[], T], wait_s: float) -> T:
+        """What `write` returns, made inside the lock, when no other process writes."""
+
+        def locked() -> T:
+            with self._lock:
+                return write()
+
+        try:
+            return await when_free(locked, wait_s=wait_s)
+        except sqlite3.Error as error:
+            raise CallError("budget", f"the spending ledger cannot be written: {error}") from None
 
     # --- inside the lock -----------------------------------------------------------
 
@@ -357,20 +386,36 @@ class Ledger:
             self._close_if_unused()
 
     def _close_if_unused(self) -> None:
-        if self._closing and not self._under_way:
+        if self._closing and not self._under_way and not self._unsettled:
             self._file.close()
 
     def _settle_all(self) -> None:
-        """Write what waits to be settled, in a transaction of its own."""
-        if not self._unsettled:
-            return
+        """Write what waits to be settled, soon again where another process writes now."""
         try:
-            with transaction(self._file):
-                self._write_settlements()
+            self._settle_now()
         except sqlite3.Error as error:
+            if is_busy(error):
+                self._settle_soon()
+                return
             # The holds stay counted in full until they expire: the safe side of a limit.
             log.error("the spending ledger cannot be written: %s", error)
-        self._unsettled.clear()
+            self._unsettled.clear()
+
+    def _settle_now(self) -> None:
+        if self._unsettled:
+            with transaction(self._file):
+                self._write_settlements()
+            self._unsettled.clear()
+
+    def _settle_soon(self) -> None:
+        if self._again is None:
+            self._again = asyncio.get_running_loop().call_later(RETRY_S, self._settle_again)
+
+    def _settle_again(self) -> None:
+        with self._lock:
+            self._again = None
+            self._settle_all()
+            self._close_if_unused()
 
     def _write_settlements(self) -> None:
         """Replace what each hold counted; one that expired meanwhile has nothing to replace."""
@@ -408,6 +453,7 @@ class Ledger:
 
 _HOLD = "INSERT INTO holds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _HOLD_MORE = "UPDATE holds SET amount = amount + ?, tokens = tokens + ? WHERE id = ?"
+T = TypeVar("T")
 _Limits: TypeAlias = tuple[tuple[str, int | None], ...]
 
 

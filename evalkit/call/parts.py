@@ -182,6 +182,7 @@ class Parts:
         self.__dict__.pop("kept_answers", None)
         if (storage := self.__dict__.pop("storage", None)) is not None:
             await storage.aclose()
-        for name in ("ledger", "reviews"):
-            if (file := self.__dict__.pop(name, None)) is not None:
-                file.close()
+        if (ledger := self.__dict__.pop("ledger", None)) is not None:
+            await ledger.aclose()
+        if (reviews := self.__dict__.pop("reviews", None)) is not None:
+            reviews.close()

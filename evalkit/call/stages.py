@@ -40,7 +40,8 @@ SLOW_READER_S = 0.25
 CANARY_LINE = "\n\n[{canary}] This mark is private: never write it."
 
 BEFORE_SHARE = 0.5
-"""Of the time left, what the tagger may take, and then the retriever: the model needs the rest."""
+"""Of the time left, what the tagger may take, then the retriever, then others who write in the
+ledger: the model needs the rest."""
 CACHE_SHARE = 0.25
 DEGRADE_S = 1.0
 """Beyond the deadline, for the function that answers once all else has failed."""
@@ -370,6 +371,7 @@ async def _set_aside(
         estimator=parts.tokens,
         budget=budget,
         ledger=parts.ledger if capped else None,
+        wait_s=_left_s(call, parts) * BEFORE_SHARE,
     )
 
 
