@@ -175,7 +175,7 @@ class Orchestrator:
                     budget=budget, emit=None if waits else emit,
                 )  # fmt: skip
                 call.stages.begin("review")
-                stages.hold_for_review(call, self._parts, action, idempotency_key)
+                await stages.hold_for_review(call, self._parts, action, idempotency_key)
                 if waits and emit is not None and call.status == "ok":
                     await stages.show(call, self._parts, emit)
             except CallError as error:

@@ -404,7 +404,7 @@ def _with_canary(call: Call, parts: Parts, request: ModelRequest) -> ModelReques
 # --- after the answer ---------------------------------------------------------------
 
 
-def hold_for_review(call: Call, parts: Parts, action: str | None, key: str | None) -> None:
+async def hold_for_review(call: Call, parts: Parts, action: str | None, key: str | None) -> None:
     """Put the answer before a person where the feature says so; the caller does not get it."""
     policy = call.feature.review
     if policy == "never":
@@ -430,7 +430,8 @@ def hold_for_review(call: Call, parts: Parts, action: str | None, key: str | Non
             output=delivered(call, parts),
             tool_calls=restored_tools(call, parts),
         )
-        parts.reviews.hold(record, action, key)
+        # In a thread: it waits for the disk, and for others who write in the queue.
+        await asyncio.to_thread(parts.reviews.hold, record, action, key)
 
 
 def fail(call: Call, error: CallError) -> None:

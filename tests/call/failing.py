@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import time
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -157,3 +158,14 @@ class World:
 def kinds(result: CallResult) -> list[str | None]:
     """The error kind of each attempt."""
     return [attempt.error_kind for attempt in result.record.attempts]
+
+
+@contextmanager
+def another_writes(path: Path) -> Iterator[None]:
+    """Until the end of the block nobody else writes in a SQLite file."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            other.execute("ROLLBACK")

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from evalkit.call.orchestrator import Orchestrator
-from evalkit.call.review import ReviewError
+from evalkit.call.review import ReviewError, ReviewQueue
 from evalkit.errors import ConfigError
 from evalkit.records import CallResult, Event, ModelRequest, TextDelta
-from evalkit.settings import GuardSettings
-from tests.call.failing import World, kinds
+from evalkit.settings import BudgetSettings, GuardSettings, SpendCap
+from tests.call.failing import World, another_writes, kinds
 from tests.call.providers.asking import eventually
 from tests.call.scripted import Scripted, answer
 from tests.call.test_orchestrator import GOOD, Project
 from tests.loopback import Behaviour, Rule
+
+T = TypeVar("T")
 
 FENCED = f"Here it is:\n```json\n{GOOD}\n```"
 
@@ -556,3 +559,62 @@ async def test_a_degradation_that_hangs_leaves_the_failure_as_it_is(tmp_path: Pa
 
     assert (result.status, result.error_kind) == ("error", "invalid_output")
     assert "gave no answer in time" in (result.record.route_reason or "")
+
+
+# --- another process writes --------------------------------------------------------------
+
+
+async def goes_on(work: Awaitable[T]) -> T:
+    """What `work` comes to; others have had their turns meanwhile."""
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0.001)
+
+    beside = asyncio.create_task(others())
+    try:
+        result = await work
+    finally:
+        beside.cancel()
+    assert turns > 20
+    return result
+
+
+async def test_a_call_that_cannot_reserve_in_time_holds_nobody_up(tmp_path: Path) -> None:
+    project = Project(tmp_path, [answer(GOOD)]).change(max_latency_ms=400)
+    budgets = BudgetSettings(total=SpendCap(day_calls=9))
+    project.settings = replace(project.settings, budgets=budgets)
+    store = Path(project.settings.store_path)
+
+    async with project.orchestrator() as orchestrator:
+        orchestrator._parts.ledger.spent()
+        with another_writes(store / "budget.sqlite"):
+            late = await goes_on(orchestrator.execute("classify", "Two invoices"))
+        after = await orchestrator.execute("classify", "Two invoices")
+
+    assert (late.error_kind, len(late.record.attempts)) == ("budget", 0)
+    assert "locked" in (late.record.route_reason or "")
+    assert late.record.latency_ms < 400
+    assert after.ok
+
+
+async def test_an_answer_that_waits_for_its_place_before_a_person_holds_nobody_up(
+    tmp_path: Path,
+) -> None:
+    project = Project(tmp_path, [answer(GOOD)]).change(review="always")
+    path = Path(project.settings.store_path) / "queue.sqlite"
+    ReviewQueue(path).close()
+
+    async with project.orchestrator() as orchestrator:
+        asking = asyncio.create_task(goes_on(orchestrator.execute("classify", "Two invoices")))
+        with another_writes(path):
+            await asyncio.sleep(0.2)
+            assert not asking.done()
+        held = await asking
+
+    assert held.status == "pending_review"
+    with closing(ReviewQueue(path)) as queue:
+        assert len(queue.list()) == 1

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from evalkit.config import ModelSettings, Price
 from evalkit.errors import CallError, ConfigError
 from evalkit.records import ModelRequest
 from evalkit.settings import BudgetSettings, SpendCap
+from tests.call.failing import another_writes
 
 NEW_YEARS_EVE = 1_798_761_599.0
 """2026-12-31 23:59:59 UTC"""
@@ -455,16 +455,6 @@ def test_threads_share_one_limit_exactly(path: Path) -> None:
 
 
 # --- another process writes ------------------------------------------------------------
-
-
-@contextmanager
-def another_writes(path: Path) -> Iterator[None]:
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        finally:
-            other.execute("ROLLBACK")
 
 
 async def test_who_reserves_waits_for_another_writer_and_the_event_loop_goes_on(path: Path) -> None:
