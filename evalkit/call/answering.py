@@ -15,10 +15,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal
 
-from evalkit.call.attempts import Clock, Patience, Target, Tried, attempt_until_answered
+from evalkit.call.attempts import Tried, attempt_until_answered
 from evalkit.call.functions import users_own
 from evalkit.call.guard_stream import StreamGuard
 from evalkit.call.guards import Guard
+from evalkit.call.one_attempt import Clock, Patience, Target
 from evalkit.call.shown import Shown
 from evalkit.call.trace import Call
 from evalkit.call.validation import Validated, ask_again, validate_output

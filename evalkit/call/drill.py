@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from evalkit.call.answering import REFUSALS
-from evalkit.call.attempts import MAX_TRIMS, Clock
+from evalkit.call.attempts import MAX_TRIMS
 from evalkit.call.breaker import THRESHOLD
 from evalkit.call.failures import FAILURES
+from evalkit.call.one_attempt import Clock
 from evalkit.call.orchestrator import Orchestrator
 from evalkit.call.providers import LazyProviders
 from evalkit.call.providers.base import Provider

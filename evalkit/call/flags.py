@@ -14,7 +14,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Protocol
 
-from evalkit.call.attempts import Clock
+from evalkit.call.one_attempt import Clock
 from evalkit.config import read_flag
 from evalkit.schemas import find_faults, nearest
 from evalkit.settings import FlagSettings, Settings

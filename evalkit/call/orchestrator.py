@@ -19,11 +19,11 @@ from typing import Any
 
 from evalkit.call import stages
 from evalkit.call.answering import Emit
-from evalkit.call.attempts import Clock
 from evalkit.call.budget import Budget
 from evalkit.call.cache import ResponseCache
 from evalkit.call.flags import FlagSource
 from evalkit.call.functions import make_importable
+from evalkit.call.one_attempt import Clock
 from evalkit.call.parts import Parts
 from evalkit.call.prompts import PromptRegistry
 from evalkit.call.providers.base import Provider

@@ -11,10 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalkit.call.attempts import Clock, Target
 from evalkit.call.flags import Flags, FlagSource
 from evalkit.call.guards import Guard
 from evalkit.call.limits import ProviderGate
+from evalkit.call.one_attempt import Clock, Target
 from evalkit.call.prompts import PromptRegistry
 from evalkit.call.providers import READS_INPUT, LazyProviders
 from evalkit.call.providers.base import Provider

@@ -31,8 +31,8 @@ from evalkit.schemas import find_faults
 
 if TYPE_CHECKING:
     from evalkit.call.allowance import Allowance
-    from evalkit.call.attempts import Target
     from evalkit.call.cache import Cached
+    from evalkit.call.one_attempt import Target
 
 NO_CAPS = BudgetSettings()
 SLOW_READER_S = 0.25

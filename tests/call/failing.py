@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from evalkit.call.attempts import Clock
+from evalkit.call.one_attempt import Clock
 from evalkit.call.orchestrator import Orchestrator
 from evalkit.config import FeatureSettings, ModelSettings, Price, ProviderSettings, Settings
 from evalkit.records import CallRecord, CallResult, TextDelta

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
-from evalkit.call.attempts import Clock
+from evalkit.call.one_attempt import Clock
 from evalkit.errors import CallError
 from evalkit.records import Event, Finish, ModelRequest, TextDelta, Usage
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from evalkit.call.attempts import Patience, Target, Tried, attempt_until_answered
+from evalkit.call.attempts import Tried, attempt_until_answered
 from evalkit.call.failures import FAILURES
 from evalkit.call.limits import ProviderGate
+from evalkit.call.one_attempt import Patience, Target
 from evalkit.call.shown import Shown
 from evalkit.config import ModelSettings, Price
 from evalkit.errors import CallError

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from evalkit.call.attempts import Clock
 from evalkit.call.breaker import THRESHOLD
 from evalkit.call.failures import FAILURES
+from evalkit.call.one_attempt import Clock
 from tests.call.failing import GOOD, SYSTEM, World, kinds
 from tests.call.providers.test_transport import tls_server
 from tests.loopback import Behaviour, Loopback, Rule

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from evalkit.call.attempts import Clock
 from evalkit.call.budget import Budget
 from evalkit.call.failures import FAILURES
+from evalkit.call.one_attempt import Clock
 from evalkit.config import BudgetSettings, FlagSettings, GuardSettings, Price, SpendCap
 from evalkit.records import CallRecord
 from tests.call.failing import GOOD, World, kinds

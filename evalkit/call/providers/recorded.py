@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
-from evalkit.call.attempts import Clock
+from evalkit.call.one_attempt import Clock
 from evalkit.errors import CallError, EvalkitError
 from evalkit.records import Attempt, CallRecord, Event, Finish, ModelRequest, TextDelta, Usage
 from evalkit.settings import ModelSettings
