@@ -7,9 +7,7 @@ for ever, unless a person orders it again. Nothing here repeats a side effect by
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import inspect
 import json
 import logging
 import sqlite3
@@ -22,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.call.durable import transaction
-from evalkit.call.functions import users_own
+from evalkit.call.functions import call_function, users_own
 from evalkit.call.processes import is_alive, is_gone, this_process
 from evalkit.call.queue_file import open_queue, to_json
 from evalkit.errors import EvalkitError
@@ -229,7 +227,7 @@ class ReviewQueue:
         if claimed.state == "done":
             return claimed
         try:
-            result = None if action is None else await _run(action, claimed)
+            result = None if action is None else await call_function(action, claimed)
         except Exception as error:
             log.exception("action %s of review %s failed", claimed.action, review_id)
             return self._finish(review_id, "failed", error=f"{type(error).__name__}: {error}")
@@ -349,13 +347,6 @@ class ReviewQueue:
 
     def _micros(self) -> int:
         return int(self._now() * 1_000_000)
-
-
-async def _run(action: Callable[[Review], Any], review: Review) -> Any:
-    if inspect.iscoroutinefunction(action):
-        return await action(review)
-    result = await asyncio.to_thread(action, review)
-    return await result if inspect.isawaitable(result) else result
 
 
 def _review(row: sqlite3.Row) -> Review:

@@ -255,7 +255,10 @@ def levenshtein(params: Params, base: Path) -> Measure:
 def rouge_l(params: Params, base: Path) -> Measure:
     part = params.get("measure", "f1")
     return _likeness(
-        params, lambda out, ref: text_metrics.rouge_l(out, ref, measure=part), "ROUGE-L"
+        params,
+        lambda out, ref: text_metrics.rouge_l(out, ref, measure=part),
+        "ROUGE-L",
+        text_metrics.cut_words,
     )
 
 

@@ -16,11 +16,14 @@ import math
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
+from typing import TypeVar
 
 MAX_CHARS = 200_000
 """What a metric of linear cost reads of a text."""
 MAX_ALIGNED = 20_000
 """What an alignment (Levenshtein: characters, ROUGE-L: words) reads of a text."""
+
+Sliced = TypeVar("Sliced", str, list[str])
 
 _WORD = re.compile(r"\w+")
 _ARTICLES = frozenset({"a", "an", "the"})
@@ -38,6 +41,13 @@ def cut_alignment(text: str, *others: str) -> str | None:
     if max(len(text), *map(len, others)) <= MAX_ALIGNED:
         return None
     return f"aligned on the first {MAX_ALIGNED} characters, what differs beyond counts in full"
+
+
+def cut_words(text: str, *others: str) -> str | None:
+    """The same of ROUGE-L, which aligns words."""
+    if max(len(words(one)) for one in (text, *others)) <= MAX_ALIGNED:
+        return cut(text, *others)
+    return f"aligned on the first {MAX_ALIGNED} words, what differs beyond counts in full"
 
 
 def words(text: str) -> list[str]:
@@ -80,18 +90,21 @@ def levenshtein_similarity(one: str, other: str) -> float:
     are aligned and those beyond count as different: the likeness is never put too high.
     """
     longest = max(len(one), len(other))
-    for _ in range(2):  # What both begin with; then, turned round, what both end with.
-        shared = _shared_start(one, other)
-        one, other = one[shared:][::-1], other[shared:][::-1]
+    _, one, other = _what_differs(one, other)
     distance = levenshtein_distance(one[:MAX_ALIGNED], other[:MAX_ALIGNED])
     distance += max(0, len(one) - MAX_ALIGNED, len(other) - MAX_ALIGNED)
     return 1.0 - distance / longest if longest else 1.0
 
 
-def _shared_start(one: str, other: str) -> int:
-    """How many characters two texts begin with that are the same."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
+def _what_differs(one: Sliced, other: Sliced) -> tuple[int, Sliced, Sliced]:
+    """How much both begin and end with, and what is in between of each."""
+    shared = 0
+    for _ in range(2):  # What both begin with; then, turned round, what both end with.
+        pairs = enumerate(zip(one, other, strict=False))
+        same = next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
+        shared += same
+        one, other = one[same:][::-1], other[same:][::-1]
+    return shared, one, other
 
 
 def lcs_length(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:
@@ -106,9 +119,14 @@ def lcs_length(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:
 
 
 def rouge_l(output: str, reference: str, *, measure: str = "f1") -> float:
-    """ROUGE-L on words: longest common subsequence as recall, precision or F1."""
-    out, ref = words(output)[:MAX_ALIGNED], words(reference)[:MAX_ALIGNED]
-    return _overlap(lcs_length(out, ref), len(out), len(ref), measure)
+    """ROUGE-L on words: longest common subsequence as recall, precision or F1.
+
+    What is long is aligned as Levenshtein does: the likeness is never put too high.
+    """
+    out, ref = words(output), words(reference)
+    shared, ours, theirs = _what_differs(out, ref)
+    common = shared + lcs_length(ours[:MAX_ALIGNED], theirs[:MAX_ALIGNED])
+    return _overlap(common, len(out), len(ref), measure)
 
 
 def rouge_n(output: str, reference: str, *, n: int, measure: str = "f1") -> float:

@@ -210,6 +210,16 @@ async def test_an_interrupted_action_is_unknown(queue: ReviewQueue) -> None:
     assert queue.get(review_id).state == "unknown"
 
 
+async def test_an_action_that_cancels_itself_has_failed(queue: ReviewQueue) -> None:
+    async def pay(review: Review) -> None:
+        raise asyncio.CancelledError
+
+    review_id = queue.hold(record(), "shop:pay")
+    queue.approve(review_id, "ann")
+
+    assert (await queue.resume(review_id, pay)).state == "failed"
+
+
 async def test_the_wrong_action_runs_nothing(queue: ReviewQueue) -> None:
     review_id = queue.hold(record(), "shop:pay")
     queue.approve(review_id, "ann")

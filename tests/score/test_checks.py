@@ -959,6 +959,19 @@ def test_texts_that_differ_only_behind_what_is_aligned_are_not_alike() -> None:
     assert 0.4 < far_apart.score <= 0.5
 
 
+def test_words_that_differ_only_behind_what_is_aligned_are_not_alike() -> None:
+    one, other = "y " + "a " * 20_000 + "b " * 20_000, "z " + "a " * 20_000 + "c " * 20_000
+
+    mark = score({"check": "rouge_l", "value": one}, other)
+    alike = score({"check": "rouge_l", "value": one}, one)
+
+    assert mark.score is not None
+    assert 0.49 < mark.score <= 20_000 / 40_001
+    assert mark.reason is not None
+    assert "first 20000 words, what differs beyond counts in full" in mark.reason
+    assert alike.score == 1.0
+
+
 def test_one_letter_in_a_long_text_costs_as_much_as_one_letter() -> None:
     text = "ab" * 20_000
 
