@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.decide.selectors import answered_in, is_whole, stopped_early
 from evalkit.decide.stats import compare
 from evalkit.decide.trials import split_variance
 from evalkit.errors import StoreError
@@ -27,8 +28,20 @@ SIDES_COMPARED = 12
 MIN_CASES = 5
 """Fewer common cases say nothing about a variance."""
 
-Side: TypeAlias = Mapping[str, NDArray[Any]]
-"""One pair in one run: arrays per case, sorted by case."""
+Cases: TypeAlias = Mapping[str, NDArray[Any]]
+"""Arrays per case, sorted by case."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One pair in one run, scored by one version of the metric's scorer."""
+
+    run_id: str
+    answered_in: str
+    """The run whose calls gave the answers; another where they were scored again."""
+    pair: str
+    scorer_version: str
+    cases: Cases
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,22 +66,27 @@ class Spread:
 def spread_of(store: Store, golden_set: str, metric: str) -> Spread | None:
     """What the newest complete runs show; None where none can be compared with another.
 
-    Runs that stopped early are left out: they ended because of what they showed.
+    Runs that stopped early are left out: they ended because of what they showed. Scores of two
+    versions of a scorer are never compared, nor the same answers with themselves.
     """
-    sides = list(_sides(store, golden_set, metric))[:SIDES_COMPARED]
-    found = [one for one in (_compared(*two) for two in pairwise(sides)) if one is not None]
+    by_scorer: dict[str, dict[tuple[str, str], Side]] = {}
+    for side in islice(_sides(store, golden_set, metric), SIDES_COMPARED):
+        of_scorer = by_scorer.setdefault(side.scorer_version, {})
+        of_scorer.setdefault((side.answered_in, side.pair), side)
+    neighbours = chain.from_iterable(pairwise(sides.values()) for sides in by_scorer.values())
+    found = [one for one in (_compared(*two) for two in neighbours) if one is not None]
     changes = [one for one in found if one.change]
     return _pooled(changes or found)
 
 
-def _sides(store: Store, golden_set: str, metric: str) -> Iterator[tuple[str, str, Side]]:
-    """(run id, pair, its cases), newest run first."""
+def _sides(store: Store, golden_set: str, metric: str) -> Iterator[Side]:
+    """The newest run's first."""
+    every = store.runs()
+    by_id = {str(run["run_id"]): run for run in every}
     runs = [
         run
-        for run in store.runs()
-        if run["status"] == "complete"
-        and golden_set in (run.get("golden_sets") or {})
-        and not (run.get("stop_early") or {}).get("stopped")
+        for run in every
+        if is_whole(run) and golden_set in (run.get("golden_sets") or {}) and not stopped_early(run)
     ]
     for run in runs[:RUNS_READ]:
         try:
@@ -76,9 +94,15 @@ def _sides(store: Store, golden_set: str, metric: str) -> Iterator[tuple[str, st
         except StoreError as error:
             store.problems.append(str(error))
             continue
-        for pair in sorted(set(rows["pair"].tolist())):
-            of_pair = rows["pair"] == pair
-            yield run["run_id"], pair, {name: array[of_pair] for name, array in rows.items()}
+        for pair, scorer in sorted(set(zip(rows["pair"], rows["scorer_version"], strict=True))):
+            of_side = (rows["pair"] == pair) & (rows["scorer_version"] == scorer)
+            yield Side(
+                run_id=run["run_id"],
+                answered_in=answered_in(run, by_id),
+                pair=pair,
+                scorer_version=scorer,
+                cases={name: array[of_side] for name, array in rows.items()},
+            )
 
 
 def _rows(store: Store, run_id: str, golden_set: str, metric: str) -> dict[str, NDArray[Any]]:
@@ -89,14 +113,15 @@ def _rows(store: Store, run_id: str, golden_set: str, metric: str) -> dict[str, 
         columns = engine.columns(
             """
             SELECT model || '/' || prompt_name || '@' || prompt_version AS pair,
-                case_id || ' ' || case_hash AS "case", coalesce(min(cluster), case_id) AS cluster,
-                count(min(cluster)) OVER () > 0 AS clustered,
+                scorer_version, case_id || ' ' || case_hash AS "case",
+                CASE WHEN min(cluster) IS NULL THEN hash(case_id, 1) ELSE hash(min(cluster)) END
+                    AS cluster,
                 avg(score) AS mean, var_samp(score) AS variance, count(score)::DOUBLE AS trials,
                 bool_and(score IN (0, 1)) AS binary
             FROM scores
             WHERE golden_set = ? AND metric = ? AND score IS NOT NULL
                 AND coalesce(served_model = model, true)
-            GROUP BY model, prompt_name, prompt_version, case_id, case_hash
+            GROUP BY model, prompt_name, prompt_version, scorer_version, case_id, case_hash
             ORDER BY pair, "case"
             """,
             (golden_set, metric),
@@ -104,9 +129,9 @@ def _rows(store: Store, run_id: str, golden_set: str, metric: str) -> dict[str, 
     return {name: np.asarray(values) for name, values in columns.items()}
 
 
-def _compared(one: tuple[str, str, Side], other: tuple[str, str, Side]) -> Spread | None:
+def _compared(one: Side, other: Side) -> Spread | None:
     """The spread between two neighbours, on the cases that both scored."""
-    (new_run, new_pair, c), (old_run, old_pair, b) = one, other
+    c, b = one.cases, other.cases
     _, at_c, at_b = np.intersect1d(c["case"], b["case"], assume_unique=True, return_indices=True)
     if len(at_c) < MIN_CASES:
         return None
@@ -116,8 +141,8 @@ def _compared(one: tuple[str, str, Side], other: tuple[str, str, Side]) -> Sprea
         var_b=b["variance"][at_b], n_b=b["trials"][at_b],
         var_c=c["variance"][at_c], n_c=c["trials"][at_c],
     )  # fmt: skip
-    clusters = c["cluster"][at_c] if bool(c["clustered"].any()) else None
-    se = compare(d, clusters=clusters).se if clusters is not None else None
+    clusters = c["cluster"][at_c]
+    se = compare(d, clusters=clusters).se if len(np.unique(clusters)) < len(d) else None
     variance = float(d.var(ddof=1)) if se is None else se**2 * len(d)
     noise = 0.0 if split.within is None else split.within / split.trials
     single = max(c["trials"][at_c].max(), b["trials"][at_b].max()) <= 1
@@ -127,8 +152,8 @@ def _compared(one: tuple[str, str, Side], other: tuple[str, str, Side]) -> Sprea
         binary=bool(single and c["binary"][at_c].all() and b["binary"][at_b].all()),
         cases=len(d),
         comparisons=1,
-        change=new_pair != old_pair,
-        runs=tuple(dict.fromkeys((new_run, old_run))),
+        change=one.pair != other.pair,
+        runs=tuple(dict.fromkeys((one.run_id, other.run_id))),
     )
 
 

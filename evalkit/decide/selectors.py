@@ -167,11 +167,11 @@ def pool_with(
     of a run and those that rescored it only one counts, and none of the candidate's.
     """
     by_id = {str(run["run_id"]): run for run in runs}
-    counted = {_answered_in(candidate, by_id), _answered_in(base, by_id)}
+    counted = {answered_in(candidate, by_id), answered_in(base, by_id)}
     pairs = set(base["golden_sets"][golden_set].get("pairs", ()))
     found: list[Manifest] = []
     for run in runs:
-        answered = _answered_in(run, by_id)
+        answered = answered_in(run, by_id)
         shares = not pairs.isdisjoint(run["golden_sets"][golden_set].get("pairs", ()))
         if shares and answered not in counted and not of_some_cases(run):
             counted.add(answered)
@@ -179,7 +179,7 @@ def pool_with(
     return found[: MAX_POOLED - 1]
 
 
-def _answered_in(run: Manifest, by_id: Mapping[str, Manifest]) -> str:
+def answered_in(run: Manifest, by_id: Mapping[str, Manifest]) -> str:
     """The run whose calls gave the answers that `run` scored."""
     run_id = str(run["run_id"])
     for _ in range(len(by_id) + 1):

@@ -3,7 +3,9 @@
 WITH per_case AS (
     SELECT
         p.run_id, p.golden_set, p.model, p.prompt_name, p.prompt_version, p.metric,
-        p.case_id, p.case_hash, coalesce(min(p.cluster), p.case_id) AS cluster,
+        p.case_id, p.case_hash,
+        CASE WHEN min(p.cluster) IS NULL THEN hash(p.case_id, 1) ELSE hash(min(p.cluster)) END
+            AS cluster,
         avg(p.score) AS score, max(p.scorer_version) AS scorer_version,
         any_value(p.golden_set_hash) AS golden_set_hash
     FROM past_scores AS p

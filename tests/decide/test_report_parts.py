@@ -236,6 +236,22 @@ def test_the_history_has_the_means_of_earlier_runs_oldest_first(tmp_path: Path) 
     assert "4 0.375 " in table[table.index("2026-01-01") :]
 
 
+def test_a_mean_over_time_knows_a_case_from_a_cluster_of_its_name(tmp_path: Path) -> None:
+    shown = []
+    for cluster in ("doc", "t-0"):
+        lines = [
+            *(line("run-1", f"t-{n}", score=float(n > 1)) for n in range(4)),
+            *(line("run-1", f"u-{n}", score=1.0, cluster=cluster) for n in range(2)),
+        ]
+        folder = tmp_path / cluster
+        started(seal(folder, "run-1", lines), "run-1", "2026-01-01T10:00:00+00:00")
+        text = page(verdict(comparison()), little_store(folder)).text
+        shown.append(text[text.index("3 measurements") :])
+
+    assert "6 0.667 " in shown[0]
+    assert shown[0] == shown[1]
+
+
 def test_runs_of_two_models_are_two_lines(tmp_path: Path) -> None:
     for n, model in enumerate(("small", "large", "small", "large"), 1):
         lines = [
