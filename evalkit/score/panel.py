@@ -1,7 +1,8 @@
 """Tier 2, several judges: their marks of one answer put together as the panel's file says.
 
-Mean or median of their scores, or 1 and 0 as most of them pass the answer or fail it. A
-judge that could not judge is left out while most could; what each said stays in the reason.
+Mean or median of their scores, or 1 and 0 as most of them pass the answer or fail it; of two
+answers compared, win, loss, or a tie where most see neither. A judge that could not judge is
+left out while most could; what each said stays in the reason.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from statistics import fmean, median
 from evalkit.records import Answer, Mark
 from evalkit.score.judge import Judgement, Rater, agreeing, no_majority, told
 from evalkit.score.judge_asking import judge_error
+from evalkit.score.pairwise import TIE
 from evalkit.score.rubric import JudgeSpec
 
 
@@ -55,11 +57,19 @@ def combine(marks: Mapping[str, Mark], spec: JudgeSpec) -> Mark:
 
 
 def _combined(scores: Sequence[float], marks: Mapping[str, Mark], spec: JudgeSpec) -> float | None:
+    if spec.combine == "majority" and spec.pairwise:
+        return _most_prefer(scores)
     if spec.combine == "majority":
         passed = [mark.passed for mark in marks.values() if mark.score is not None]
         n_passed = sum(bool(one) for one in passed)
         return None if 2 * n_passed == len(passed) else float(2 * n_passed > len(passed))
     return median(scores) if spec.combine == "median" else fmean(scores)
+
+
+def _most_prefer(scores: Sequence[float]) -> float:
+    """A tie passes a judge's bar of 0.5, so that counting who passes would make it a win."""
+    wins, losses = sum(one > TIE for one in scores), sum(one < TIE for one in scores)
+    return 1.0 if 2 * wins > len(scores) else 0.0 if 2 * losses > len(scores) else TIE
 
 
 def _said(name: str, mark: Mark) -> str:

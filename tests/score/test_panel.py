@@ -68,6 +68,22 @@ def test_a_majority_that_splits_evenly_is_not_known(tmp_path: Path) -> None:
     assert (found.outcome, found.error_kind) == ("judge_error", "votes_split")
 
 
+@pytest.mark.parametrize(
+    ("scores", "score"),
+    [((1.0, 1.0, 0.5), 1.0), ((0.0, 0.5, 0.0), 0.0), ((0.5, 0.5, 1.0), 0.5), ((1.0, 0.0), 0.5)],
+)
+def test_a_tie_that_most_pairwise_judges_see_is_no_win(
+    tmp_path: Path, scores: tuple[float, ...], score: float
+) -> None:
+    for name in "abc":
+        write_judge(tmp_path, PAIRWISE.replace("name: better", f"name: {name}", 1), name)
+    spec = load_judge(write_judge(tmp_path, PANEL.format(combine="majority"), "panel"))
+
+    found = combine(marks(*scores), spec)
+
+    assert found.score == score
+
+
 async def test_every_judge_is_asked_and_every_call_is_kept(tmp_path: Path) -> None:
     asked: list[str] = []
 
