@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -330,7 +331,7 @@ def _range(text: str) -> tuple[float, float]:
         found = float(low), float(high)
     except ValueError:
         found = (0.0, 0.0)
-    if not found[0] < found[1]:
+    if not -math.inf < found[0] < found[1] < math.inf:
         raise ConfigError(f"--label-range {text}: not LOW:HIGH, e.g. 1:5.")
     return found
 

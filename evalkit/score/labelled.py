@@ -77,7 +77,8 @@ def read_labels(
                     break
                 continue
             key = (one.answer.case_id, one.pair or "", one.answer.output, one.against or "")
-            found.setdefault(key, one).labels[annotator] = label
+            labels = found.setdefault(key, one).labels
+            labels[annotator or _one_more(labels)] = label
     except StrictError as error:
         problems.append(f"{path.name}:{error.line}: {error.message}.")
     if problems or not found:
@@ -85,16 +86,37 @@ def read_labels(
     return list(found.values())
 
 
+def _one_more(labels: Mapping[str, float]) -> str:
+    """Who labelled a row that names nobody: every such row is one more person's word."""
+    n = sum(name.startswith(ANYBODY) for name in labels)
+    return f"{ANYBODY} {n + 1}" if n else ANYBODY
+
+
 def _rows(path: Path) -> Iterator[tuple[int, Any]]:
     if path.suffix.lower() != ".csv":
         for number, _, raw in iter_jsonl(path):
             yield number, raw
         return
+    (_, header), *lines = _csv_lines(path) or [(1, [])]
+    for number, cells in lines:
+        if any(cells[len(header) :]):
+            problem = f"{len(cells)} cells, but the header names {len(header)} columns. "
+            raise StrictError(problem + "Put quotes around cells with commas", line=number)
+        named = zip(header, cells, strict=False)
+        yield number, {key: _cell(key, text) for key, text in named if text}
+
+
+def _csv_lines(path: Path) -> list[tuple[int, list[str]]]:
+    """Cells, with the number of the last line they stand on; answers may be long."""
     text = read_text(path, max_bytes=MAX_CSV_BYTES, skip_mark=True)
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    for raw in reader:
-        cells = {k: v for k, v in raw.items() if isinstance(k, str) and v not in (None, "")}
-        yield reader.line_num, {key: _cell(key, text) for key, text in cells.items()}
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    before = csv.field_size_limit(MAX_CSV_BYTES)
+    try:
+        return [(reader.line_num, cells) for cells in reader if cells]
+    except csv.Error as error:
+        raise StrictError(f"not CSV: {error}", line=reader.line_num) from None
+    finally:
+        csv.field_size_limit(before)
 
 
 def _cell(key: str, text: str) -> Json:
@@ -110,7 +132,10 @@ def _cell(key: str, text: str) -> Json:
 def _labelled(
     raw: Any, pairwise: bool, golden: GoldenSet | None, label_range: tuple[float, float]
 ) -> tuple[Labelled, str, float]:
-    """One row as an answer, its annotator and the label. Raises ValueError with problem and fix."""
+    """One row as an answer, its annotator ("" for nobody named) and the label.
+
+    Raises ValueError with problem and fix.
+    """
     if not isinstance(raw, Mapping):
         raise ValueError("not an object. Write one a line.")
     for key in ("output", "other") if pairwise else ("output",):
@@ -122,10 +147,15 @@ def _labelled(
         answer=answer,
         labels={},
         against=raw["other"] if pairwise else None,
-        pair=raw.get("pair") or raw.get("model"),
+        pair=_name(raw, "pair") or _name(raw, "model") or None,
         slices={**slices, **_slices(raw)},
     )
-    return one, str(raw.get("annotator", ANYBODY)), label
+    return one, _name(raw, "annotator"), label
+
+
+def _name(raw: Mapping[str, Any], key: str) -> str:
+    """Some files number their people and models."""
+    return "" if raw.get(key) is None else str(raw[key])
 
 
 def _label(raw: Mapping[str, Any]) -> Any:
@@ -161,9 +191,9 @@ def _answer(raw: Mapping[str, Any], golden: GoldenSet | None) -> tuple[Answer, d
     case_id = raw.get("case_id", raw.get("id", raw.get("item_id")))
     case, slices = None, {}
     if golden is not None:
-        if case_id is None or case_id not in golden.cases:
+        if not isinstance(case_id, str) or case_id not in golden.cases:
             raise ValueError(f"case_id is {case_id!r}. Use one of golden set {golden.name}.")
-        case = golden.cases.of(str(case_id))
+        case = golden.cases.of(case_id)
         slices = _metadata_slices(golden, case)
     given = input_of(raw) if raw.get("input") is not None else {}
     if not isinstance(given, Mapping):

@@ -310,6 +310,7 @@ def test_a_pairwise_judge_is_measured_on_the_stores_preferences(
         (["same", "--labels", "store"], "the store has no labels that judge same can be held to"),
         (["better", "--labels", "store"], "evalkit label queue RUN --against RUN"),
         (["same", "--labels", "labels.jsonl", "--label-range", "5"], "not LOW:HIGH"),
+        (["same", "--labels", "labels.jsonl", "--label-range", "1:inf"], "not LOW:HIGH"),
     ],
 )
 def test_what_cannot_be_measured_is_told(

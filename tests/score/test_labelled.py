@@ -45,6 +45,20 @@ def test_annotators_of_one_answer_come_together(tmp_path: Path) -> None:
     assert one.labels == {"a": 1.0, "b": 0.0}
 
 
+def test_rows_that_name_nobody_are_one_more_persons_word_each(tmp_path: Path) -> None:
+    rows = [ROW, {**ROW, "label": 0}, {**ROW, "annotator": None, "label": 0}]
+
+    [one] = read(write(tmp_path, *rows))
+
+    assert one.labels == {"people": 1.0, "people 2": 0.0, "people 3": 0.0}
+
+
+def test_people_and_models_may_be_numbers(tmp_path: Path) -> None:
+    [one] = read(write(tmp_path, {**ROW, "annotator": 7, "model": 3}))
+
+    assert (one.labels, one.pair) == ({"7": 1.0}, "3")
+
+
 def test_answers_of_two_models_to_one_case_stay_apart(tmp_path: Path) -> None:
     found = read(write(tmp_path, {**ROW, "model": "x"}, {**ROW, "model": "y"}))
 
@@ -76,6 +90,30 @@ def test_csv_keeps_line_ends_in_quotes_and_json_in_cells(tmp_path: Path) -> None
     assert one.slices == {"kind": "who"}
 
 
+def test_a_csv_cell_may_hold_a_long_answer(tmp_path: Path) -> None:
+    text = f"id,input,output,label\nq1,Who?,{'x' * 200_000},1\n"
+
+    [one] = read(write(tmp_path, text, name="labels.csv"))
+
+    assert len(one.answer.output) == 200_000
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("q1,Who?,No, 1,0", "labels.csv:2: 5 cells, but the header names 4 columns."),
+        ('q1,Who?,"Ada,1', "labels.csv:2: not CSV"),
+    ],
+)
+def test_a_csv_row_that_would_be_misread_is_refused(
+    tmp_path: Path, line: str, problem: str
+) -> None:
+    path = write(tmp_path, f"id,input,output,label\n{line}\n", name="labels.csv")
+
+    with pytest.raises(ContentError, match=problem):
+        read(path)
+
+
 @pytest.mark.parametrize(("label", "value"), [("1", 1.0), (2, 0.0), ("tie", 0.5)])
 def test_a_preference_is_for_output_against_other(
     tmp_path: Path, label: object, value: float
@@ -104,6 +142,8 @@ def test_a_golden_set_gives_case_and_slices(tmp_path: Path) -> None:
     assert one.slices == {"kind": "short"}
     with pytest.raises(ContentError, match="case_id is 't-9'"):
         read(write(tmp_path, {**row, "case_id": "t-9"}), golden=golden)
+    with pytest.raises(ContentError, match="case_id is \\['t-1'\\]"):
+        read(write(tmp_path, {**row, "case_id": ["t-1"]}), golden=golden)
 
 
 @pytest.mark.parametrize(
