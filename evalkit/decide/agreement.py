@@ -49,7 +49,8 @@ def kappa(
     """Cohen's kappa of two raters; cases where either is NaN are left out.
 
     `weights` let near misses count, by distance in rank among the values seen. Standard
-    error: Fleiss, Cohen & Everitt 1969. Perfect agreement gets the exact zero-event bound.
+    error: Fleiss, Cohen & Everitt 1969. Perfect agreement gets the exact zero-event bound, and so
+    does one rater who always says the same: kappa is then 0 whatever the other says.
     """
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.shape != second.shape or first.ndim != 1:
@@ -87,7 +88,8 @@ def _kappa_se(table: Floats, credit: Floats, value: float, expected: float, n: i
     habit = (credit @ columns)[:, None] + (rows @ credit)[None, :]
     moment = float((table * (credit - habit * (1 - value)) ** 2).sum())
     variance = moment - (value - expected * (1 - value)) ** 2
-    return math.sqrt(max(variance, 0.0) / n) / (1 - expected)
+    # What rounding leaves of two equal terms is no spread.
+    return math.sqrt(variance / n) / (1 - expected) if variance > SAME else 0.0
 
 
 def _kappa_interval(
@@ -95,8 +97,8 @@ def _kappa_interval(
 ) -> tuple[float, float]:
     """Symmetric in arctanh, which keeps within -1..1 and covers better at small n."""
     if value > 1 - SAME or se < SAME:
-        disagree = -math.expm1(math.log(alpha) / n)
-        return max(value - disagree / (1 - expected), -1.0), min(value + disagree, 1.0)
+        reach = -math.expm1(math.log(alpha) / n) / (1 - expected)
+        return max(value - reach, -1.0), min(value + reach, 1.0)
     centre = math.atanh(max(min(value, 1 - SAME), SAME - 1))
     reach = float(special.stdtrit(n - 1, 1 - alpha)) * se / (1 - value**2)
     return math.tanh(centre - reach), math.tanh(centre + reach)

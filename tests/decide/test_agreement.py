@@ -269,6 +269,16 @@ def test_perfect_agreement_could_be_as_low_as_zero_events_allow() -> None:
     assert many.ci == pytest.approx((1 - zero_events(20) / (1 - many.expected), 1.0))  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("weights", [None, "quadratic"])
+def test_one_rater_with_one_habit_leaves_an_interval_not_a_point(weights: Weights | None) -> None:
+    """People pass all of 40 answers, the judge three of five: what they would fail is not known."""
+    seen = kappa([1.0] * 40, [0.0, 1.0, 1.0, 0.0, 1.0] * 8, weights=weights)
+
+    assert seen.value == pytest.approx(0.0)
+    reach = zero_events(40) / (1 - 3 / 5)
+    assert seen.ci == pytest.approx((-reach, reach))
+
+
 def test_wholly_opposed_raters_end_at_the_lowest_agreement() -> None:
     seen = kappa([0, 1] * 10, [1, 0] * 10)
 
