@@ -144,12 +144,16 @@ def save_anchors(path: Path, anchors: Sequence[Anchor]) -> None:
 # --- which answers -----------------------------------------------------------------------
 
 _JUDGED = """
-    SELECT s.golden_set, s.case_id, s.case_hash, s.trial, s.score, c.trace_id, c.input, c.output
+    SELECT any_value(s.golden_set) AS golden_set, any_value(s.case_id) AS case_id,
+        any_value(s.case_hash) AS case_hash, any_value(s.score) AS score, c.trace_id,
+        any_value(c.input) AS input, any_value(c.output) AS output
     FROM scores AS s JOIN calls AS c USING (trace_id)
     WHERE s.run_id = $run_id AND s.scorer = $judge AND s.score IS NOT NULL
         AND c.output IS NOT NULL
-    ORDER BY s.score, c.trace_id
+    GROUP BY c.trace_id
+    ORDER BY score, c.trace_id
 """
+"""An answer is one anchor, also where several metrics are this judge's."""
 
 
 def answers_of_run(

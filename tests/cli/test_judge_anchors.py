@@ -138,6 +138,17 @@ def test_anchors_are_taken_of_a_run(project: Path, capsys: pytest.CaptureFixture
     assert all(one.has_expected and len(one.first) == 1 for one in anchors)
 
 
+def test_an_answer_that_two_metrics_judged_is_one_anchor(project: Path) -> None:
+    golden = project / "golden_sets" / "tickets" / "golden_set.yaml"
+    judged = "  - {name: one, judge: same}\n  - {name: two, judge: same}\ncases: c"
+    golden.write_text(golden.read_text("utf-8").replace("cases: c", judged), encoding="utf-8")
+    main(["run", "--json"])
+
+    assert main(["judge", "anchor", "same", "--run", "latest", "-n", "50"]) == 0
+
+    assert len(load_anchors(project / "judges" / "same.anchors.jsonl")) == 12
+
+
 def test_a_judge_that_compares_has_no_anchors(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
