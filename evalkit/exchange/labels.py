@@ -11,7 +11,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -128,19 +128,22 @@ def _iso(moment: datetime | None) -> str | None:
 def import_labels(store: Store, path: Path, kind: str, *, annotator: str | None = None) -> Imported:
     """Take the labels of a file into the store, all or none.
 
-    What a label lacks of its answer (run, case, pair) is looked up by its trace id. Raises
+    What a label lacks of its answer is looked up by its trace id, or its run and case. Raises
     InputFileError with one `file:line: problem. fix` for each bad label, the first 20.
     """
     from evalkit.ids import new_id
 
     here = {row["label_id"]: row for row in store.sql("SELECT * FROM labels")}
     problems: list[str] = []
+    places: list[str] = []
     rows: list[Row] = []
+    now = int(datetime.now(UTC).timestamp() * 1e6)
     try:
         for place, raw in _read(path, kind):
             try:
-                row = _row(raw, annotator)
+                row = _row(raw, annotator, now=now)
                 rows.append(_if_changed(row, here, may_replace=kind == "labelstudio"))
+                places.append(place)
             except ValueError as error:
                 problems.append(f"{place}: {error}")
     except StrictError as error:
@@ -152,10 +155,16 @@ def import_labels(store: Store, path: Path, kind: str, *, annotator: str | None 
     ids = {row["label_id"] for row in rows if row["label_id"]}
     if len(ids) < sum(row["label_id"] is not None for row in rows):
         raise InputFileError(f"{path}: a label_id comes twice. Each label has its own, or none.")
-    new = [row | {"label_id": row["label_id"] or new_id()} for row in rows
-           if row["label_id"] not in here]  # fmt: skip
+    new = _with_answers(
+        store,
+        [
+            (place, row | {"label_id": row["label_id"] or new_id()})
+            for place, row in zip(places, rows, strict=True)
+            if row["label_id"] not in here
+        ],
+    )
     if new:
-        store.add_labels(new_id(), _with_answers(store, new))
+        store.add_labels(new_id(), new)
     return Imported(
         added=len(new),
         known=len(rows) - len(new),
@@ -245,8 +254,12 @@ def _uncell(cell: str) -> str | None:
     return cell or None
 
 
-def _row(raw: Mapping[str, Any], annotator: str | None) -> Row:
-    """A label with every column, of its type. ValueError says what is wrong and right."""
+def _row(raw: Mapping[str, Any], annotator: str | None, *, now: int) -> Row:
+    """A label with every column, of its type. ValueError says what is wrong and right.
+
+    `now` is when it was said where the file does not say: one moment for all of a file, as the
+    two labels of a preference are of one moment.
+    """
     unknown = sorted(set(raw) - set(COLUMNS))
     if unknown:
         raise ValueError(f"no such column: {unknown[0]!r}. Columns are: {', '.join(COLUMNS)}")
@@ -263,7 +276,8 @@ def _row(raw: Mapping[str, Any], annotator: str | None) -> Row:
     if row["score"] is None and row["passed"] is not None:
         row["score"] = float(row["passed"])
     row["trial"] = _read_trial(raw.get("trial"))
-    row["labelled_at"] = _read_time(raw.get("labelled_at"))
+    said_at = raw.get("labelled_at")
+    row["labelled_at"] = now if said_at is None else _read_time(said_at)
     return row
 
 
@@ -309,9 +323,7 @@ def _read_trial(value: Any) -> int | None:
 
 
 def _read_time(value: Any) -> int:
-    """Microseconds since 1970; now, where the file does not say."""
-    if value is None:
-        return int(datetime.now(UTC).timestamp() * 1e6)
+    """Microseconds since 1970."""
     try:
         moment = datetime.fromisoformat(str(value))
     except ValueError:
@@ -325,24 +337,63 @@ def _read_time(value: Any) -> int:
     return at
 
 
-def _with_answers(store: Store, rows: list[Row]) -> list[Row]:
-    """The rows, with what they lack of the answer they are about."""
-    ids = sorted({row["trace_id"] for row in rows if row["trace_id"] and not row["case_id"]})
-    if not ids:
-        return rows
-    names = ("run_id", "golden_set", "case_id", "case_hash", "trial", "model", "prompt_name",
-             "prompt_version")  # fmt: skip
+def _with_answers(store: Store, rows: list[tuple[str, Row]]) -> list[Row]:
+    """The rows, with what they lack of the answer they are about; `place` names a bad one."""
+    lacking = [row for _, row in rows if any(row[name] is None for name in _ANSWER)]
+    answers = _answers_about(store, lacking) if lacking else {}
+    filled = []
+    for place, row in rows:
+        key = (row["trace_id"],) if row["trace_id"] else (row["run_id"], row["case_id"])
+        try:
+            filled.append(row | _answer_of(row, answers.get(key, ())))
+        except ValueError as error:
+            raise InputFileError(f"{place}: {error}") from None
+    return filled
+
+
+def _answers_about(store: Store, rows: list[Row]) -> dict[tuple[str, ...], list[Row]]:
+    """The scored answers that rows may be about, by trace and by run and case."""
+    wanted = {
+        name: sorted({row[column] for row in rows if row[column]})
+        for name, column in (("traces", "trace_id"), ("runs", "run_id"), ("cases", "case_id"))
+    }
     try:
         found = store.sql(
-            f"SELECT trace_id, {', '.join(f'any_value({name}) AS {name}' for name in names)} "
-            "FROM scores WHERE list_contains(?, trace_id) GROUP BY trace_id",
-            [ids],
+            f"SELECT DISTINCT {', '.join(_ANSWER)} FROM scores WHERE list_contains($traces, "
+            "trace_id) OR (list_contains($runs, run_id) AND list_contains($cases, case_id))",
+            wanted,
         )
     except StoreError:
-        return rows
-    by_trace = {one["trace_id"]: one for one in found}
-    return [
-        {**row, **{name: row[name] if row[name] is not None else of.get(name) for name in names}}
-        for row in rows
-        for of in [by_trace.get(row["trace_id"], {})]
-    ]
+        return {}
+    answers: dict[tuple[str, ...], list[Row]] = {}
+    for one in found:
+        answers.setdefault((one["trace_id"],), []).append(one)
+        answers.setdefault((one["run_id"], one["case_id"]), []).append(one)
+    return answers
+
+
+_ANSWER = ("trace_id", "run_id", "golden_set", "case_id", "case_hash", "trial", "model",
+           "prompt_name", "prompt_version")  # fmt: skip
+
+
+def _answer_of(row: Row, answers: Sequence[Row]) -> Row:
+    """What is known of the answer that a row is about: where a run answered a case in several
+    trials, what these share. ValueError where that is not even a pair."""
+    fitting = [one for one in answers if all(row[name] in (None, one[name]) for name in _ANSWER)]
+    # A rescoring has the same answers once more; they are its first run's.
+    first = min((one["run_id"] for one in fitting), default=None)
+    fitting = [one for one in fitting if one["run_id"] == first]
+    known = {name: {one[name] for one in fitting} for name in _ANSWER}
+    several = next((name for name in _PAIR if len(known[name]) > 1), None)
+    if several is not None:
+        raise ValueError(
+            f"run {first} has several answers to case {row['case_id']}, by {several}. "
+            "Give it, or the trace_id"
+        )
+    return {
+        name: row[name] if row[name] is not None else values.pop() if len(values) == 1 else None
+        for name, values in known.items()
+    }
+
+
+_PAIR = ("golden_set", "model", "prompt_name", "prompt_version")

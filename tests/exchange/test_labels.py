@@ -16,6 +16,7 @@ from evalkit.exchange.labels import COLUMNS, export_labels, format_of, import_la
 from evalkit.score.label_sealing import seal_labels
 from evalkit.score.labels import Said
 from evalkit.store.views import open_store
+from tests.decide.report_world import line, seal
 from tests.labelling.world import judged_run, labels, queue_of
 
 COMMENTS = [
@@ -176,6 +177,51 @@ def test_a_trace_id_is_enough_to_know_the_answer(tmp_path: Path) -> None:
     [row] = labels(store.path)
     assert (row["run_id"], row["case_id"], row["model"]) == ("run-new", "t-002", "small")
     assert (row["score"], row["annotator"], row["inclusion_prob"]) == (0.0, "ann", None)
+
+
+@pytest.mark.parametrize("given", [{}, {"trace_id": "run-new-t-002-0"}], ids=["run", "trace"])
+def test_run_and_case_are_enough_to_know_the_answer(tmp_path: Path, given: dict[str, str]) -> None:
+    store = judged_run(tmp_path / "store", n=4)
+    file = tmp_path / "labels.jsonl"
+    said = {"run_id": "run-new", "case_id": "t-002", "metric": "tone", "score": 1} | given
+    file.write_text(json.dumps(said) + "\n", encoding="utf-8")
+
+    import_labels(store, file, "jsonl", annotator="ann")
+
+    [row] = labels(store.path)
+    [known] = store.sql("FROM scores WHERE case_id = 't-002' LIMIT 1")
+    names = ["trace_id", "golden_set", "case_hash", "trial", "model", "prompt_version"]
+    assert [row[name] for name in names] == [known[name] for name in names]
+    assert None not in [row[name] for name in names]
+
+
+def test_a_label_that_could_be_of_several_pairs_is_refused(tmp_path: Path) -> None:
+    lines = [line("run-new", "t-002", trial=at, model=f"model-{at}") for at in (0, 1)]
+    store = seal(tmp_path / "store", "run-new", lines)
+    file = tmp_path / "labels.jsonl"
+    said = {"run_id": "run-new", "case_id": "t-002", "metric": "tone", "score": 1}
+    file.write_text(json.dumps(said) + "\n", encoding="utf-8")
+
+    with pytest.raises(InputFileError, match=r"jsonl:1: run run-new has several .* by model"):
+        import_labels(store, file, "jsonl", annotator="ann")
+
+    file.write_text(json.dumps(said | {"model": "model-1"}) + "\n", encoding="utf-8")
+    assert import_labels(store, file, "jsonl", annotator="ann").added == 1
+    [row] = labels(store.path)
+    assert (row["trial"], row["prompt_version"]) == (1, "v3")
+
+
+def test_all_of_a_file_is_of_one_moment_where_it_does_not_say(tmp_path: Path) -> None:
+    """The two labels of a preference know each other by it."""
+    store = judged_run(tmp_path / "store", n=4)
+    file = tmp_path / "labels.jsonl"
+    said = {"run_id": "run-new", "metric": "tone", "score": 1}
+    rows = [said | {"case_id": f"t-00{n}"} for n in range(4)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    import_labels(store, file, "jsonl", annotator="ann")
+
+    assert len({row["labelled_at"] for row in labels(store.path)}) == 1
 
 
 GOOD = {"trace_id": "t", "metric": "tone", "annotator": "ann", "score": 1.0}
