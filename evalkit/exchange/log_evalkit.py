@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from evalkit.exchange.log_record import amount, count, record, required_micros, text
 from evalkit.records import Attempt, CallRecord, ToolCall
-from evalkit.store.schema import TABLES
+from evalkit.store.schema import STRUCTS, TABLES
 
 _FIELDS = frozenset(one.name for one in fields(CallRecord))
 
@@ -30,11 +30,8 @@ def evalkit_calls(row: Mapping[str, Any]) -> Iterator[CallRecord]:
         said[name] = count(row.get(name))
     for name in ("latency_ms", "ttft_ms", "cost_usd"):
         said[name] = amount(row.get(name))
-    try:
-        said["attempts"] = tuple(Attempt(**one) for one in row.get("attempts") or ())
-        said["tool_calls"] = tuple(ToolCall(**one) for one in row.get("tool_calls") or ())
-    except TypeError as error:
-        raise ValueError(str(error)) from None
+    said["attempts"] = _structs(row, "attempts", Attempt)
+    said["tool_calls"] = _structs(row, "tool_calls", ToolCall)
     for name in ("input", "params"):
         said[name] = _decoded(row.get(name))
     for name in ("guard_events", "retrieved_ids"):
@@ -43,6 +40,19 @@ def evalkit_calls(row: Mapping[str, Any]) -> Iterator[CallRecord]:
         if said.get(name) is not None and not fits(said[name]):
             raise ValueError(f"{name} is {repr(said[name])[:60]}")
     yield record(**said)
+
+
+def _structs(row: Mapping[str, Any], column: str, make: Callable[..., Any]) -> tuple[Any, ...]:
+    """A column that lists structs; a field that cannot be meant is as bad as a column."""
+    listed = row.get(column) or ()
+    for one in listed:
+        for name, fits in _FITS_IN[column].items():
+            if isinstance(one, Mapping) and one.get(name) is not None and not fits(one[name]):
+                raise ValueError(f"{name} in {column} is {repr(one[name])[:60]}")
+    try:
+        return tuple(make(**one) for one in listed)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
 
 
 def _decoded(value: Any) -> Any:
@@ -79,3 +89,9 @@ _OF_KIND: dict[str, Callable[[Any], bool]] = {
 }
 _FITS = {one.name: _OF_KIND[one.kind] for one in TABLES["calls"] if one.kind in _OF_KIND}
 """Columns -> what may stand in them; one bad row must not cost the others of its file."""
+_FITS_IN = {
+    one.name: {name: _OF_KIND[kind] for name, kind in STRUCTS[one.kind]}
+    for one in TABLES["calls"]
+    if one.kind in STRUCTS
+}
+"""Columns that list structs -> what may stand in the fields of one."""

@@ -52,7 +52,7 @@ def spans_of(row: Mapping[str, Any]) -> Iterator[Span]:
         return
     for resource in _tables(row["resourceSpans"]):
         shared = _otlp_attributes((resource.get("resource") or {}).get("attributes"))
-        for scope in _tables(first(resource, "scopeSpans", "instrumentationLibrarySpans")):
+        for scope in _scopes(resource):
             for span in _tables(scope.get("spans")):
                 status = span.get("status") or {}
                 failed = status.get("code") in (2, "STATUS_CODE_ERROR")
@@ -64,6 +64,21 @@ def spans_of(row: Mapping[str, Any]) -> Iterator[Span]:
                     error=(status.get("message") or "error") if failed else None,
                     has={**shared, **_otlp_attributes(span.get("attributes"))},
                 )
+
+
+def spans_apart(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """An OTLP export as one for each of its spans: a bad one must not cost the others."""
+    if "resourceSpans" not in row:
+        yield row
+        return
+    for resource in _tables(row["resourceSpans"]):
+        for scope in _scopes(resource):
+            for span in _tables(scope.get("spans")):
+                yield {"resourceSpans": [{**resource, "scopeSpans": [{**scope, "spans": [span]}]}]}
+
+
+def _scopes(resource: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return _tables(first(resource, "scopeSpans", "instrumentationLibrarySpans"))
 
 
 def _flat_span(row: Mapping[str, Any]) -> Span:
@@ -154,7 +169,7 @@ def _otel_call(span: Span) -> CallRecord:
         trace_id=span.id,
         ts=start,
         latency_ms=between_ms(start, micros(span.end)),
-        ttft_ms=None if ttft is None else ttft * 1000,
+        ttft_ms=None if ttft is None else amount(ttft * 1000),
         provider=text(first(has, "gen_ai.provider.name", "gen_ai.system")),
         model=text(first(has, "gen_ai.request.model", "gen_ai.response.model")),
         served_model=text(has.get("gen_ai.response.model")),

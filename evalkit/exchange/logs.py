@@ -17,7 +17,13 @@ from evalkit.errors import InputFileError
 from evalkit.exchange.log_evalkit import evalkit_calls, is_evalkit
 from evalkit.exchange.log_langfuse import is_langfuse, langfuse_calls
 from evalkit.exchange.log_litellm import is_litellm, litellm_calls
-from evalkit.exchange.log_spans import is_openinference, is_otel, openinference_calls, otel_calls
+from evalkit.exchange.log_spans import (
+    is_openinference,
+    is_otel,
+    openinference_calls,
+    otel_calls,
+    spans_apart,
+)
 from evalkit.frozen import by_field
 from evalkit.records import CallRecord, Usage
 from evalkit.settings import ModelSettings
@@ -52,6 +58,8 @@ FORMATS = {
 }
 """Name -> format, in the order in which a row is tried."""
 
+_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What a reader of foreign rows may raise."""
 MAX_PROBLEMS = 1000
 BATCH = 5_000
 
@@ -154,12 +162,28 @@ def _calls(path: Path, done: Imported) -> Iterator[CallRecord]:
                     f"{where}: a log of no known format. Name it with --format: {known}."
                 )
             done.format = name
-            found = list(FORMATS[name].calls(row))
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            parts = list(spans_apart(row))
+        except _UNREADABLE as error:
             done.problem(f"{where}: {error}")
             continue
-        done.no_calls += not found
+        yield from _calls_in(parts, FORMATS[name], where, done)
+
+
+def _calls_in(
+    parts: Iterable[Row], format: Format, where: str, done: Imported
+) -> Iterator[CallRecord]:
+    """The calls of one row; of an OTLP export each span by itself."""
+    is_other = True
+    for part in parts:
+        found: list[CallRecord] = []
+        try:
+            found = list(format.calls(part))
+            is_other &= not found
+        except _UNREADABLE as error:
+            done.problem(f"{where}: {error}")
+            is_other = False
         yield from found
+    done.no_calls += is_other
 
 
 def detect(row: Row) -> str | None:

@@ -194,7 +194,13 @@ class _Sinks:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
+        if error[0] is not None:
+            self._stack.__exit__(*error)
+            return
+        with self._stack:
+            # A row that fits no column ends all files: it has to be met before one appears.
+            for sink in self._sinks.values():
+                sink.flush()
 
 
 class _Sink:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from evalkit.cli.main import main
 from evalkit.errors import InputFileError
 from evalkit.exchange.logs import FORMATS, Imported, detect, import_log
+from evalkit.records import Attempt
 from evalkit.settings import ModelSettings, Price
 from evalkit.store.views import Store, open_store
 
@@ -217,6 +219,39 @@ def test_a_bad_row_is_named_and_the_others_arrive(store: Store, tmp_path: Path) 
         "/log.jsonl:2", "/log.jsonl:3", "/log.jsonl:4", "/log.jsonl:5",
     ]  # fmt: skip
     assert "-3 is no number of tokens" in where[1]
+
+
+def test_a_field_of_an_attempt_that_cannot_be_meant_costs_its_call_alone(
+    store: Store, tmp_path: Path
+) -> None:
+    whole = {"trace_id": "a", "ts": START, "feature": "f"}
+    attempt = dict.fromkeys(field.name for field in fields(Attempt))
+    bad = {"tool_calls": [{"id": 1, "name": "t", "arguments": "{}"}]}
+
+    done = bring(
+        store,
+        tmp_path,
+        whole,
+        {**whole, "trace_id": "b", "attempts": [{**attempt, "latency_ms": "soon"}]},
+        {**whole, "trace_id": "c", **bad},
+        {**whole, "trace_id": "d", "attempts": [{**attempt, "latency_ms": 3.5}]},
+    )
+
+    assert [call["trace_id"] for call in calls(store)] == ["a", "d"]
+    assert [text.partition("log.jsonl:")[2] for text in done.problems] == [
+        "2: latency_ms in attempts is 'soon'", "3: id in tool_calls is 1",
+    ]  # fmt: skip
+
+
+def test_a_bad_span_costs_no_other_of_its_export(store: Store, tmp_path: Path) -> None:
+    late = [{"key": "gen_ai.response.time_to_first_chunk", "value": {"doubleValue": 1e306}}]
+    bad = {**OTLP_SPAN, "spanId": "d" * 16, "attributes": OTLP_SPAN["attributes"] + late}
+    export = {"resourceSpans": [{"resource": {}, "scopeSpans": [{"spans": [bad, OTLP_SPAN]}]}]}
+
+    done = bring(store, tmp_path, export)
+
+    assert (done.added, done.bad_rows, done.no_calls) == (1, 1, 0)
+    assert done.problems == [f"{tmp_path}/log.jsonl:1: inf is no amount"]
 
 
 def test_documents_are_read_as_well_as_lines(store: Store, tmp_path: Path) -> None:

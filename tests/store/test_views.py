@@ -213,6 +213,16 @@ def test_calls_and_labels_of_production_stand_beside_those_of_runs(store: Store)
     assert label == {"label_id": "l-1", "score": 0.5, "labelled_at": at, "comment": None}
 
 
+def test_of_calls_that_cannot_all_be_added_none_is(store: Store) -> None:
+    day = 86_400_000_000
+    calls = [by_field(call(trace_id=f"p-{n}", ts=AT + n * day)) for n in range(3)]
+
+    with pytest.raises(StoreError, match="prompt_tokens"):
+        store.add_calls("log-1", [{**calls[0], "prompt_tokens": "many"}, *calls[1:]])
+
+    assert store.sql("SELECT trace_id FROM calls") == []
+
+
 def test_baselines_are_chosen_for_a_golden_set_and_feature(store: Store) -> None:
     store.baselines.set("tickets", "classify-ticket", "run-1")
     store.baselines.set("tickets", "other", "run-2")
