@@ -30,7 +30,8 @@ def langfuse_calls(row: Mapping[str, Any]) -> Iterator[CallRecord]:
         return
     start = required_micros(row.get("startTime"))
     first_token = micros(row.get("completionStartTime"))
-    usage = {**(row.get("usage") or {}), **(row.get("usageDetails") or {})}
+    usage = row.get("usage") or {}
+    details = row.get("usageDetails") or {}
     metadata = row.get("metadata")
     own = metadata if isinstance(metadata, Mapping) else {}
     failed = row.get("level") == "ERROR"
@@ -49,14 +50,26 @@ def langfuse_calls(row: Mapping[str, Any]) -> Iterator[CallRecord]:
         prompt_name=text(row.get("promptName")),
         prompt_version=text(row.get("promptVersion")),
         params=row.get("modelParameters") or None,
-        prompt_tokens=count(first(usage, "input") or first(row, "promptTokens")),
-        completion_tokens=count(first(usage, "output") or first(row, "completionTokens")),
-        cached_prompt_tokens=count(first(usage, "input_cached_tokens", "cache_read_input_tokens")),
+        prompt_tokens=_tokens(details, "input", first(usage, "input"), row.get("promptTokens")),
+        completion_tokens=_tokens(
+            details, "output", first(usage, "output"), row.get("completionTokens")
+        ),
+        cached_prompt_tokens=count(first(details, *_CACHED)),
         cost_usd=_cost(row),
         error_kind=error_kind(row.get("statusMessage") or "") if failed else None,
         input=as_input(row.get("input")),
         output=answer_text(row.get("output")),
     )
+
+
+_CACHED = ("input_cached_tokens", "cache_read_input_tokens", "input_cache_read")
+
+
+def _tokens(details: Mapping[str, Any], side: str, *totals: Any) -> int | None:
+    """All tokens of a side. Langfuse's types of usage add up: `input` has none of the cached."""
+    parts = [count(n) for kind, n in details.items() if side in kind]
+    known = [n for n in parts if n is not None]
+    return sum(known) if known else count(next((n for n in totals if n is not None), None))
 
 
 def _cost(row: Mapping[str, Any]) -> float | None:

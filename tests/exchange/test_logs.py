@@ -254,6 +254,16 @@ def test_a_bad_span_costs_no_other_of_its_export(store: Store, tmp_path: Path) -
     assert done.problems == [f"{tmp_path}/log.jsonl:1: inf is no amount"]
 
 
+def test_langfuse_counts_cached_tokens_apart_from_the_others(store: Store, tmp_path: Path) -> None:
+    usage = {"input": 40, "input_cached_tokens": 60, "output": 8, "output_reasoning_tokens": 2}
+
+    bring(store, tmp_path, {**LANGFUSE, "usageDetails": usage})
+
+    [call] = calls(store)
+    assert (call["prompt_tokens"], call["cached_prompt_tokens"]) == (100, 60)
+    assert (call["completion_tokens"], call["total_tokens"]) == (10, 110)
+
+
 def test_documents_are_read_as_well_as_lines(store: Store, tmp_path: Path) -> None:
     done = bring(store, tmp_path, json.dumps({"data": [LANGFUSE]}, indent=2))
 
