@@ -37,7 +37,8 @@ BINS = 64
 
 MODEL = "coalesce(regexp_replace(served_model, '\\(.*\\)$', ''), model)"
 """The configured model that answered, else the one that was asked for."""
-MONEY = "TRY_CAST(cost_usd AS DECIMAL(38, 12))"
+MONEY = "TRY_CAST(cost_usd AS DECIMAL(24, 12))"
+"""A call's cost, null from a trillion dollars on, which no sum of calls' has room for."""
 _PRICED = f"{MONEY} IS NOT NULL"
 _ANSWER = "list_filter(attempts, lambda a: a.error_kind IS NULL)[-1]"
 _LAST_PROMPT = f"coalesce({_ANSWER}.prompt_tokens, attempts[-1].prompt_tokens, prompt_tokens)"

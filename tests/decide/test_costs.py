@@ -54,6 +54,14 @@ def test_an_unpriced_call_is_counted_and_in_no_sum(tmp_path: Path) -> None:
     assert found.total.cost_usd == Decimal("0.5")
 
 
+def test_a_cost_that_nothing_can_have_is_not_known_and_ends_no_sum(tmp_path: Path) -> None:
+    costs = [{"cost_usd": usd} for usd in (0.5, 9e25, 9e25, 2e12)]
+
+    total = report(tmp_path, *costs).total
+
+    assert (total.calls, total.unpriced_calls, total.cost_usd) == (4, 3, Decimal("0.5"))
+
+
 def test_where_no_price_is_known_the_cost_is_none(tmp_path: Path) -> None:
     found = report(tmp_path, {"cost_usd": None})
 
