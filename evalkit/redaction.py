@@ -55,6 +55,17 @@ def redact_record(
     )
 
 
+def without_texts(record: CallRecord) -> CallRecord:
+    """`record` without what was asked and answered, as `log_text = false` wants it written."""
+    return replace(
+        record,
+        input=None,
+        output=None,
+        tool_calls=tuple(replace(call, arguments="") for call in record.tool_calls),
+        attempts=tuple(replace(attempt, reply=None) for attempt in record.attempts),
+    )
+
+
 def _pseudonym(name: str | None) -> str | None:
     if name is None or next(find_pii(name), None) is None:
         return name

@@ -26,7 +26,7 @@ from evalkit.config import BudgetSettings, FeatureSettings
 from evalkit.errors import CallError, ConfigError
 from evalkit.json_schema import Validate
 from evalkit.records import CallRecord, ModelRequest, ToolCall
-from evalkit.redaction import redact_record
+from evalkit.redaction import redact_record, without_texts
 from evalkit.schemas import find_faults
 
 if TYPE_CHECKING:
@@ -498,8 +498,7 @@ def record_of(call: Call, parts: Parts) -> CallRecord:
             return replace(record, output=restored(call, parts))
         return record
     if not parts.settings.retention.log_text:
-        attempts = tuple(replace(attempt, reply=None) for attempt in record.attempts)
-        record = replace(record, input=None, output=None, attempts=attempts)
+        record = without_texts(record)
     if not parts.settings.retention.redact:
         return record
     return redact_record(record, clean_input=call.guarded.clean)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -239,11 +238,11 @@ def export_command(
 
 def _cleaner(settings: Settings) -> Callable[[CallRecord], CallRecord]:
     """What [retention] lets be written down of a call."""
-    from evalkit.redaction import redact_record
+    from evalkit.redaction import redact_record, without_texts
 
     def clean(call: CallRecord) -> CallRecord:
         if not settings.retention.log_text:
-            call = replace(call, input=None, output=None)
+            call = without_texts(call)
         return redact_record(call) if settings.retention.redact else call
 
     return clean

@@ -278,6 +278,17 @@ async def test_a_record_can_leave_all_texts_out(tmp_path: Path) -> None:
     assert result.record.completion_tokens == 10
 
 
+async def test_arguments_of_a_tool_are_texts_too(tmp_path: Path) -> None:
+    project = Project(tmp_path, [asks_for('{"to": "Ann"}')])
+    project = project.change(output_schema=None, tools=("mail",))
+    configured(project, retention=RetentionSettings(log_text=False))
+
+    result = await project.execute("Write to Ann", tools=[MAIL])
+
+    assert [one.arguments for one in result.tool_calls] == ['{"to": "Ann"}']
+    assert [one.arguments for one in result.record.tool_calls] == [""]
+
+
 # --- images -------------------------------------------------------------------------
 
 PIXEL = "data:image/png;base64,iVBORw0KGgo4111111111111111"

@@ -346,6 +346,21 @@ def test_the_command_says_what_came_and_redacts_it(
     assert "ann.smith" not in call["output"]
 
 
+def test_no_text_of_a_call_is_written_where_none_is_to_be(tmp_path: Path) -> None:
+    config = tmp_path / "evalkit.toml"
+    config.write_text("[retention]\nlog_text = false\n", encoding="utf-8")
+    attempt = dict.fromkeys(field.name for field in fields(Attempt)) | {"reply": "secret"}
+    said = {"input": "secret", "output": "secret", "attempts": [attempt],
+            "tool_calls": [{"id": "1", "name": "mail", "arguments": "secret"}]}  # fmt: skip
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps({"trace_id": "a", "ts": START, "feature": "f", **said}))
+
+    assert main(["logs", "import", str(path), "--config", str(config)]) == 0
+
+    [call] = calls(open_store(tmp_path / ".evalkit"))
+    assert "secret" not in str(call)
+
+
 def test_where_nothing_could_be_read_the_status_is_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
