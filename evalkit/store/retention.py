@@ -7,25 +7,26 @@ was killed is finished by the next.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalkit.errors import DamagedStore
+from evalkit.errors import DamagedStore, StoreError
 from evalkit.store.call_log import seal_left_segments, segments_folder
 from evalkit.store.compaction import changing_calls, drop_replaced
-from evalkit.store.emptying import has_texts, rewrite, without_column, without_texts
+from evalkit.store.emptying import INSIDE, TEXTS, has_texts, rewrite, without_column, without_texts
 from evalkit.store.engine import Engine
 from evalkit.store.feedback import forget_feedback
-from evalkit.store.files import lock, remove, sweep, write_json
+from evalkit.store.files import lock, remove, sweep, write_json, write_whole
 from evalkit.store.parquet import verify_parquet
-from evalkit.store.runs import journal_of, run_folder
+from evalkit.store.runs import encode_line, journal_of, read_journal, run_folder
 from evalkit.store.views import Store
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 Row = dict[str, Any]
 
@@ -42,7 +43,7 @@ class Purged:
     feedback_changed: int = 0
     """What users said later that went, or lost its comment."""
     open_segments: int = 0
-    """Files that living processes still write to: they are purged once they are sealed."""
+    """Files that living processes still write to, journals of jobs among them: later."""
 
     def as_json(self) -> dict[str, int]:
         return asdict(self)
@@ -90,6 +91,12 @@ def purge(store: Store, rule: PurgeRule, *, dry_run: bool = False) -> Purged:
 def _purge(store: Store, rule: PurgeRule, done: Purged, *, dry_run: bool) -> None:
     done.open_segments = len(list(segments_folder(store.path).glob("*.jsonl")))
     traces = _traces_of(store, rule.user_ids)
+    features = _features_of_comments(store) if rule.texts_before_of else {}
+    _purge_samples(store, rule, traces, done, dry_run=dry_run)
+    done.feedback_changed = forget_feedback(
+        store.path, lambda row: _said_less(row, rule, traces, features), dry_run=dry_run
+    )
+    # Last: they say whose all the rest is, to the next purge, too, where this one is killed.
     for path in store.production_files():
         if _may_concern(path, rule):
             try:
@@ -98,16 +105,6 @@ def _purge(store: Store, rule: PurgeRule, done: Purged, *, dry_run: bool) -> Non
                 store.problems.append(f"{error} It was not purged.")
                 continue
             _purge_calls(path, rule, done, dry_run=dry_run)
-    done.feedback_changed = forget_feedback(
-        store.path, lambda row: _said_less(row, rule, traces), dry_run=dry_run
-    )
-    for run in store.runs():
-        if run.get("kind") == "sample" and run["status"] == "complete":
-            if not dry_run:
-                _drop_old_names(store, run)
-            is_due = _is_due(run, rule) or _scores_any(store, run, traces)
-            if is_due and not run.get("texts_purged"):
-                _empty_sample(store, run, done, dry_run=dry_run)
 
 
 # --- production's calls --------------------------------------------------------------
@@ -132,22 +129,29 @@ def _may_concern(path: Path, rule: PurgeRule) -> bool:
     if rule.calls_before is not None and started < rule.calls_before:
         return True
     latest = rule.latest
-    return latest is not None and started < latest and not _has_no_texts(path, ("input", "output"))
+    return latest is not None and started < latest and not _has_no_texts(path)
 
 
-def _has_no_texts(path: Path, names: Iterable[str]) -> bool:
-    """By the file's own statistics: every value of these columns is null."""
+def _has_no_texts(path: Path) -> bool:
+    """By the file's own statistics: every text is null, or empty."""
     import pyarrow.parquet as pq
 
     metadata = pq.read_metadata(path)
-    at = {metadata.schema.column(n).path: n for n in range(metadata.num_columns)}
-    for name in names:
-        for group in range(metadata.num_row_groups):
-            column = metadata.row_group(group).column(at[name])
-            statistics = column.statistics
-            if statistics is None or statistics.null_count != column.num_values:
-                return False
-    return True
+    texts = {*TEXTS, *(f"{name}.list.element.{field}" for name, (field, _) in INSIDE.items())}
+    return not any(
+        _says_something(metadata.row_group(group).column(n))
+        for n in range(metadata.num_columns)
+        if metadata.schema.column(n).path in texts
+        for group in range(metadata.num_row_groups)
+    )
+
+
+def _says_something(column: pq.ColumnChunkMetaData) -> bool:
+    known = column.statistics
+    if known is None:
+        return True
+    is_empty = known.has_min_max and known.max == ""
+    return not is_empty and known.null_count != column.num_values
 
 
 def _purge_calls(path: Path, rule: PurgeRule, done: Purged, *, dry_run: bool) -> None:
@@ -189,14 +193,28 @@ def _due(calls: pa.Table, rule: PurgeRule) -> tuple[Any, Any]:
     return gone, ts < due
 
 
-def _said_less(row: Row, rule: PurgeRule, traces: Collection[str]) -> Row | None:
+def _features_of_comments(store: Store) -> dict[str, str]:
+    """Call -> its feature, of calls that somebody commented on."""
+    said = store.feedback()
+    with store.production() as engine:
+        engine.add_table("feedback", said)
+        rows = engine.rows(
+            "SELECT DISTINCT trace_id, feature FROM calls SEMI JOIN feedback USING (trace_id)"
+        )
+    return {row["trace_id"]: row["feature"] for row in rows}
+
+
+def _said_less(
+    row: Row, rule: PurgeRule, traces: Collection[str], features: Mapping[str, str]
+) -> Row | None:
     """Feedback as it may stay; its age is that of what was said, not of the call."""
     aged = {"ts": row["given_at"]}
     if row["user_id"] in rule.user_ids or row["trace_id"] in traces:
         return None
     if _before(aged, rule.calls_before):
         return None
-    return {**row, "comment": None} if _before(aged, rule.texts_before) else row
+    is_due = _before(aged, rule.before(features.get(row["trace_id"])))
+    return {**row, "comment": None} if is_due else row
 
 
 def _before(row: Mapping[str, Any], limit: int | None) -> bool:
@@ -204,6 +222,22 @@ def _before(row: Mapping[str, Any], limit: int | None) -> bool:
 
 
 # --- sampling jobs -------------------------------------------------------------------
+
+
+def _purge_samples(
+    store: Store, rule: PurgeRule, traces: set[str], done: Purged, *, dry_run: bool
+) -> None:
+    for run in store.runs():
+        if run.get("kind") != "sample":
+            continue
+        if run["status"] != "complete":
+            _empty_unfinished(store, run, rule, traces, done, dry_run=dry_run)
+            continue
+        if not dry_run:
+            _drop_old_names(store, run)
+        is_due = _is_due(run, rule) or _scores_any(store, run, traces)
+        if is_due and not run.get("texts_purged"):
+            _empty_sample(store, run, done, dry_run=dry_run)
 
 
 def _is_due(run: Mapping[str, Any], rule: PurgeRule) -> bool:
@@ -250,6 +284,55 @@ def _empty_sample(store: Store, run: dict[str, Any], done: Purged, *, dry_run: b
         _drop_old_names(store, changed)
     finally:
         unlock()
+
+
+def _empty_unfinished(
+    store: Store,
+    run: Mapping[str, Any],
+    rule: PurgeRule,
+    traces: set[str],
+    done: Purged,
+    *,
+    dry_run: bool,
+) -> None:
+    """The same of a job that was stopped: in its journal, from which it can still go on."""
+    path = journal_of(store.path, run["run_id"])
+    if not path.exists():
+        return
+    try:
+        unlock = lock(path.with_name("lock"), holder=f"run {run['run_id']} is being written")
+    except StoreError:
+        if traces:
+            raise  # once the user's calls are gone, nobody knows whose words these are
+        done.open_segments += 1
+        return
+    try:
+        before = list(read_journal(path))
+        of = {score["trace_id"] for line in before for score in line["scores"]}
+        after = [_without_words(line) for line in before]
+        if before == after or not (_is_due(run, rule) or of & traces):
+            return
+        done.samples_emptied += 1
+        done.files_changed += 1
+        if not dry_run:
+            with write_whole(path, replace=True) as file:
+                for line in after:
+                    file.write(encode_line(line))
+    except DamagedStore as error:
+        store.problems.append(f"{error} It was not purged.")
+    finally:
+        unlock()
+
+
+def _without_words(line: Row) -> Row:
+    """A journal line whose scores give no reasons, and whose calls have no texts."""
+    inside = {name: {field: gone} for name, (field, gone) in INSIDE.items()}
+    calls = [
+        {**call, **dict.fromkeys(TEXTS)}
+        | {name: [{**one, **gone} for one in call.get(name) or ()] for name, gone in inside.items()}
+        for call in line["calls"]
+    ]
+    return {**line, "calls": calls, "scores": [{**one, "reason": None} for one in line["scores"]]}
 
 
 def _without_reason(scores: pa.Table) -> pa.Table:

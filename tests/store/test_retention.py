@@ -186,6 +186,63 @@ def test_what_a_sampling_job_said_loses_its_words_and_keeps_its_scores(
     assert purge(store, rule).samples_emptied == 0
 
 
+@pytest.mark.parametrize(
+    "rule", [PurgeRule(texts_before=AT + 2 * DAY), PurgeRule(user_ids=frozenset({"ann"}))]
+)
+def test_a_job_that_was_stopped_loses_its_words_and_can_go_on(
+    store: Store, rule: PurgeRule
+) -> None:
+    one = line(1, run_id="sample-1", output="the judge said secret", input={"text": "secret"})
+    one["scores"][0] |= {"trace_id": "old", "reason": "because of secret"}
+    manifest = {"run_id": "sample-1", "kind": "sample", "sample": {"until": AT + DAY}}
+    with store.create_run(manifest) as writer:
+        writer.append(one)
+        if rule.user_ids:
+            with pytest.raises(StoreError, match="is being written"):
+                purge(store, rule)
+        else:
+            assert purge(store, rule).open_segments == 1
+
+    assert purge(store, PurgeRule(texts_before=AT)).samples_emptied == 0
+    assert purge(store, rule, dry_run=True).samples_emptied == 1
+    assert purge(store, rule).samples_emptied == 1
+
+    assert b"secret" not in (store.path / "runs/sample-1/journal.jsonl").read_bytes()
+    assert purge(store, rule).samples_emptied == 0
+    with store.open_run("sample-1") as writer:
+        writer.seal("complete")
+    assert rows(store, "SELECT score, reason FROM scores") == [{"score": 1.0, "reason": None}]
+
+
+def test_replies_and_arguments_go_where_inputs_and_answers_were_never_logged(store: Store) -> None:
+    bare = call(trace_id="bare", input=None, output=None, attempts=(attempt(reply="secret"),))
+    store.add_calls("bare", [plain(bare)])
+
+    purge(store, PurgeRule(texts_before=AT + DAY))
+
+    [found] = rows(store, "SELECT * FROM calls WHERE trace_id = 'bare'")
+    assert [one["reply"] for one in found["attempts"]] == [None]
+    assert [one["arguments"] for one in found["tool_calls"]] == [""]
+    assert purge(store, PurgeRule(texts_before=AT + DAY)).files_changed == 0
+
+
+def test_a_comment_goes_after_the_days_of_its_feature(store: Store) -> None:
+    more = [call(trace_id=name, feature=name) for name in ("short", "long")]
+    store.add_calls("more", [plain(row) for row in more])
+    for trace_id in ("old", "short", "long"):
+        store.add_feedback(trace_id, label="down", comment="words")
+    ever = 253_402_300_799_000_000
+
+    done = purge(store, PurgeRule(texts_before=ever, texts_before_of={"short": ever, "long": 0}))
+
+    assert done.feedback_changed == 2
+    said = rows(store, "SELECT trace_id, label, comment FROM feedback ORDER BY trace_id")
+    assert [(one["trace_id"], one["comment"]) for one in said] == [
+        ("long", "words"), ("old", None), ("short", None),
+    ]  # fmt: skip
+    assert purge(store, PurgeRule(texts_before_of={"long": ever})).feedback_changed == 1
+
+
 def test_a_purge_killed_before_it_removed_old_files_is_finished_by_the_next(store: Store) -> None:
     sampled(store)
     (old,) = store.path.glob("scores/*.parquet")
@@ -197,6 +254,27 @@ def test_a_purge_killed_before_it_removed_old_files_is_finished_by_the_next(stor
 
     assert not old.exists()
     assert len(rows(store, "SELECT * FROM scores")) == 1
+
+
+def test_a_users_purge_killed_before_its_end_is_finished_by_the_next(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = PurgeRule(user_ids=frozenset({"ann"}))
+    sampled(store)
+    store.add_feedback("old", comment="words")
+
+    def kill(*args: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("evalkit.store.retention.forget_feedback", kill)
+        with pytest.raises(KeyboardInterrupt):
+            purge(store, rule)
+
+    done = purge(store, rule)
+    assert (done.calls_removed, done.feedback_changed) == (1, 1)
+    assert rows(store, "SELECT * FROM feedback") == []
+    assert rows(store, "SELECT reason FROM scores") == [{"reason": None}]
 
 
 def test_evaluation_runs_keep_their_texts(store: Store) -> None:
