@@ -170,7 +170,12 @@ class _Patient(io.FileIO):
 def _be_patient() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None or stream is not getattr(sys, f"__{name}__") or stream.isatty():
+        if stream is None:
+            # Closed by who called (`>&-`): a reader that went away before the first word.
+            nobody = io.BufferedWriter(io.FileIO(os.devnull, "wb"))
+            setattr(sys, name, io.TextIOWrapper(nobody, encoding="utf-8"))
+            continue
+        if stream is not getattr(sys, f"__{name}__") or stream.isatty():
             continue
         patient = io.TextIOWrapper(
             io.BufferedWriter(_Patient(stream.fileno(), "wb", closefd=False)),

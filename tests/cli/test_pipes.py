@@ -54,3 +54,23 @@ def test_the_verdicts_status_stays(
 
     os.close(writing)
     assert done.returncode == status
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-"])
+@pytest.mark.parametrize("as_json", [[], ["--json"]], ids=["text", "json"])
+def test_a_stream_that_was_closed_from_the_start_changes_no_status(
+    tmp_path: Path, closed: str, as_json: list[str]
+) -> None:
+    for name, score in (("a.csv", 1), ("b.csv", 0)):
+        write_csv(tmp_path / name, [(f"c{n}", score) for n in range(100)])
+    command = [sys.executable, "-m", "evalkit", "gate", "--baseline", "a.csv"]
+
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *command, "--candidate", "b.csv", *as_json],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 1
+    assert (done.stdout, done.stderr) == ("", "")
