@@ -91,12 +91,17 @@ def load_settings(path: Path | None = None, *, start: Path | None = None) -> Set
 
 
 def _find_config(start: Path) -> Path | None:
-    for folder in (start, *start.parents):
-        own, shared = folder / "evalkit.toml", folder / "pyproject.toml"
-        if own.is_file():
-            return own
-        if shared.is_file() and b"tool.evalkit" in shared.read_bytes():
-            return shared
+    found = (config_in(folder) for folder in (start, *start.parents))
+    return next((path for path in found if path is not None), None)
+
+
+def config_in(folder: Path) -> Path | None:
+    """The configuration that stands in `folder` itself."""
+    own, shared = folder / "evalkit.toml", folder / "pyproject.toml"
+    if own.is_file():
+        return own
+    if shared.is_file() and b"tool.evalkit" in shared.read_bytes():
+        return shared
     return None
 
 

@@ -19,8 +19,9 @@ from evalkit import __version__
 from evalkit.cli.options import common_options, print_json, say
 from evalkit.errors import EXIT_PASS, ConfigError, EvalkitError
 
+CONFIG = "evalkit.toml"
 PROJECT = {
-    "evalkit.toml": "project/evalkit.toml",
+    CONFIG: "project/evalkit.toml",
     "prompts/answer-question/v1.md": "project/prompts/answer-question/v1.md",
     "prompts/answer-question/v2.md": "project/prompts/answer-question/v2.md",
     "golden_sets/library-help/golden_set.yaml": "project/golden_sets/library-help/golden_set.yaml",
@@ -70,13 +71,19 @@ def command(
     Writes a configuration, two versions of a prompt, a golden set and a judge, and runs
     the golden set once with prompt v1 as a baseline. A file that is there is never
     changed. --ci github adds workflows: a gate on pull requests, a nightly
-    run, a sample of production's calls.
+    run, a sample of production's calls; where there is a configuration, these alone.
     """
+    from evalkit.config import config_in
+
     if config is not None:
         raise click.UsageError("--config names a configuration that is there; init writes one.")
-    files = {**PROJECT, **IGNORES, **(WORKFLOWS if ci else {})}
+    there = config_in(folder)
+    example = {} if ci and there else {**PROJECT, **IGNORES}
+    if there and there.name != CONFIG:
+        example.pop(CONFIG, None)  # it would be read in place of the one that is there
+    files = {**example, **(WORKFLOWS if ci else {})}
     made = scaffold(folder, files, branch=_default_branch(folder))
-    own_project = not set(made.kept) & set(PROJECT)
+    own_project = not there and not set(made.kept) & set(PROJECT)
     run_id = None if no_run or not own_project else _first_run(folder, store)
     steps = _next_steps(folder, run_id, own_project=own_project)
     if as_json:
@@ -90,7 +97,7 @@ def command(
             }
         )
     else:
-        _print(made, folder, run_id, steps, ci=ci)
+        _print(made, folder, run_id, steps, example=bool(example), ci=ci)
     return EXIT_PASS
 
 
@@ -164,7 +171,7 @@ def _first_run(folder: Path, store: str | None) -> str | None:
     from evalkit.wiring import RunRequest
 
     try:
-        settings = load_settings(folder / "evalkit.toml")
+        settings = load_settings(folder / CONFIG)
         finished = run_golden_sets(settings, RunRequest(prompts=(FIRST_PROMPT,)), store=store)
         if not finished.summary.complete:
             return None
@@ -204,6 +211,7 @@ def _print(
     run_id: str | None,
     steps: Sequence[tuple[str, str]],
     *,
+    example: bool,
     ci: str | None,
 ) -> None:
     for name in made.written:
@@ -218,7 +226,10 @@ def _print(
     width = max(len(step) for step, _ in steps)
     for step, why in steps:
         click.echo(f"    {step:<{width}}  {'# ' + why if why else ''}".rstrip())
-    click.echo("\nThen put your own cases, prompt and model in the place of these:")
-    click.echo("golden_sets/library-help/README.md, evalkit.toml. What is missing: evalkit doctor.")
+    click.echo()
+    if example:
+        click.echo("Then put your own cases, prompt and model in the place of these:")
+        click.echo(f"golden_sets/library-help/README.md, {CONFIG}.")
+        click.echo("What is missing: evalkit doctor.")
     if ci:
         click.echo("The workflows gate pull requests once they are on the default branch.")

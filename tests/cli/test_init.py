@@ -118,6 +118,36 @@ def test_workflows_come_only_when_asked_for_and_name_this_version(here: Path) ->
     assert "EVALKIT_VERSION" not in (here / "ci/.github/workflows/evalkit-gate.yml").read_text()
 
 
+CONFIGURATIONS = {
+    "evalkit.toml": 'store = ".evalkit"\n',
+    "pyproject.toml": '[tool.evalkit]\nstore = ".evalkit"\n',
+}
+
+
+@pytest.mark.parametrize(("name", "text"), CONFIGURATIONS.items(), ids=CONFIGURATIONS)
+def test_a_project_that_is_there_gets_the_workflows_alone(
+    here: Path, name: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / name).write_text(text)
+
+    assert main(["init", "--ci", "github"]) == 0
+
+    found = {str(path.relative_to(here)) for path in here.rglob("*") if path.is_file()}
+    assert found == {name, *WORKFLOWS}
+    assert "library-help" not in capsys.readouterr().out
+
+
+def test_a_configuration_in_pyproject_is_not_hidden_by_a_new_one(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "pyproject.toml").write_text(CONFIGURATIONS["pyproject.toml"])
+
+    assert main(["init", "--json"]) == 0
+
+    assert json.loads(capsys.readouterr().out)["baseline_run"] is None
+    assert not (here / "evalkit.toml").exists()
+
+
 def test_every_template_belongs_to_some_project() -> None:
     (folder,) = content_dirs("scaffold", project=Path("/nowhere"))[:1]
 
