@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evalkit.cli.options import SHARE, USD, common_options, print_json, say
-from evalkit.errors import EXIT_PASS, EXIT_REGRESSION, EXIT_UNMEASURABLE, ConfigError
+from evalkit.errors import (
+    EXIT_PASS,
+    EXIT_REGRESSION,
+    EXIT_UNMEASURABLE,
+    ConfigError,
+    NotComparable,
+)
 
 if TYPE_CHECKING:
     from evalkit.score.attacks import Attacked
@@ -281,7 +287,7 @@ def _labelled(
     settings: Settings,
     store: Store,
 ) -> tuple[list[Labelled], int]:
-    """The labelled answers, and how many labels could not be used. ConfigError for none."""
+    """The labelled answers, and how many labels could not be used. NotComparable for none."""
     from evalkit.score.golden import find_golden_sets, load_golden_set
     from evalkit.score.labelled import read_labels, stored_labels, stored_preferences
 
@@ -307,7 +313,7 @@ def _labelled(
         items += found
         left_out += lost
     if not items:
-        raise ConfigError(
+        raise NotComparable(
             f"the store has no labels that judge {spec.name} can be held to"
             + (f" ({left_out} are of cases that have changed)" if left_out else "")
             + ". Label some of its answers: evalkit label queue RUN"

@@ -307,8 +307,6 @@ def test_a_pairwise_judge_is_measured_on_the_stores_preferences(
     [
         (["nobody", "--labels", "x.jsonl"], "judges/nobody.yaml: no such file"),
         (["same", "--labels", "none.jsonl"], "none.jsonl"),
-        (["same", "--labels", "store"], "the store has no labels that judge same can be held to"),
-        (["better", "--labels", "store"], "evalkit label queue RUN --against RUN"),
         (["same", "--labels", "labels.jsonl", "--label-range", "5"], "not LOW:HIGH"),
         (["same", "--labels", "labels.jsonl", "--label-range", "1:inf"], "not LOW:HIGH"),
     ],
@@ -319,6 +317,21 @@ def test_what_cannot_be_measured_is_told(
     write_labels(project, labelled(4, wrong=0))
 
     assert main(["judge", "calibrate", *arguments]) == 2
+
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("judge", "message"),
+    [
+        ("same", "the store has no labels that judge same can be held to"),
+        ("better", "evalkit label queue RUN --against RUN"),
+    ],
+)
+def test_a_store_without_labels_leaves_nothing_to_measure_by(
+    project: Path, judge: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["judge", "calibrate", judge, "--labels", "store"]) == 3
 
     assert message in capsys.readouterr().err
 
