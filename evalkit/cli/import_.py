@@ -44,7 +44,8 @@ def command(
 
     Writes golden_sets/NAME/, prompts and judges where FILE has some, and scores it holds
     as results/NAME.jsonl, which evalkit gate compares. Says what has no counterpart.
-    Nothing in FILE is run, and no file that is there is changed.
+    Nothing in FILE is run, no file that is there is changed, and a feature that has
+    prompts keeps them.
     """
     from evalkit.exchange.golden_sets import read_foreign, write_golden_set
 
@@ -79,6 +80,7 @@ def _print(imported: Imported) -> None:
     if imported.config:
         click.echo("\nfor evalkit.toml, with the model you want:\n")
         click.echo("\n".join(f"    {line}".rstrip() for line in imported.config.splitlines()))
+    if imported.n_cases:
         click.echo("\nthen: evalkit check")
     if results:
         click.echo(f"\ncompare: evalkit gate --baseline {quote(str(results[0]))} --candidate OTHER")

@@ -99,7 +99,7 @@ class Imported:
     n_results: int
     lost: tuple[str, ...]
     config: str
-    """Lines for evalkit.toml, so that the golden set has its feature."""
+    """Lines for evalkit.toml, so that the golden set has its feature; none where it had one."""
 
 
 def read_foreign(kind: str, path: Path) -> Foreign:
@@ -123,16 +123,24 @@ def write_golden_set(foreign: Foreign, folder: Path, *, feature: str | None = No
 
     Raises ConfigError before anything is written when a file is there already.
     """
+    from evalkit.score.metric_specs import NAME_FIX, is_name
+
     name = slug(foreign.name)
-    feature = feature or name
-    files = _files(foreign, name, feature)
+    feature = name if feature is None else feature
+    if not is_name(feature):
+        raise ConfigError(f"feature is {feature!r}. {NAME_FIX}.")
+    has_prompts = (folder / "prompts" / feature).is_dir()
+    if has_prompts and foreign.prompts:
+        foreign.lost.add(f"prompts: feature {feature} has its own")
+    files = _files(foreign, name, feature, with_prompts=not has_prompts)
     there = [folder / path for path in files if (folder / path).exists()]
     if there:
         raise ConfigError(f"{there[0]} is there already. Choose another folder: -o DIR.")
     try:
         for path, text in files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_text(text, encoding="utf-8", newline="\n")
+            # A lone surrogate, which UTF-8 cannot hold, becomes a question mark.
+            (folder / path).write_text(text, encoding="utf-8", errors="replace", newline="\n")
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be written: {error.strerror}.") from None
     return Imported(
@@ -140,11 +148,11 @@ def write_golden_set(foreign: Foreign, folder: Path, *, feature: str | None = No
         n_cases=len(foreign.cases),
         n_results=len(foreign.results),
         lost=tuple(foreign.lost.lines()),
-        config=_config(foreign, feature) if foreign.cases else "",
+        config=_config(foreign, feature) if foreign.cases and not has_prompts else "",
     )
 
 
-def _files(foreign: Foreign, name: str, feature: str) -> dict[str, str]:
+def _files(foreign: Foreign, name: str, feature: str, *, with_prompts: bool) -> dict[str, str]:
     """Path -> text; cases are kept that every metric can score."""
     place = f"golden_sets/{name}"
     files: dict[str, str] = {}
@@ -154,8 +162,9 @@ def _files(foreign: Foreign, name: str, feature: str) -> dict[str, str]:
             _keep_sound_checks(case, foreign)
         files[f"{place}/golden_set.yaml"] = _header(foreign, name, feature, metrics)
         files[f"{place}/cases.jsonl"] = _lines(foreign.cases)
-        bodies = foreign.prompts or [prompt_of(foreign.cases)]
-        files |= {f"prompts/{feature}/v{n}.md": body for n, body in enumerate(bodies, 1)}
+        if with_prompts:
+            bodies = foreign.prompts or [prompt_of(foreign.cases)]
+            files |= {f"prompts/{feature}/v{n}.md": body for n, body in enumerate(bodies, 1)}
         files |= {f"judges/{one}.yaml": _judge(one, ask) for one, ask in foreign.judges.items()}
     if foreign.results:
         files[f"results/{name}.jsonl"] = _lines(foreign.results)
@@ -201,14 +210,7 @@ def slug(text: str) -> str:
 
 
 def _lines(rows: Iterable[Mapping[str, Any]]) -> str:
-    return "".join(
-        _clean(json.dumps(row, ensure_ascii=False, allow_nan=False)) + "\n" for row in rows
-    )
-
-
-def _clean(text: str) -> str:
-    """Text that UTF-8 can hold: a lone surrogate becomes a question mark."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
 
 
 PARTS = {
@@ -241,7 +243,7 @@ def _header(foreign: Foreign, name: str, feature: str, metrics: list[Spec]) -> s
     lines = [f"name: {name}", f"description: {_yaml(foreign.description)}", f"feature: {feature}"]
     if metrics:
         lines += ["metrics:", *(f"  - {_yaml(spec)}" for spec in metrics)]
-    return _clean("\n".join([*lines, "cases: cases.jsonl"]) + "\n")
+    return "\n".join([*lines, "cases: cases.jsonl"]) + "\n"
 
 
 def _yaml(value: Any) -> str:
@@ -251,7 +253,7 @@ def _yaml(value: Any) -> str:
 
 def _judge(name: str, ask: str) -> str:
     rubric = [{"name": "meets_it", "scale": "0 or 1", "description": ask}]
-    return _clean(
+    return (
         f"name: {name}\nversion: v1\ninputs: [input, \"reference?\"]\n"
         f"rubric: {_yaml(rubric)}\npass_at: 1.0\n"
     )  # fmt: skip
@@ -259,8 +261,9 @@ def _judge(name: str, ask: str) -> str:
 
 def _config(foreign: Foreign, feature: str) -> str:
     judge = '\n[run]\njudge_model = "embedded"' if _has_judge(foreign) else ""
+    key = f'"{feature}"' if "." in feature else feature
     return (
-        f'[features.{feature}]\nprompt = "{feature}@v1"\nmodel = "embedded"\n'
+        f'[features.{key}]\nprompt = "{feature}@v1"\nmodel = "embedded"\n'
         f"max_latency_ms = 30_000\n{judge}".rstrip()
     )
 

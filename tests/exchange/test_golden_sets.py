@@ -89,7 +89,7 @@ def test_promptfoo_variables_assertions_prompts_and_rubrics_come_over(
         (tmp_path / "new/prompts/Translator/v2.md").read_text().endswith("Say {{text}} in French\n")
     )
     assert not (tmp_path / "new/prompts/Translator/v3.md").exists()
-    assert "Is it polite?" in (tmp_path / "new/judges/imported-1.yaml").read_text()
+    assert "Is it polite?" in (tmp_path / "new/judges/Translator-1.yaml").read_text()
 
 
 def test_promptfoo_says_what_has_no_counterpart_and_where(bring: Callable[..., Foreign]) -> None:
@@ -136,6 +136,51 @@ def test_promptfoo_outputs_give_cases_and_results(
         ("equals", "v1", 1.0, "scored"),
         ("score", "v2", None, "infra_error"),
     }
+
+
+def test_assertions_of_one_kind_are_metrics_of_their_own(
+    bring: Callable[..., Foreign], tmp_path: Path
+) -> None:
+    parts = [
+        {"score": 0, "assertion": {"type": "contains", "value": "a"}},
+        {"score": 1, "assertion": {"type": "contains", "value": "b"}},
+        {"score": 1, "assertion": {"type": "regex", "metric": "score"}},
+    ]
+    row = {"vars": {"q": "a"}, "score": 0.5, "gradingResult": {"componentResults": parts}}
+    output = {"results": {"results": [{**row, "testIdx": [0]}, {**row, "testIdx": 1}]}}
+
+    imported = write_golden_set(bring("promptfoo", "o.json", json.dumps(output)), tmp_path / "new")
+
+    table = load_results(imported.written[-1]).table.to_pylist()
+    assert len(table) == 8
+    assert {(r["metric"], r["score"]) for r in table} == {
+        ("score", 0.5), ("contains", 0.0), ("contains-2", 1.0), ("score-2", 1.0),
+    }  # fmt: skip
+
+
+def test_what_promptfoo_takes_for_a_file_is_no_prompt(bring: Callable[..., Foreign]) -> None:
+    config = """
+        prompts: [missing.txt, "prompts/*.md", "Say {{q}} *now*", 7]
+        providers: [5, {"openai:x": {config: {}}}]
+        defaultTest: file://default.yaml
+        tests: [{vars: {q: a}}]
+    """
+
+    foreign = bring("promptfoo", "c.yaml", config)
+
+    assert foreign.prompts == ["## user\n\nSay {{q}} *now*\n", "## user\n\n7\n"]
+    lost = "\n".join(foreign.lost.lines())
+    assert "(missing.txt, prompts/*.md)" in lost
+    assert "(5, openai:x)" in lost
+    assert "defaultTest in a file (file://default.yaml)" in lost
+
+
+def test_a_threshold_of_promptfoos_csv_that_is_no_number_is_part_of_the_text(
+    bring: Callable[..., Foreign],
+) -> None:
+    foreign = bring("promptfoo", "t.csv", "q,__expected\nx,similar(1.2.3): z\n")
+
+    assert foreign.cases[0]["checks"] == [{"check": "equals", "value": "similar(1.2.3): z"}]
 
 
 # --- OpenAI Evals -----------------------------------------------------------------------
@@ -324,6 +369,43 @@ def test_nothing_that_is_there_is_changed(tmp_path: Path, bring: Callable[..., F
 
     with pytest.raises(ConfigError, match="is there already"):
         write_golden_set(foreign, tmp_path / "new")
+
+
+def test_a_feature_that_has_prompts_keeps_them(
+    tmp_path: Path, bring: Callable[..., Foreign]
+) -> None:
+    prompt = tmp_path / "prompts/help/v1.md"
+    prompt.parent.mkdir(parents=True)
+    prompt.write_text("## user\n\n{{ text }}\n")
+    foreign = bring("promptfoo", "c.yaml", "prompts: ['{{q}}']\ntests: [{vars: {q: a}}]")
+
+    imported = write_golden_set(foreign, tmp_path, feature="help")
+
+    assert [path.name for path in imported.written] == ["golden_set.yaml", "cases.jsonl"]
+    assert imported.config == ""
+    assert imported.lost == ("prompts: feature help has its own",)
+
+
+@pytest.mark.parametrize("feature", ["../x", "my feature", ""])
+def test_a_feature_has_a_name_that_the_configuration_takes(
+    tmp_path: Path, bring: Callable[..., Foreign], feature: str
+) -> None:
+    foreign = bring("deepeval", "d.json", '[{"input": "q"}]')
+
+    with pytest.raises(ConfigError, match="Use 1 to 128 of"):
+        write_golden_set(foreign, tmp_path / "new", feature=feature)
+    assert 'features."a.b"' in write_golden_set(foreign, tmp_path / "b", feature="a.b").config
+
+
+def test_a_lone_surrogate_is_written_as_a_question_mark(
+    tmp_path: Path, bring: Callable[..., Foreign]
+) -> None:
+    foreign = bring("openai-evals", "s.jsonl", r'{"input": "\ud800", "ideal": "\ud800"}')
+    foreign.prompts = ["## user\n\n\ud800\n"]
+
+    written = write_golden_set(foreign, tmp_path / "new").written
+
+    assert written[-1].read_text() == "## user\n\n?\n"
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -47,14 +47,15 @@ def _from_config(table: Test, path: Path) -> Foreign:
         name=slug(str(described or path.stem)),
         description=str(described or f"From promptfoo: {path.name}."),
     )
-    default = table.get("defaultTest")
-    default = default if isinstance(default, dict) else {}
+    default = _table(table.get("defaultTest"))
+    if table.get("defaultTest") and not default:
+        foreign.lost.add("defaultTest in a file", str(table["defaultTest"])[:80])
     for number, test in enumerate(_tests(table.get("tests"), path, foreign), 1):
         _add_test(test, default, number, foreign)
     _add_default_checks(default, foreign)
     foreign.prompts = list(_prompts(table.get("prompts"), path, foreign))
     for provider in _listed(table.get("providers")):
-        name = provider if isinstance(provider, str) else str(dict(provider).get("id", provider))
+        name = _table(provider).get("id") or next(iter(_table(provider)), provider)
         foreign.lost.add("providers: write them into evalkit.toml", str(name)[:60])
     for key in ("scenarios", "extensions", "nunjucksFilters", "redteam", "derivedMetrics"):
         if table.get(key):
@@ -95,7 +96,7 @@ def _csv_tests(path: Path) -> list[dict[str, Any]]:
 
 def _csv_assertion(text: str) -> dict[str, Any]:
     """`contains: x`, `similar(0.8): x`, or a bare text for equality."""
-    found = re.fullmatch(r"([a-z][a-z0-9-]*)(?:\(([\d.]+)\))?:\s*(.*)", text, re.DOTALL)
+    found = re.fullmatch(r"([a-z][a-z0-9-]*)(?:\((\d*\.?\d+)\))?:\s*(.*)", text, re.DOTALL)
     if found is None or found[1] in ("http", "https"):
         return {"type": "equals", "value": text}
     kind = {"grade": "llm-rubric", "fn": "javascript", "eval": "javascript"}.get(found[1], found[1])
@@ -147,14 +148,12 @@ def _add_default_checks(default: Test, foreign: Foreign) -> None:
             foreign.lost.add(found, "defaultTest")
             continue
         if isinstance(found, Judged):
-            judge = f"imported-{len(foreign.judges) + 1}"
+            judge = f"{foreign.name}-{len(foreign.judges) + 1}"
             foreign.judges[judge] = found.rubric
             spec: dict[str, Any] = {"judge": judge}
         else:
             spec = dict(found.spec)
-        base = slug(str(assertion.get("metric") or spec.get("check") or spec["judge"]))
-        name = next(n for n in (base, *(f"{base}-{i}" for i in range(2, 99))) if n not in names)
-        names.add(name)
+        name = _free(str(assertion.get("metric") or spec.get("check") or spec["judge"]), names)
         foreign.metrics.append({"name": name, **spec, "gate": True})
 
 
@@ -168,13 +167,23 @@ def _assertions(value: Any) -> Iterator[dict[str, Any]]:
             yield one
 
 
+_FILE = re.compile(
+    r"file://.*|\S+\.(?:txt|md|json|jsonl|ya?ml|csv|j2|[cm]?[jt]s|py)|[^\s{}]*\*[^\s{}]*", re.DOTALL
+)
+"""What promptfoo takes for a file of prompts, and not for the prompt itself."""
+
+
 def _prompts(prompts: Any, path: Path, foreign: Foreign) -> Iterator[str]:
+    if _table(prompts) and not {"raw", "id"} & prompts.keys():
+        prompts = list(prompts)  # file -> label
     for one in _listed(prompts):
-        text = one if isinstance(one, str) else str(_table(one).get("raw") or _table(one).get("id"))
-        if text.startswith("file://") or (len(text) < 200 and _beside(path, text)):
-            beside = _beside(path, text)
+        text = str(_table(one).get("raw") or _table(one).get("id") or one)
+        beside = _beside(path, text) if len(text) < 200 else None
+        if beside or _FILE.fullmatch(text):
             if beside is None or beside.suffix.lower() not in (".txt", ".md"):
-                foreign.lost.add("prompts in code or JSON: write them as prompts/NAME/v1.md", text)
+                foreign.lost.add(
+                    "prompts elsewhere, in code or JSON: write them as prompts/NAME/v1.md", text
+                )
                 continue
             text = text_of(beside, max_bytes=MAX_FILE_BYTES)
         yield f"## user\n\n{text.strip()}\n"
@@ -205,12 +214,12 @@ def _from_output(table: Test, results: list[Any], path: Path) -> Foreign:
     foreign = _from_config({**config, "tests": []}, path)
     foreign.metrics.clear()
     foreign.judges.clear()
-    known: dict[Any, str] = {}
+    known: dict[str, str] = {}
     for row in results:
         if not isinstance(row, dict):
             continue
         test = {**_table(row.get("testCase")), "vars": row.get("vars")}
-        key = row.get("testIdx", repr(row.get("vars")))
+        key = repr(row.get("testIdx", row.get("vars")))
         if key not in known:
             before = len(foreign.cases)
             _add_test(test, {}, before + 1, foreign)
@@ -237,9 +246,19 @@ def _graded(row: Test, case_id: str, foreign: Foreign) -> Iterator[dict[str, Any
     score = None if failed else share(row.get("score"))
     outcome = "infra_error" if failed else "scored" if score is not None else "check_error"
     yield {**common, "metric": "score", "score": score, "outcome": outcome}
+    taken = {"score"}
     for one in _listed(graded.get("componentResults")):
         assertion = _table(_table(one).get("assertion"))
-        metric = slug(str(assertion.get("metric") or assertion.get("type") or "assertion"))
+        metric = _free(str(assertion.get("metric") or assertion.get("type") or "assertion"), taken)
         part = share(_table(one).get("score"))
         if part is not None:
             yield {**common, "metric": metric, "score": part, "outcome": "scored"}
+
+
+def _free(wanted: str, taken: set[str]) -> str:
+    """A metric's name that is not among those taken, and then is."""
+    base = slug(wanted)
+    names = (base, *(f"{base}-{n}" for n in range(2, len(taken) + 3)))
+    name = next(one for one in names if one not in taken)
+    taken.add(name)
+    return name
