@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +226,10 @@ PARTS = {
 
 
 def prompt_of(cases: Iterable[Case], *, system: str = "") -> str:
-    """A prompt with the instructions, as they are, and every part that an input here has."""
+    """A prompt with the instructions, as they are, and every part that an input here has.
+
+    Inputs without any of our parts are shown by their own names.
+    """
     inputs = [case["input"] for case in cases]
     shown = []
     for key, text in PARTS.items():
@@ -233,14 +237,22 @@ def prompt_of(cases: Iterable[Case], *, system: str = "") -> str:
         if n:
             always = n == len(inputs)
             shown.append(text if always else f"{{% if {key} is defined %}}{text}{{% endif %}}")
+    if not shown:
+        keys = dict.fromkeys(key for one in inputs for key in one if _is_variable(key))
+        shown = [f"{{% if {key} is defined %}}{key}: {{{{ {key} }}}}{{% endif %}}" for key in keys]
     # Braces in the instructions are theirs, not a template's.
     raw = "{% raw %}" + system.replace("{% endraw %}", "") + "{% endraw %}"
     head = f"## system\n\n{raw}\n\n" if system.strip() else ""
     return head + "## user\n\n" + "\n\n".join(shown) + "\n"
 
 
+def _is_variable(key: str) -> bool:
+    return key.isidentifier() and not iskeyword(key.lower())
+
+
 def _header(foreign: Foreign, name: str, feature: str, metrics: list[Spec]) -> str:
-    lines = [f"name: {name}", f"description: {_yaml(foreign.description)}", f"feature: {feature}"]
+    named = {"name": name, "description": foreign.description, "feature": feature}
+    lines = [f"{key}: {_yaml(text)}" for key, text in named.items()]
     if metrics:
         lines += ["metrics:", *(f"  - {_yaml(spec)}" for spec in metrics)]
     return "\n".join([*lines, "cases: cases.jsonl"]) + "\n"
@@ -254,7 +266,7 @@ def _yaml(value: Any) -> str:
 def _judge(name: str, ask: str) -> str:
     rubric = [{"name": "meets_it", "scale": "0 or 1", "description": ask}]
     return (
-        f"name: {name}\nversion: v1\ninputs: [input, \"reference?\"]\n"
+        f"name: {_yaml(name)}\nversion: v1\ninputs: [input, \"reference?\"]\n"
         f"rubric: {_yaml(rubric)}\npass_at: 1.0\n"
     )  # fmt: skip
 

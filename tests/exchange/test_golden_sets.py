@@ -386,6 +386,24 @@ def test_a_feature_that_has_prompts_keeps_them(
     assert imported.lost == ("prompts: feature help has its own",)
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "text"),
+    [
+        ("deepeval", "20240101.json", '[{"input": "q", "expected_output": "a"}]'),
+        ("promptfoo", "null.csv", "topic,if,__expected\nx,y,contains: z\n"),
+    ],
+)
+def test_whatever_the_file_is_called_the_project_passes_check(
+    kind: str, name: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    bring: Callable[..., Foreign],
+) -> None:  # fmt: skip
+    imported = write_golden_set(bring(kind, name, text), tmp_path / "new")
+    (tmp_path / "new/evalkit.toml").write_text(imported.config)
+    monkeypatch.chdir(tmp_path / "new")
+
+    assert main(["check"]) == 0
+
+
 @pytest.mark.parametrize("feature", ["../x", "my feature", ""])
 def test_a_feature_has_a_name_that_the_configuration_takes(
     tmp_path: Path, bring: Callable[..., Foreign], feature: str

@@ -231,11 +231,11 @@ def _from_output(table: Test, results: list[Any], path: Path) -> Foreign:
 def _graded(row: Test, case_id: str, foreign: Foreign) -> Iterator[dict[str, Any]]:
     """The test's own score, and that of each assertion; an error of a provider has none."""
     provider = row.get("provider")
-    model = provider if isinstance(provider, str) else _table(provider).get("id")
+    model = _table(provider).get("id") or provider
     common = {
         "case_id": case_id,
         "golden_set": slug(foreign.name),
-        "model": model,
+        "model": str(model) if model else None,
         "prompt_version": f"v{row['promptIdx'] + 1}"
         if isinstance(row.get("promptIdx"), int)
         else None,
