@@ -173,8 +173,8 @@ def _people(judged: Sequence[Judged], grades: Grades) -> dict[str, Any]:
 
 def _ratings(judged: Sequence[Judged]) -> dict[str, list[float]]:
     """Annotator -> what they said of each answer, NaN where nothing."""
-    names = sorted({name for one in judged for name in one.labelled.labels})
-    return {name: [one.labelled.labels.get(name, math.nan) for one in judged] for name in names}
+    names = sorted({name for one in judged for name in one.labelled.ratings})
+    return {name: [one.labelled.ratings.get(name, math.nan) for one in judged] for name in names}
 
 
 def _alternative(judged: Sequence[Judged], grades: Grades, epsilon: float) -> dict[str, Any]:

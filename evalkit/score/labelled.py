@@ -18,7 +18,7 @@ from evalkit.errors import ContentError
 from evalkit.records import Answer, Case, Json, Pair
 from evalkit.score.attacks import unrecorded
 from evalkit.score.cases import input_of
-from evalkit.score.labels import PREFERENCE
+from evalkit.score.labels import ADJUDICATOR, PREFERENCE
 from evalkit.score.metric_specs import canonical
 from evalkit.strict import StrictError, iter_jsonl, loads_json, read_text
 
@@ -47,6 +47,13 @@ class Labelled:
     pair: str | None = None
     """Who gave the answer."""
     slices: Mapping[str, str] = field(default_factory=dict)
+    own: dict[str, float] = field(default_factory=dict)
+    """What annotators said before a disagreement was settled; empty: that is `labels`."""
+
+    @property
+    def ratings(self) -> Mapping[str, float]:
+        """Each annotator's own word: how far people agree is not what an adjudicator made of it."""
+        return self.own or self.labels
 
 
 # --- from a file ---------------------------------------------------------------------
@@ -230,13 +237,23 @@ def _slices(raw: Mapping[str, Any]) -> dict[str, str]:
 
 # --- from the store ------------------------------------------------------------------
 
-STORED = """
+SAID = f"""
+    SELECT *, coalesce(score, passed::DOUBLE) AS label,
+        label_id NOT IN (SELECT supersedes FROM labels WHERE supersedes IS NOT NULL) AS stands,
+        NOT starts_with(annotator, '{ADJUDICATOR}') AND NOT EXISTS (
+            SELECT 1 FROM labels AS later
+            WHERE later.supersedes = labels.label_id AND later.annotator = labels.annotator
+        ) AS is_own
+    FROM labels
+    WHERE golden_set = $golden_set AND metric = $metric AND label IS NOT NULL
+        AND (stands OR is_own)
+"""
+"""`stands`: nothing replaces it. `is_own`: its annotator has said nothing else since."""
+
+STORED = f"""
     SELECT l.golden_set, l.case_id, l.case_hash, l.trial, l.model, l.prompt_name, l.prompt_version,
-        l.annotator, coalesce(l.score, l.passed::DOUBLE) AS label, l.trace_id, c.input, c.output
-    FROM labels AS l JOIN calls AS c USING (trace_id)
-    WHERE l.golden_set = $golden_set AND l.metric = $metric
-        AND coalesce(l.score, l.passed::DOUBLE) IS NOT NULL
-        AND l.label_id NOT IN (SELECT supersedes FROM labels WHERE supersedes IS NOT NULL)
+        l.annotator, l.label, l.stands, l.is_own, l.trace_id, c.input, c.output
+    FROM ({SAID}) AS l JOIN calls AS c USING (trace_id)
     ORDER BY l.trace_id, l.annotator
 """
 
@@ -250,22 +267,26 @@ def stored_labels(store: Store, golden: GoldenSet, metric: str) -> tuple[list[La
     left_out = 0
     for row in store.sql(STORED, {"golden_set": golden.name, "metric": metric}):
         if not _is_case(row, golden) or row["output"] is None:
-            left_out += 1
+            left_out += row["stands"]
             continue
         key = row["trace_id"]
         if key not in found:
             found[key] = _stored(row, golden)
-        found[key].labels[row["annotator"] or ANYBODY] = row["label"]
-    return list(found.values()), left_out
+        _add(found[key], row)
+    return [one for one in found.values() if one.labels], left_out
 
 
-PREFERRED = """
-    WITH said AS (
-        SELECT * FROM labels
-        WHERE golden_set = $golden_set AND metric = $metric AND score IS NOT NULL
-            AND label_id NOT IN (SELECT supersedes FROM labels WHERE supersedes IS NOT NULL)
-    )
-    SELECT one.*, one.score AS label, mine.input, mine.output,
+def _add(labelled: Labelled, row: Mapping[str, Any]) -> None:
+    name = row["annotator"] or ANYBODY
+    if row["stands"]:
+        labelled.labels[name] = row["label"]
+    if row["is_own"]:
+        labelled.own[name] = row["label"]
+
+
+PREFERRED = f"""
+    WITH said AS ({SAID})
+    SELECT one.*, mine.input, mine.output,
         other.trace_id AS other_id, theirs.output AS other_output
     FROM said AS one
     JOIN said AS other USING (case_id, annotator, labelled_at)
@@ -284,14 +305,14 @@ def stored_preferences(store: Store, golden: GoldenSet) -> tuple[list[Labelled],
     for row in store.sql(PREFERRED, {"golden_set": golden.name, "metric": PREFERENCE}):
         texts = row["output"], row["other_output"]
         if not _is_case(row, golden) or None in texts:
-            left_out += 1
+            left_out += row["stands"]
             continue
         key = row["trace_id"], row["other_id"]
         if key not in found:
             found[key] = _stored(row, golden)
             found[key].against = row["other_output"]
-        found[key].labels[row["annotator"] or ANYBODY] = row["label"]
-    return list(found.values()), left_out
+        _add(found[key], row)
+    return [one for one in found.values() if one.labels], left_out
 
 
 def _is_case(row: Mapping[str, Any], golden: GoldenSet) -> bool:

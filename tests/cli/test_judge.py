@@ -270,6 +270,41 @@ def test_labels_of_the_store_are_joined_with_the_answers_they_are_of(
     assert (status, found["gates"]) == (0, False)
 
 
+def test_a_settled_disagreement_is_one_word_for_the_judge_and_two_among_people(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    golden = project / "golden_sets/tickets/golden_set.yaml"
+    text = golden.read_text(encoding="utf-8")
+    metric = "  - {name: judged, judge: same}\ncases: c"
+    golden.write_text(text.replace("cases: c", metric), encoding="utf-8")
+    main(["run", "--json"])
+    store = open_store(project / ".evalkit")
+    rows = store.sql("SELECT * FROM scores WHERE metric = 'judged' ORDER BY case_id")
+    kept = ("trace_id", "run_id", "golden_set", "case_id", "case_hash", "trial", "model",
+            "prompt_name", "prompt_version")  # fmt: skip
+    said = [("ada", 1.0, None), ("bob", 0.0, None)]
+    settled = [("adjudicator:eve", 1.0, "ada"), ("adjudicator:eve", 1.0, "bob")]
+    store.add_labels(
+        "labels-1",
+        [
+            {**{key: row[key] for key in kept}, "label_id": f"{n}-{who}-{old}", "metric": "judged",
+             "score": score if n < 4 else 1.0, "passed": None, "annotator": who,
+             "supersedes": old and f"{n}-{old}-None"}
+            for n, row in enumerate(rows)
+            for who, score, old in (said + settled if n < 4 else said)
+        ],
+    )  # fmt: skip
+    capsys.readouterr()
+
+    main(["judge", "calibrate", "same", "--labels", "store", "--json"])
+
+    found = json.loads(capsys.readouterr().out)
+    assert found["overall"]["accuracy"] == 1.0
+    assert (found["overall"]["n"], found["overall"]["people_split"]) == (10, 0)
+    assert (found["people"]["annotators"], found["people"]["ac1"]["n"]) == (2, 10)
+    assert found["people"]["krippendorff"]["value"] < 0
+
+
 def test_a_pairwise_judge_is_measured_on_the_stores_preferences(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
