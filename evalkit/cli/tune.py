@@ -49,9 +49,9 @@ def command(
 
     Runs the golden set once with the feature's model and once with each of its fallbacks
     (or reads a --run that did), then counts for every threshold which answers would have
-    stood. The suggested threshold is the cheapest one whose quality is not shown to be
-    below the last model's by more than the gate's max_drop. It was chosen on these
-    cases: confirm it on others.
+    stood. The suggested threshold is the cheapest one whose interval excludes a drop of
+    the gate's max_drop against the last model alone. It was chosen on these cases:
+    confirm it on others.
     """
     from evalkit.config import load_settings
     from evalkit.score.tune import read_paths
