@@ -240,6 +240,14 @@ def test_an_unknown_stratum_is_refused(project: Path, capsys: pytest.CaptureFixt
     assert "not a column to sample by" in capsys.readouterr().err
 
 
+def test_a_window_that_ends_before_it_begins_is_refused(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sample(project, since=AT + HOUR, until=AT) == 2
+
+    assert "--since is not before --until" in capsys.readouterr().err
+
+
 def test_the_table_says_what_was_done(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sample(project)
     sample(project)

@@ -29,9 +29,7 @@ SHOWN_LIMITS = 20
     "--by", default="feature", show_default=True, metavar="COLS",
     help=f"Any of {', '.join(GROUPS)}, with commas.",
 )  # fmt: skip
-@click.option(
-    "--since", type=moment, metavar="WHEN", help="Calls from then on: 2026-03-01, or 7d ago."
-)
+@click.option("--since", type=moment, metavar="WHEN", help="Calls from then on: 2026-03-01, or 7d.")
 @click.option("--until", type=moment, metavar="WHEN", help="Calls before then.")
 @click.option("--runs", is_flag=True, help="With the calls of evaluation runs, judges included.")
 @common_options

@@ -15,7 +15,7 @@ from evalkit.errors import EXIT_PASS
 @click.command("audit")
 @click.option("--who", metavar="NAME", help="Only of this annotator or reviewer.")
 @click.option("--trace", metavar="TRACE", help="Only of this call.")
-@click.option("--since", type=moment, metavar="WHEN", help="From then on: 2026-03-01, or 7d ago.")
+@click.option("--since", type=moment, metavar="WHEN", help="From then on: 2026-03-01, or 7d.")
 @common_options
 def audit(
     who: str | None,

@@ -70,6 +70,8 @@ def command(
     """
     if rate is not None and per_stratum is not None:
         raise click.UsageError("--rate and --per-stratum exclude each other. Choose one.")
+    if since is not None and until is not None and since >= until:
+        raise click.UsageError("--since is not before --until.")
     from evalkit.cli.progress import run_progress
     from evalkit.cli.summary import exit_status
     from evalkit.config import load_settings
