@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from evalkit.cli.main import main
 from evalkit.cli.periods import iso
+from evalkit.score.label_queue import LabelQueue
 from evalkit.store.views import open_store
 from tests.loopback import Loopback
 from tests.project import write_project
@@ -104,6 +106,25 @@ def test_a_judge_sees_the_sample_alone_with_its_chances(
         " ORDER BY ALL",
     )
     assert found == [{"model": "other", "p": 0.25, "n": 5}, {"model": "small", "p": 0.125, "n": 5}]
+
+
+def test_people_can_label_what_the_judge_saw_of_production(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Loopback() as server:
+        judged_by(project, server.url)
+        sample(project, "--per-stratum", "5", "--by", "model", "--json")
+        run_id = said(capsys)["run_id"]
+
+        config = ["--config", str(project / "evalkit.toml")]
+        assert main(["label", "queue", run_id, "--budget", "6", "--json", *config]) == 0
+
+    drawn = said(capsys)
+    assert (drawn["population"], drawn["items"], drawn["left_out"]) == (10, 6, 0)
+    with closing(LabelQueue(project / ".evalkit")) as queue:
+        items = queue.items()
+    assert all("question" in item["shown"]["input"]["text"] for item in items)
+    assert {item["facts"][0]["run_id"] for item in items} == {run_id}
 
 
 def test_the_same_window_again_changes_no_file_and_asks_no_judge(

@@ -22,6 +22,7 @@ from evalkit.score.labels import PREFERENCE, Question
 from evalkit.score.sampling import Unit, draw, spread_evenly
 
 if TYPE_CHECKING:
+    from evalkit.store.engine import Engine
     from evalkit.store.views import Store
 
 Row = Mapping[str, Any]
@@ -126,15 +127,30 @@ def answers_of(
     store: Store, run_id: str, metric: str, golden_sets: Sequence[str], pair: Pair | None = None
 ) -> list[Row]:
     """Every execution of a run, with what `metric` and the tiers said of it."""
-    from evalkit.store.engine import Engine
-
-    with Engine() as engine:
-        engine.add_files("scores", store.score_files(run_id))
-        engine.add_files("calls", store.call_files(run_id))
+    with _engine_of(store, run_id) as engine:
         rows = engine.rows(
             _ANSWERS, {"metric": metric, "golden_sets": list(golden_sets), "chars": INPUT_CHARS}
         )
-    return [{**row, "run_id": run_id} for row in rows if pair is None or _pair_of(row) == pair]
+    found: list[Row] = [
+        {**row, "run_id": run_id} for row in rows if pair is None or _pair_of(row) == pair
+    ]
+    # A sampling job's judges see some of its answers only: labels of the others correct nothing.
+    return [row for row in found if row["has_metric"]] or found
+
+
+def _engine_of(store: Store, run_id: str) -> Engine:
+    """An engine with a run's scores and calls; those of a sampling job are production's."""
+    from evalkit.store.engine import Engine
+
+    run = store.manifest(run_id)
+    if run.get("kind") == "sample":
+        window = run["sample"]
+        engine = store.production(since=window["since"], until=window["until"])
+    else:
+        engine = Engine()
+        engine.add_files("calls", store.call_files(run_id))
+    engine.add_files("scores", store.score_files(run_id))
+    return engine
 
 
 def one_by_one(rows: Sequence[Row]) -> Population:
@@ -311,18 +327,17 @@ def _facts(row: Row) -> dict[str, Json]:
 
 def _texts(store: Store, chosen: Sequence[Sequence[Row]]) -> dict[str, Row]:
     """Trace id -> input and output of the call."""
-    from evalkit.store.engine import Engine
-
-    runs = sorted({row["run_id"] for rows in chosen for row in rows})
     ids = sorted({row["trace_id"] for rows in chosen for row in rows})
-    with Engine() as engine:
-        engine.add_files("calls", sorted({file for run in runs for file in store.call_files(run)}))
-        rows = engine.rows(
-            f"SELECT trace_id, input, left(output, {KEPT_CHARS}) AS output FROM calls "
-            "WHERE list_contains(?, trace_id)",
-            [ids],
-        )
-    return {row["trace_id"]: row for row in rows}
+    found: dict[str, Row] = {}
+    for run_id in sorted({row["run_id"] for rows in chosen for row in rows}):
+        with _engine_of(store, run_id) as engine:
+            rows = engine.rows(
+                f"SELECT trace_id, input, left(output, {KEPT_CHARS}) AS output FROM calls "
+                "WHERE list_contains(?, trace_id)",
+                [ids],
+            )
+        found |= {row["trace_id"]: row for row in rows}
+    return found
 
 
 def _shown(
