@@ -266,7 +266,7 @@ def test_a_window_that_ends_before_it_begins_is_refused(
 ) -> None:
     assert sample(project, since=AT + HOUR, until=AT) == 2
 
-    assert "--since is not before --until" in capsys.readouterr().err
+    assert "--since is after --until" in capsys.readouterr().err
 
 
 def test_the_table_says_what_was_done(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

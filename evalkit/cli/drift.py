@@ -56,11 +56,13 @@ def command(
     if judges:
         grade_anchors(settings, opened, max_cost)
     describe_inputs(opened, settings.features, now=now())
-    watched = [
-        one
-        for one in watch_all(series_of(opened, since=since or 0), alpha=alpha)
-        if feature in (None, one.series.names[0])
-    ]
+    found = watch_all(series_of(opened, since=since or 0), alpha=alpha)
+    names = {one.series.names[0] for one in found} | settings.features.keys()
+    if feature is not None and feature not in names:
+        raise click.UsageError(
+            f"--feature {feature}: not in the configuration, and none of its calls in the store."
+        )
+    watched = [one for one in found if feature in (None, one.series.names[0])]
     for problem in opened.problems:
         say(f"warning: {problem}")
     if as_json:

@@ -20,11 +20,17 @@ def moment(text: str) -> int:
         return now() - timedelta(**{_UNIT[ago[2]]: int(ago[1])}) // timedelta(microseconds=1)
     try:
         at = datetime.fromisoformat(text)
-    except ValueError:
+        return micros((at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC))
+    except (ValueError, OverflowError):
         raise click.BadParameter(
             f"{text!r} is no moment: 2026-03-01, 2026-03-01T12:00, 90m, 24h or 7d is."
         ) from None
-    return micros(at if at.tzinfo else at.replace(tzinfo=UTC))
+
+
+def refuse_backwards(since: int | None, until: int | None) -> None:
+    """Raise UsageError for a window that ends before it begins; an empty one is a scheduler's."""
+    if since is not None and until is not None and since > until:
+        raise click.UsageError("--since is after --until.")
 
 
 def span(text: str) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evalkit.cli.options import SHARE, USD, Number, common_options, print_json, print_table, say
-from evalkit.cli.periods import iso, moment, now
+from evalkit.cli.periods import iso, moment, now, refuse_backwards
 from evalkit.cli.ray_options import cluster_at, ray_options
 from evalkit.errors import EXIT_PASS
 
@@ -70,8 +70,7 @@ def command(
     """
     if rate is not None and per_stratum is not None:
         raise click.UsageError("--rate and --per-stratum exclude each other. Choose one.")
-    if since is not None and until is not None and since >= until:
-        raise click.UsageError("--since is not before --until.")
+    refuse_backwards(since, until)
     from evalkit.cli.progress import run_progress
     from evalkit.cli.summary import exit_status
     from evalkit.config import load_settings
