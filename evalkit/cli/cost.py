@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from evalkit.cli.options import common_options, print_json, print_table, say
-from evalkit.cli.periods import moment, now
-from evalkit.errors import EXIT_PASS
+from evalkit.cli.periods import moment, now, refuse_backwards
+from evalkit.errors import EXIT_PASS, EXIT_UNMEASURABLE
 
 if TYPE_CHECKING:
     from evalkit.decide.costs import CostReport, Spend
@@ -47,13 +47,15 @@ def command(
     A call whose price is not known is counted as unpriced and never as 0. "Against
     frontier" is the cost over what the same tokens cost at a frontier model's price;
     answers from a cache are left out of it. Limits of [budgets] are shown with their use
-    and where they are heading, at the pace of the last seven days.
+    and where they are heading, at the pace of the last seven days. Exit status 3 where some
+    calls could not be read: the sums are without them.
     """
     from evalkit.config import load_settings
     from evalkit.decide.costs import cost_report
     from evalkit.store.views import open_store
 
     columns = _columns(by)
+    refuse_backwards(since, until)
     settings = load_settings(config)
     opened = open_store(store or settings.store_path)
     with (
@@ -69,7 +71,7 @@ def command(
     else:
         _print(report)
         _print_limits(limits)
-    return EXIT_PASS
+    return EXIT_UNMEASURABLE if opened.problems else EXIT_PASS
 
 
 def _limits(store: Store, settings: Settings) -> list[LimitUse]:

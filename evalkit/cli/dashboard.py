@@ -12,7 +12,7 @@ import click
 
 from evalkit.cli.options import common_options, print_json, say
 from evalkit.cli.periods import DAY, moment, now
-from evalkit.errors import EXIT_PASS
+from evalkit.errors import EXIT_PASS, EXIT_UNMEASURABLE
 
 if TYPE_CHECKING:
     from evalkit.settings import Settings
@@ -50,7 +50,7 @@ def command(
 
     Serves a page for one browser on this machine, which only reads; --html writes it as a
     file, --json prints its figures. Quality is that of sampling jobs, alerts are those of
-    the last evalkit alerts.
+    the last evalkit alerts. Where some of the store could not be read the exit status is 3.
     """
     from evalkit.config import load_settings
     from evalkit.store.views import open_store
@@ -78,7 +78,7 @@ def command(
         say(f"written: {html}")
     if as_json:
         print_json(figures.as_json())
-    return EXIT_PASS
+    return EXIT_UNMEASURABLE if figures.problems else EXIT_PASS
 
 
 def _serve(store: Path, settings: Settings, *, days: int, port: int) -> int:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from evalkit.cli.options import SHARE, common_options, print_json, say
-from evalkit.cli.periods import moment, now, span
+from evalkit.cli.periods import moment, now, refuse_backwards, span
 from evalkit.errors import EXIT_PASS, EXIT_UNMEASURABLE, EXIT_USAGE, ConfigError
 
 if TYPE_CHECKING:
     from evalkit.exchange.logs import Imported
     from evalkit.records import CallRecord
     from evalkit.settings import Settings
+    from evalkit.store.views import Store
 
 NAMES = ("evalkit", "otel", "openinference", "litellm", "langfuse")
 SHOWN_PROBLEMS = 20
@@ -61,6 +62,7 @@ def import_command(
         )
         for path in files
     ]  # fmt: skip
+    _warn(opened)
     if as_json:
         print_json([one.as_json() for one in done])
     else:
@@ -130,8 +132,7 @@ def compact_command(keep_s: float, as_json: bool, store: str | None, config: Pat
     opened = open_store(store or load_settings(config).store_path)
     done = compact(opened, keep_s=keep_s)
     count_all(opened)
-    for problem in opened.problems:
-        say(f"warning: {problem}")
+    _warn(opened)
     if as_json:
         print_json(done.as_json())
     else:
@@ -164,11 +165,12 @@ def push_command(
 
     opened = open_store(store or load_settings(config).store_path)
     done = push(opened, url, move=move, keep_s=keep_s)
+    _warn(opened)
     if as_json:
         print_json(done.as_json())
     else:
         click.echo(f"{done.sent} files sent, {done.there} were there, {done.removed} removed here")
-    return EXIT_PASS
+    return EXIT_UNMEASURABLE if opened.problems else EXIT_PASS
 
 
 @command.command("attach")
@@ -223,17 +225,19 @@ def export_command(
 
     if since is None and not runs:
         raise click.UsageError("nothing to export. Give --since, --run, or both.")
+    refuse_backwards(since, until)
     opened = open_store(store or load_settings(config).store_path)
     found = [str(run_named(opened, run)["run_id"]) for run in runs]
     with OtelSink(endpoint, texts=texts) as sink:
         end = now() if until is None else until
         calls = 0 if since is None else export_calls(opened, sink, since=since, until=end)
         scores = sum(export_scores(opened, sink, run_id) for run_id in found)
+    _warn(opened)
     if as_json:
         print_json({"calls": calls, "scores": scores, "failed": sink.failed})
     else:
         click.echo(f"{calls} calls and {scores} scores sent")
-    return EXIT_UNMEASURABLE if sink.failed else EXIT_PASS
+    return EXIT_UNMEASURABLE if sink.failed or opened.problems else EXIT_PASS
 
 
 def _cleaner(settings: Settings) -> Callable[[CallRecord], CallRecord]:
@@ -246,6 +250,12 @@ def _cleaner(settings: Settings) -> Callable[[CallRecord], CallRecord]:
         return redact_record(call) if settings.retention.redact else call
 
     return clean
+
+
+def _warn(store: Store) -> None:
+    """Say what of the store could not be read."""
+    for problem in store.problems:
+        say(f"warning: {problem}")
 
 
 def _print(done: Sequence[Imported]) -> None:
