@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evalkit.exchange.otel import OtelSink
+from evalkit.records import CallRecord
 from evalkit.score.stored import call_record
 from evalkit.store.engine import Engine, rows_of
 from evalkit.store.views import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 PORTION = 500
 """Spans between two flushes: a quarter of what the exporter's queue holds."""
@@ -17,16 +21,24 @@ PORTION = 500
 
 def export_calls(store: Store, sink: OtelSink, *, since: int, until: int) -> int:
     """Send production's calls of since <= ts < until (microseconds); how many there were."""
-    sent = 0
+    sent = held = 0
     with store.production(since=since, until=until) as engine:
         query = "SELECT * FROM calls WHERE epoch_us(ts) >= $1 AND epoch_us(ts) < $2"
-        for batch in engine.batches(query, [since, until]):
-            for start in range(0, len(batch), PORTION):
-                for row in rows_of(batch.slice(start, PORTION)):
-                    sink(call_record(row))
-                    sent += 1
+        for call in _calls(engine.batches(query, [since, until])):
+            spans = 1 + len(call.attempts)
+            if held + spans > PORTION:
                 sink.flush()
+                held = 0
+            sink(call)
+            sent, held = sent + 1, held + spans
+    sink.flush()
     return sent
+
+
+def _calls(batches: Iterable[pa.RecordBatch]) -> Iterator[CallRecord]:
+    for batch in batches:
+        for start in range(0, len(batch), PORTION):
+            yield from map(call_record, rows_of(batch.slice(start, PORTION)))
 
 
 def export_scores(store: Store, sink: OtelSink, run_id: str) -> int:
