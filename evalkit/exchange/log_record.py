@@ -11,12 +11,13 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
-from evalkit.records import CallRecord, Json
+from evalkit.records import CallRecord, CallStatus, Json
 
 UNKNOWN = "unknown"
 """Feature or model of a call that names none."""
+STATUSES = get_args(CallStatus)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_COUNT = 1 << 53
 
@@ -44,8 +45,10 @@ def record(**said: Any) -> CallRecord:
         values["completion_tokens"],
     ):
         values["total_tokens"] = values["prompt_tokens"] + values["completion_tokens"]
-    if values["error_kind"] is not None:
+    if values["error_kind"] is not None and said.get("status") is None:
         values["status"] = "error"
+    if values["status"] not in STATUSES:
+        raise ValueError(f"status is {_shown(values['status'])}: no {', '.join(STATUSES)}")
     return CallRecord(**values)
 
 
@@ -67,6 +70,13 @@ def text(value: Any) -> str | None:
     if isinstance(value, str | int) and not isinstance(value, bool):
         return str(value)
     raise ValueError(f"{_shown(value)} is no name")
+
+
+def flag(value: Any) -> bool | None:
+    """True or false; None for none."""
+    if value is not None and not isinstance(value, bool):
+        raise ValueError(f"{_shown(value)} is neither true nor false")
+    return value
 
 
 def count(value: Any) -> int | None:

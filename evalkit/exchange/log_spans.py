@@ -20,6 +20,7 @@ from evalkit.exchange.log_record import (
     error_kind,
     finish_reason,
     first,
+    flag,
     micros,
     record,
     required_micros,
@@ -166,7 +167,7 @@ def _otel_call(span: Span) -> CallRecord:
     error = first(has, "error.type", "exception.type") or span.error
     ttft = amount(has.get("gen_ai.response.time_to_first_chunk"))
     return record(
-        trace_id=span.id,
+        trace_id=text(has.get("evalkit.trace_id")) or span.id,
         ts=start,
         latency_ms=between_ms(start, micros(span.end)),
         ttft_ms=None if ttft is None else amount(ttft * 1000),
@@ -186,7 +187,24 @@ def _otel_call(span: Span) -> CallRecord:
         output=answer_text(_parsed(first(has, "gen_ai.output.messages", "gen_ai.completion"))),
         session_id=text(first(has, "gen_ai.conversation.id", "session.id")),
         **_who_and_what(has),
+        **_own(has),
     )
+
+
+def _own(has: Mapping[str, Any]) -> dict[str, Any]:
+    """What a span of ours says of its call beside the conventions."""
+    cache_kind = text(has.get("evalkit.cache_kind"))
+    return {
+        "status": text(has.get("evalkit.status")),
+        "flag_variant": text(has.get("evalkit.flag_variant")),
+        "route_reason": text(has.get("evalkit.route_reason")),
+        "retries": count(has.get("evalkit.retries")),
+        "repaired": flag(has.get("evalkit.repaired")),
+        "escalated": flag(has.get("evalkit.escalated")),
+        "schema_ok": flag(has.get("evalkit.schema_ok")),
+        "cache_kind": cache_kind,
+        "cache_hit": cache_kind is not None,
+    }
 
 
 def _who_and_what(has: Mapping[str, Any]) -> dict[str, str | None]:

@@ -136,6 +136,18 @@ def test_a_call_comes_back_from_its_own_print_as_it_was(store: Store, tmp_path: 
     assert json.loads(call["params"]) == {"max_tokens": 64}
 
 
+def test_a_call_keeps_the_status_that_its_log_says(store: Store, tmp_path: Path) -> None:
+    rows = [
+        {**EVALKIT, "trace_id": status, "status": status, "error_kind": "policy"}
+        for status in ("degraded", "error", "refused", "well")
+    ]
+
+    done = bring(store, tmp_path, *rows, {**EVALKIT, "trace_id": "z", "error_kind": "server"})
+
+    assert [call["status"] for call in calls(store)] == ["degraded", "error", "refused", "error"]
+    assert [text.partition("log.jsonl:")[2][:17] for text in done.problems] == ["4: status is 'wel"]
+
+
 def test_an_input_that_is_no_json_stays_the_text_it_is(store: Store, tmp_path: Path) -> None:
     bring(store, tmp_path, {**EVALKIT, "input": "Hello NaN"})
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -16,6 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from evalkit.cli.main import main
 from evalkit.cli.periods import iso
 from evalkit.exchange.otel import OtelSink, fan_out, trace_number
+from evalkit.exchange.otel_export import export_calls
 from evalkit.records import CallRecord
 from evalkit.store.call_log import CallLog
 from evalkit.store.views import open_store
@@ -114,7 +116,8 @@ def test_a_score_is_an_event_on_the_span_of_its_call() -> None:
 def test_what_we_export_can_be_imported_again(tmp_path: Path) -> None:
     (tmp_path / "evalkit.toml").write_text("", encoding="utf-8")
     with Receiver() as receiver, OtelSink(receiver.url) as sink:
-        sink(call(trace_id=TRACE, user_id="u-1"))
+        failed = call(trace_id=TRACE, status="degraded", error_kind="server", user_id="u-1")
+        sink(replace(failed, cache_hit=True, cache_kind="exact", repaired=True, escalated=True))
         sink.flush()
         lines = [json.dumps(one) for one in receiver.as_otlp_json()]
     exported = tmp_path / "traces.jsonl"
@@ -125,12 +128,15 @@ def test_what_we_export_can_be_imported_again(tmp_path: Path) -> None:
 
     (found,) = open_store(tmp_path / ".evalkit").sql(
         "SELECT feature, model, prompt_name, prompt_version, prompt_tokens, completion_tokens,"
-        " cost_usd, latency_ms, user_id, finish_reason FROM calls"
+        " cost_usd, latency_ms, user_id, finish_reason, trace_id, cache_hit, cache_kind, status,"
+        " error_kind, repaired, escalated FROM calls"
     )
     assert found == {
         "feature": "classify-ticket", "model": "small", "prompt_name": "classify-ticket",
         "prompt_version": "v2", "prompt_tokens": 120, "completion_tokens": 7,
         "cost_usd": 0.00002, "latency_ms": 12.5, "user_id": "u-1", "finish_reason": "stop",
+        "trace_id": TRACE, "cache_hit": True, "cache_kind": "exact", "status": "degraded",
+        "error_kind": "server", "repaired": True, "escalated": True,
     }  # fmt: skip
 
 
@@ -157,6 +163,28 @@ def test_the_command_sends_a_window_and_the_scores_of_a_run(
     assert len({one["message"].span_id for one in spans}) == 640
     assert [one["has"]["evalkit.run_id"] for one in events] == ["run-1"]
     assert main(["logs", "export", *options]) == 2
+
+
+def test_no_more_spans_wait_than_the_exporters_queue_holds(tmp_path: Path) -> None:
+    attempts = (attempt(),) * 7
+    store = open_store(tmp_path / ".evalkit")
+    rows = [plain(call(trace_id=f"t-{n}", ts=AT + n, attempts=attempts)) for n in range(200)]
+    store.add_calls("log", rows)
+    held = most = 0
+
+    class Sink:
+        def __call__(self, record: CallRecord) -> None:
+            nonlocal held, most
+            held += 1 + len(record.attempts)
+            most = max(most, held)
+
+        def flush(self) -> None:
+            nonlocal held
+            held = 0
+
+    assert export_calls(store, cast("OtelSink", Sink()), since=AT, until=AT + 200) == 200
+
+    assert (held, most) == (0, 496)
 
 
 @pytest.mark.parametrize("status", [400, 503, None])
