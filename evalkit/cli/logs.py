@@ -156,7 +156,8 @@ def push_command(
 ) -> int:
     """Copy the sealed calls to an object store, s3://bucket/folder.
 
-    What is there already is left alone. Needs evalkit[s3] where pyarrow does not know
+    What is there already is left alone; exit status 3 where it is no longer what is here,
+    or something here could not be read. Needs evalkit[s3] where pyarrow does not know
     the address itself.
     """
     from evalkit.config import load_settings
@@ -166,11 +167,16 @@ def push_command(
     opened = open_store(store or load_settings(config).store_path)
     done = push(opened, url, move=move, keep_s=keep_s)
     _warn(opened)
+    if done.changed:
+        say(
+            f"warning: {done.changed} files are at {url} as they were before a purge changed them "
+            "here, and are not overwritten: delete them there, then push again"
+        )
     if as_json:
         print_json(done.as_json())
     else:
         click.echo(f"{done.sent} files sent, {done.there} were there, {done.removed} removed here")
-    return EXIT_UNMEASURABLE if opened.problems else EXIT_PASS
+    return EXIT_UNMEASURABLE if opened.problems or done.changed else EXIT_PASS
 
 
 @command.command("attach")

@@ -40,6 +40,8 @@ class Pushed:
     sent: int = 0
     there: int = 0
     """Files that were there already."""
+    changed: int = 0
+    """Files that are there as they were before something, such as a purge, changed them here."""
     removed: int = 0
     """Local files that are there, and that no query reads here any more."""
 
@@ -190,9 +192,10 @@ def push(store: Store, url: str, *, move: bool = False, keep_s: float = KEEP_S) 
                     _send(path, filesystem, f"{root}/date={date}/{path.name}")
                     done.sent += 1
                     continue
-                done.there += 1
                 if info.size != path.stat().st_size:
-                    raise StoreError(f"{url}: {info.path} is another file than {path}.")
+                    done.changed += 1
+                    continue
+                done.there += 1
                 if move and time.time() - info.mtime_ns / 1e9 >= keep_s:
                     path.unlink()
                     done.removed += 1

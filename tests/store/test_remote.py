@@ -17,6 +17,7 @@ from evalkit.cli.periods import iso
 from evalkit.errors import ConfigError, StoreError
 from evalkit.store.compaction import compact
 from evalkit.store.remote import attach, push
+from evalkit.store.retention import PurgeRule, purge
 from evalkit.store.views import Store, open_store
 from tests.project import write_project
 from tests.store.journal_lines import AT, call, plain
@@ -74,8 +75,8 @@ def local_files(store: Store) -> list[Path]:
 
 
 def test_another_machine_reads_what_was_pushed(store: Store, url: str, tmp_path: Path) -> None:
-    assert push(store, url).as_json() == {"sent": 6, "there": 0, "removed": 0}
-    assert push(store, url).as_json() == {"sent": 0, "there": 6, "removed": 0}
+    assert push(store, url).as_json() == {"sent": 6, "there": 0, "changed": 0, "removed": 0}
+    assert push(store, url).as_json() == {"sent": 0, "there": 6, "changed": 0, "removed": 0}
     other = open_store(tmp_path / "other")
     attach(other.path, url)
 
@@ -101,6 +102,24 @@ def test_what_was_moved_is_read_there(store: Store, url: str) -> None:
 
     assert local_files(store) == []
     assert store.sql(EVERYTHING) == before
+
+
+def test_what_a_purge_changed_here_keeps_no_new_file_from_being_sent(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"file://{tmp_path}/bucket"
+    push(store, url)
+    first = min(path.parent.name for path in local_files(store))
+    purge(store, PurgeRule(texts_before=AT + DAY // 2))
+    add(store, "new", 2)
+    there = len(list((tmp_path / "bucket").rglob("*.parquet")))
+
+    status = main(["logs", "push", url, "--move", "--keep", "0m", "--store", str(store.path)])
+
+    assert status == 3
+    assert "as they were before a purge" in capsys.readouterr().err
+    assert len(list((tmp_path / "bucket").rglob("*.parquet"))) == there + 1
+    assert first in {path.parent.name for path in local_files(store)}
 
 
 @pytest.mark.parametrize("pushed_first", [True, False])
