@@ -132,8 +132,8 @@ def watch(series: Series, *, alpha: float = ALPHA, share: float = 1.0) -> Watche
 
 
 def _mean(blocks: Sequence[Block]) -> float | None:
-    weight = sum(float((one.weights * one.counts).sum()) for one in blocks)
-    total = sum(float((one.values * one.weights * one.counts).sum()) for one in blocks)
+    weight = sum(float((one.weights * one.counts).sum()) / one.least for one in blocks)
+    total = sum(float((one.values * one.weights * one.counts).sum()) / one.least for one in blocks)
     return total / weight if weight else None
 
 

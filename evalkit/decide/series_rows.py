@@ -29,8 +29,10 @@ class Block:
     """The day's beginning, microseconds since 1970."""
     values: Floats
     weights: Floats
-    """Inverse chances over the largest of the series, 0..1."""
+    """Inverse chances over the largest of the day, 0..1: no later day changes what is bet."""
     counts: Floats
+    least: float = 1.0
+    """The day's smallest chance: over it, weights of several days can be compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,17 +86,19 @@ def made_series(
         key = (names, row.get("version") or "", row.get("is_current", True))
         found.setdefault(key, {}).setdefault(row["day"], []).append(row)
     for (names, version, is_current), days in found.items():
-        least = min(row["p"] for of_day in days.values() for row in of_day)
-        blocks = [
-            Block(
-                at=day,
-                values=np.array([row["value"] for row in of_day], dtype=np.float64),
-                weights=np.array([least / row["p"] for row in of_day], dtype=np.float64),
-                counts=np.array([row["n"] for row in of_day], dtype=np.float64),
-            )
-            for day, of_day in sorted(days.items())
-        ]
+        blocks = [_block(day, of_day) for day, of_day in sorted(days.items())]
         yield Series(
             names=names, blocks=blocks, worse=worse, family=family, version=version,
             is_current=is_current,
         )  # fmt: skip
+
+
+def _block(day: int, rows: Sequence[Mapping[str, Any]]) -> Block:
+    chances = np.array([row["p"] for row in rows], dtype=np.float64)
+    return Block(
+        at=day,
+        values=np.array([row["value"] for row in rows], dtype=np.float64),
+        weights=chances.min() / chances,
+        counts=np.array([row["n"] for row in rows], dtype=np.float64),
+        least=float(chances.min()),
+    )

@@ -21,6 +21,7 @@ from evalkit.decide.monitor import (
     watch_all,
 )
 from evalkit.decide.series import alpha_shares
+from evalkit.decide.series_rows import made_series
 from evalkit.store.views import Store, open_store
 from tests.store.journal_lines import AT, call, line, plain
 
@@ -55,6 +56,28 @@ def test_a_drop_is_found_soon_after_it_happened_and_dated() -> None:
     assert 60 <= found.alarm_at // DAY <= 66
     assert found.reference_mean == pytest.approx(0.9, abs=0.01)
     assert found.mean == pytest.approx(0.8, abs=0.02)
+
+
+def drawn(day: int, good: int, bad: int, *, p: float) -> list[dict[str, Any]]:
+    names = {"feature": "f", "model": "m", "prompt_version": "v1", "metric": "q"}
+    return [
+        {**names, "day": day * DAY, "value": value, "p": p, "n": n}
+        for value, n in ((0.0, bad), (1.0, good))
+    ]
+
+
+def test_a_day_of_another_rate_takes_no_alarm_back() -> None:
+    rows = [row for day in range(30) for row in drawn(day, 45, 5, p=0.5)]
+    rows += [row for day in range(30, 60) for row in drawn(day, 35, 15, p=0.5)]
+    [before] = made_series(rows, worse="below")
+    [after] = made_series([*rows, *drawn(60, 40, 10, p=0.01)], worse="below")
+
+    found, later = watch(before), watch(after)
+
+    assert found.state == "drift"
+    assert (later.state, later.alarm_at, later.since) == ("drift", found.alarm_at, found.since)
+    # 30 days of 100 calls for the 50 drawn, and one of 5,000.
+    assert later.mean == pytest.approx((30 * 100 * 0.7 + 5000 * 0.8) / 8000)
 
 
 def test_more_refusals_are_worse_and_fewer_are_not() -> None:

@@ -35,14 +35,15 @@ def test_rows_of_a_day_are_a_block_and_days_come_in_order() -> None:
     assert (series.version, series.is_current) == ("", True)
 
 
-def test_a_weight_is_the_least_chance_of_the_series_over_the_rows_own() -> None:
+def test_a_weight_is_the_least_chance_of_the_day_over_the_rows_own() -> None:
     rows = [row(1, p=0.5), row(2, p=0.1), row(2, p=0.2), row(1, p=0.01, metric="other")]
 
     first, other = made_series(rows, worse="below")
 
     assert [block.weights.tolist() for block in first.blocks] == [
-        [pytest.approx(0.2)], [pytest.approx(1.0), pytest.approx(0.5)]
+        [1.0], [pytest.approx(1.0), pytest.approx(0.5)]
     ]  # fmt: skip
+    assert [block.least for block in first.blocks] == [0.5, 0.1]
     assert other.blocks[0].weights.tolist() == [1.0]
 
 
