@@ -1,7 +1,7 @@
 """Every error evalkit raises on purpose, and the exit code each ends with.
 
     EvalkitError                 2
-    ├── ConfigError              2   evalkit.toml, command line, environment
+    ├── ConfigError              2   evalkit.toml, command line, environment; 3 of a full disk
     ├── ContentError             2   prompts, judges, templates
     ├── GoldenSetError           2   golden sets and their cases
     ├── InputFileError           2   results, labels or logs of another tool
@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 EXIT_PASS = 0
@@ -47,6 +48,18 @@ class ConfigError(Problems):
 
     def __init__(self, problems: Sequence[str] | str) -> None:
         super().__init__([problems] if isinstance(problems, str) else problems)
+
+
+OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+"""What a file system answers where nobody can be told to name another file."""
+
+
+def cannot_be_written(where: str, error: OSError, advice: str = "") -> ConfigError:
+    """The error for a file of the user's choice; 3 of a disk that is full or fails."""
+    refused = ConfigError(f"{where}: cannot be written: {error.strerror}.{advice}")
+    if error.errno in OF_THE_DISK:
+        refused.exit_code = EXIT_UNMEASURABLE
+    return refused
 
 
 class ContentError(Problems):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evalkit.cli.options import ALPHA, SHARE, common_options, echo_json, say
-from evalkit.errors import ConfigError
+from evalkit.errors import cannot_be_written
 
 if TYPE_CHECKING:
     from evalkit.config import GateSettings, Settings
@@ -147,7 +147,7 @@ def _write_texts(verdict: Mapping[str, Any], paths: Mapping[str, Path], root: Pa
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
         except OSError as error:
-            raise ConfigError(f"--{kind} {path}: cannot be written: {error.strerror}.") from None
+            raise cannot_be_written(f"--{kind} {path}", error) from None
         say(f"wrote {path}")
 
 

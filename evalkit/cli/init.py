@@ -17,7 +17,7 @@ import click
 
 from evalkit import __version__
 from evalkit.cli.options import common_options, print_json, say
-from evalkit.errors import EXIT_PASS, ConfigError, EvalkitError
+from evalkit.errors import EXIT_PASS, EvalkitError, cannot_be_written
 
 CONFIG = "evalkit.toml"
 PROJECT = {
@@ -123,17 +123,25 @@ def scaffold(folder: Path, files: dict[str, str], *, branch: str = BRANCH) -> Sc
         path = folder / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("x", encoding="utf-8", newline="\n") as file:
-                file.write(_with_branch(text.replace("EVALKIT_VERSION", __version__), branch))
+            _write_new(path, _with_branch(text.replace("EVALKIT_VERSION", __version__), branch))
             written.append(name)
         except FileExistsError:
             kept.append(name)
         except OSError as error:
-            raise ConfigError(
-                f"{path}: cannot be written: {error.strerror}. Choose a folder that you may "
-                "write to: evalkit init DIR."
-            ) from None
+            advice = " Choose a folder that you may write to: evalkit init DIR."
+            raise cannot_be_written(str(path), error, advice) from None
     return Scaffolded(written=tuple(written), kept=tuple(kept))
+
+
+def _write_new(path: Path, text: str) -> None:
+    """Write a file that is not there, or none: half of one would be kept by the next init."""
+    with path.open("x", encoding="utf-8", newline="\n") as file:
+        try:
+            file.write(text)
+            file.flush()
+        except OSError:
+            path.unlink()
+            raise
 
 
 def _with_branch(text: str, branch: str) -> str:

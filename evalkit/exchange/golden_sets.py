@@ -16,7 +16,7 @@ from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
-from evalkit.errors import ConfigError, InputFileError
+from evalkit.errors import ConfigError, InputFileError, cannot_be_written
 
 READERS: dict[str, tuple[str, str]] = {
     "promptfoo": ("evalkit.exchange.foreign.promptfoo", "a configuration or the output of a run"),
@@ -137,15 +137,19 @@ def write_golden_set(foreign: Foreign, folder: Path, *, feature: str | None = No
     there = [folder / path for path in files if (folder / path).exists()]
     if there:
         raise ConfigError(f"{there[0]} is there already. Choose another folder: -o DIR.")
+    written: list[Path] = []
     try:
         for path, text in files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            written.append(folder / path)
             # A lone surrogate, which UTF-8 cannot hold, becomes a question mark.
             (folder / path).write_text(text, encoding="utf-8", errors="replace", newline="\n")
     except OSError as error:
-        raise ConfigError(f"{folder}: cannot be written: {error.strerror}.") from None
+        for one in written:  # a part of a golden set would stop every run
+            one.unlink(missing_ok=True)
+        raise cannot_be_written(str(folder), error) from None
     return Imported(
-        written=tuple(folder / path for path in files),
+        written=tuple(written),
         n_cases=len(foreign.cases),
         n_results=len(foreign.results),
         lost=tuple(foreign.lost.lines()),

@@ -23,7 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from evalkit.errors import EXIT_UNMEASURABLE, DamagedStore, StoreError
+from evalkit.errors import EXIT_UNMEASURABLE, OF_THE_DISK, DamagedStore, StoreError
 
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 OLD_S = 60.0
@@ -253,12 +253,9 @@ def explain_os_errors(path: Path) -> Iterator[None]:
             errno.EROFS: " Choose a --store that can be written.",
         }.get(error.errno or 0, "")
         refused = StoreError(f"{path}: {error.strerror or error}.{advice}")
-        if error.errno in _OF_THE_DISK:
+        if error.errno in OF_THE_DISK:
             refused.exit_code = EXIT_UNMEASURABLE
         raise refused from error
-
-
-_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
 
 _SEAL = b',\n "sha256": "%b"\n}\n'

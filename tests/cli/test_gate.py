@@ -378,6 +378,17 @@ def test_what_is_no_share_is_a_usage_error(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk here that is full")
+@pytest.mark.parametrize("kind", ["junit", "sarif", "markdown", "code-quality"])
+def test_a_file_that_a_full_disk_does_not_take_is_no_usage_error(
+    store: Store, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = two_files([1] * 100, [1] * 100)
+
+    assert main(["gate", *files, f"--{kind}", "/dev/full"]) == 3
+    assert f"--{kind} /dev/full: cannot be written: No space left" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk here that is full")
 @pytest.mark.parametrize("command", [["--help"], ["gate", "--json"]])
 def test_a_verdict_that_cannot_be_written_is_no_pass(tmp_path: Path, command: list[str]) -> None:
     results = str(write_csv(tmp_path / "r.csv", [(f"c{n}", n % 2) for n in range(80)]))

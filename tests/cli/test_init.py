@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -105,6 +106,24 @@ def test_a_folder_that_cannot_be_made_is_named(
 
     assert main(["init", "file/inside"]) == 2
     assert "file/inside" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_no_half_of_a_file(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = Path.open
+
+    def full(self: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        if mode != "x" or self.name != "cases.jsonl":
+            return plain(self, mode, *args, **options)
+        self.touch()
+        return plain(Path("/dev/full"), "w", encoding="utf-8")
+
+    monkeypatch.setattr(Path, "open", full)
+
+    assert main(["init"]) == 3
+    assert "cases.jsonl: cannot be written: No space left" in capsys.readouterr().err
+    assert not (here / "golden_sets/library-help/cases.jsonl").exists()
 
 
 def test_workflows_come_only_when_asked_for_and_name_this_version(here: Path) -> None:

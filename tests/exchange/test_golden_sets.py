@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import zipfile
 from collections.abc import Callable
@@ -424,6 +425,26 @@ def test_a_lone_surrogate_is_written_as_a_question_mark(
     written = write_golden_set(foreign, tmp_path / "new").written
 
     assert written[-1].read_text() == "## user\n\n?\n"
+
+
+def test_a_full_disk_leaves_no_part_of_a_golden_set(
+    tmp_path: Path, bring: Callable[..., Foreign], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreign = bring("deepeval", "d.json", '[{"input": "q"}]')
+    plain = Path.write_text
+
+    def full(self: Path, text: str, **options: Any) -> int:
+        if self.name != "cases.jsonl":
+            return plain(self, text, **options)
+        self.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+
+    with pytest.raises(ConfigError, match="No space left") as refused:
+        write_golden_set(foreign, tmp_path / "new")
+    assert refused.value.exit_code == 3
+    assert not [path for path in (tmp_path / "new").rglob("*") if path.is_file()]
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
