@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -119,11 +120,11 @@ def _environment(project: Path) -> Environment:
 # --- words ----------------------------------------------------------------------------
 
 
-def number(value: float | None) -> str:
+def number(value: float | Decimal | None) -> str:
     """`9,594`, `4.5 million`: as many digits as one reads."""
     if value is None:
         return texts.NOT_KNOWN
-    for size, name in ((1e9, "billion"), (1e6, "million")):
+    for size, name in ((10**9, "billion"), (10**6, "million")):
         if value >= size:
             return f"{value / size:,.2f}".rstrip("0").rstrip(".") + f" {name}"
     return f"{value:,.0f}"

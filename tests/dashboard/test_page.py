@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from evalkit.cli.main import main
 from evalkit.dashboard import charts
 from evalkit.dashboard.page import render_dashboard
+from evalkit.settings import SpendCap
 from evalkit.store.views import open_store
 from tests.dashboard.world import (
     alerts,
@@ -148,6 +150,18 @@ def test_a_line_breaks_where_nothing_is_known() -> None:
     assert len(found.paths) == 2
     assert len(found.marks) == 4
     assert found.label == "p95: 1.0, a, to 4.0, e; lowest 1.0, a; highest 4.0, e."
+
+
+def test_a_limit_of_millions_of_tokens_is_said_in_millions(tmp_path: Path) -> None:
+    store = open_store(tmp_path / ".evalkit")
+    week(store)
+    settings = project(tmp_path)
+    tokens = SpendCap(month_tokens=2_500_000)
+    settings = replace(settings, budgets=replace(settings.budgets, total=tokens))
+
+    page = render_dashboard(figures(store, settings), project=tmp_path)
+
+    assert "2.5 million" in words(page)
 
 
 def test_a_limit_far_away_does_not_press_the_line_flat() -> None:
