@@ -18,7 +18,7 @@ Level = Literal["error", "warning", "note"]
 RULES = {
     "must-pass": "A case that has to pass failed.",
     "regression": "A gating metric fell beyond chance.",
-    "unmeasurable": "A gating metric could not be compared fairly.",
+    "unmeasurable": "What gates could not be measured, or not compared fairly.",
     "inconclusive": "Too little data to exclude a drop.",
     "regressed-case": "A case scores lower than in the baseline.",
 }
@@ -64,7 +64,7 @@ def _findings(verdict: Mapping[str, Any], root: Path) -> Iterator[Finding]:
         known = lines.get(entry["golden_set"])
         yield Finding(
             rule="must-pass",
-            text=f"{entry['case_id']} has to pass {entry['metric']} and failed: {entry['reason']}",
+            text=_told(entry, "failed"),
             key=_key("must-pass", entry, entry["metric"], entry["case_id"]),
             place=known.of_case(entry["case_id"]) if known else None,
         )
@@ -86,6 +86,19 @@ def _findings(verdict: Mapping[str, Any], root: Path) -> Iterator[Finding]:
                     key=_key("case", c, c["metric"], case_id),
                     place=known.of_case(case_id),
                 )
+    for entry in verdict["must_pass_missing"]:
+        known = lines.get(entry["golden_set"])
+        yield Finding(
+            rule="unmeasurable",
+            text=_told(entry, "has no score"),
+            key=_key("must-pass-missing", entry, entry["metric"], entry["case_id"]),
+            place=known.of_case(entry["case_id"]) if known else None,
+        )
+
+
+def _told(entry: Mapping[str, Any], how: str) -> str:
+    why = f": {entry['reason']}" if entry["reason"] else ""
+    return f"{entry['case_id']} has to pass {entry['metric']} and {how}{why}"
 
 
 def _key(kind: str, entry: Mapping[str, Any], *parts: Any) -> str:

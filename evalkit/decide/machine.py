@@ -17,16 +17,21 @@ from evalkit.decide.findings import RULES, Finding, findings_of
 
 _NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 MAX_RESULTS = 1_000
+NO_LINE = ("evalkit.toml", 1)
+"""Where a result is about no line that is known: GitHub refuses a file with one that names none."""
 
 
 def junit(verdict: Mapping[str, Any]) -> str:
-    """One test case for each comparison and each must-pass failure.
+    """One test case for each comparison, and for each score that must pass and does not.
 
     A regression is a failure, what is unmeasurable an error, inconclusive is skipped.
     """
     suite = ElementTree.Element("testsuite", name="evalkit gate")
     counts = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0}
-    for classname, name, kind, message in _junit_cases(verdict):
+    cases = list(_junit_cases(verdict))
+    if verdict["verdict"] == "unmeasurable" and all(kind != "error" for _, _, kind, _ in cases):
+        cases.append(("gate", "gate", "error", _why(verdict)))
+    for classname, name, kind, message in cases:
         case = ElementTree.SubElement(suite, "testcase", classname=_xml(classname), name=_xml(name))
         counts["tests"] += 1
         if kind in ("failure", "error", "skipped"):
@@ -56,15 +61,16 @@ def _junit_cases(verdict: Mapping[str, Any]) -> Iterator[tuple[str, str, str, st
             kind,
             comparison_sentence(c),
         )
-    for entry in verdict["must_pass_failures"]:
-        yield (
-            f"must_pass.{entry['golden_set']}",
-            f"{entry['case_id']} {entry['metric']}",
-            "failure",
-            str(entry["reason"] or "failed"),
-        )
-    if verdict["verdict"] == "unmeasurable" and not verdict["comparisons"]:
-        yield "gate", "gate", "error", _why_nothing(verdict)
+    for of, kind, otherwise in (
+        ("must_pass_failures", "failure", "failed"), ("must_pass_missing", "error", "no score"),
+    ):  # fmt: skip
+        for entry in verdict[of]:
+            yield (
+                f"must_pass.{entry['golden_set']}",
+                f"{entry['case_id']} {entry['metric']}",
+                kind,
+                str(entry["reason"] or otherwise),
+            )
 
 
 def _xml(text: str) -> str:
@@ -77,9 +83,11 @@ def _xml(text: str) -> str:
 def sarif(verdict: Mapping[str, Any], *, root: Path) -> str:
     """SARIF 2.1.0: a result per failing comparison and case, on the golden set's lines.
 
-    Where nothing could be compared, one that says why.
+    Where all is unmeasurable and none of these is why, one that says it.
     """
-    found = findings_of(verdict, root=root)[:MAX_RESULTS] or _of_the_whole(verdict)
+    found = findings_of(verdict, root=root)[:MAX_RESULTS]
+    if verdict["verdict"] == "unmeasurable" and all(one.level != "error" for one in found):
+        found.insert(0, _of_the_whole(verdict))
     document = {
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
@@ -101,26 +109,20 @@ def sarif(verdict: Mapping[str, Any], *, root: Path) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-def _of_the_whole(verdict: Mapping[str, Any]) -> list[Finding]:
-    if verdict["verdict"] != "unmeasurable":
-        return []
-    # It is about no line; readers of SARIF refuse a result that names none.
-    place = ("evalkit.toml", 1)
-    return [Finding(rule="unmeasurable", text=_why_nothing(verdict), key="gate", place=place)]
+def _of_the_whole(verdict: Mapping[str, Any]) -> Finding:
+    return Finding(rule="unmeasurable", text=_why(verdict), key="gate", place=None)
 
 
-def _why_nothing(verdict: Mapping[str, Any]) -> str:
+def _why(verdict: Mapping[str, Any]) -> str:
     return "; ".join(verdict["notes"]) or "nothing was compared"
 
 
 def _result(finding: Finding) -> dict[str, Any]:
-    result: dict[str, Any] = {
+    uri, line = finding.place or NO_LINE
+    location = {"artifactLocation": {"uri": uri}, "region": {"startLine": line}}
+    return {
         "ruleId": finding.rule,
         "level": finding.level,
         "message": {"text": _NOT_XML.sub("�", finding.text)[:1_000]},
+        "locations": [{"physicalLocation": location}],
     }
-    if finding.place is not None:
-        uri, line = finding.place
-        location = {"artifactLocation": {"uri": uri}, "region": {"startLine": line}}
-        result["locations"] = [{"physicalLocation": location}]
-    return result

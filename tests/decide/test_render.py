@@ -161,9 +161,99 @@ def test_sarif_points_at_the_golden_sets_lines(tmp_path: Path) -> None:
     ]
 
 
-def test_sarif_without_the_files_has_no_places(tmp_path: Path) -> None:
+def results(document: str) -> list[tuple[str, str, str, int]]:
+    """Rule, text, file and line of what SARIF has."""
+    found = []
+    for one in json.loads(document)["runs"][0]["results"]:
+        [location] = one["locations"]
+        place = location["physicalLocation"]
+        at = place["artifactLocation"]["uri"], place["region"]["startLine"]
+        found.append((one["ruleId"], one["message"]["text"], *at))
+    return found
+
+
+def test_sarif_without_the_files_points_at_the_configuration(tmp_path: Path) -> None:
     where = {"tickets": "gone/golden_set.yaml"}
 
-    document = json.loads(sarif(verdict(comparison(), golden_sets=where), root=tmp_path))
+    for golden_sets in (where, {}):
+        found = results(sarif(verdict(comparison(), golden_sets=golden_sets), root=tmp_path))
 
-    assert all("locations" not in result for result in document["runs"][0]["results"])
+        assert found[0][0] == "regression"
+        assert {one[2:] for one in found} == {("evalkit.toml", 1)}
+
+
+def must_pass(case_id: str, reason: str | None = None) -> dict[str, object]:
+    return {"golden_set": "tickets", "case_id": case_id, "metric": "shape", "reason": reason,
+            "model": "small", "prompt_name": "classify", "prompt_version": "v2"}  # fmt: skip
+
+
+MISSING = verdict(
+    comparison(verdict="pass"),
+    verdict="unmeasurable",
+    must_pass_failures=[must_pass("t-1", "no JSON"), must_pass("t-2")],
+    must_pass_missing=[must_pass("t-3", "timeout"), must_pass("t-4")],
+    notes=["2 must-pass scores are missing"],
+)
+
+
+def test_what_must_pass_and_has_no_score_is_an_error_beside_what_failed(tmp_path: Path) -> None:
+    suite = ElementTree.fromstring(junit(MISSING).encode())
+
+    told = [
+        (case.get("classname"), case.get("name"), how.tag, how.get("message"))
+        for case in list(suite)[1:]
+        for how in case
+    ]
+    assert told == [
+        ("must_pass.tickets", "t-1 shape", "failure", "no JSON"),
+        ("must_pass.tickets", "t-2 shape", "failure", "failed"),
+        ("must_pass.tickets", "t-3 shape", "error", "timeout"),
+        ("must_pass.tickets", "t-4 shape", "error", "no score"),
+    ]
+    counts = {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")}
+    assert counts == {"tests": "5", "failures": "2", "errors": "2", "skipped": "0"}
+    assert [one[:2] for one in results(sarif(MISSING, root=tmp_path))] == [
+        ("must-pass", "t-1 has to pass shape and failed: no JSON"),
+        ("must-pass", "t-2 has to pass shape and failed"),
+        ("unmeasurable", "t-3 has to pass shape and has no score: timeout"),
+        ("unmeasurable", "t-4 has to pass shape and has no score"),
+    ]
+
+
+@pytest.mark.parametrize("shown", [[], [comparison(verdict="pass", gate=False)],
+                                   [comparison(verdict="inconclusive")]])  # fmt: skip
+def test_a_whole_that_is_unmeasurable_is_an_error_whatever_else_is_shown(
+    tmp_path: Path, shown: list[dict[str, object]]
+) -> None:
+    whole = verdict(*shown, verdict="unmeasurable", notes=["no metric gates", "and so on"])
+
+    suite = ElementTree.fromstring(junit(whole).encode())
+    sent = results(sarif(whole, root=tmp_path))
+
+    last = list(suite)[-1]
+    assert (last.get("classname"), last.get("name")) == ("gate", "gate")
+    assert [one.get("message") for one in last.iter("error")] == ["no metric gates; and so on"]
+    assert suite.get("errors") == "1"
+    assert sent[0] == ("unmeasurable", "no metric gates; and so on", "evalkit.toml", 1)
+    assert len(sent) == 1 + sum(one["verdict"] == "inconclusive" for one in shown)
+
+
+def test_a_reason_that_is_told_already_is_not_told_again(tmp_path: Path) -> None:
+    whole = verdict(comparison(verdict="unmeasurable", reason="x"), verdict="unmeasurable")
+
+    suite = ElementTree.fromstring(junit(whole).encode())
+
+    assert (suite.get("tests"), suite.get("errors")) == ("1", "1")
+    assert len(results(sarif(whole, root=tmp_path))) == 1
+
+
+def test_nothing_that_is_wrong_is_no_result(tmp_path: Path) -> None:
+    fine = verdict(comparison(verdict="pass"), verdict="pass")
+
+    suite = ElementTree.fromstring(junit(fine).encode())
+
+    counts = {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")}
+    assert counts == {"tests": "1", "failures": "0", "errors": "0", "skipped": "0"}
+    assert results(sarif(fine, root=tmp_path)) == []
+    nothing = verdict(verdict="unmeasurable")
+    assert results(sarif(nothing, root=tmp_path))[0][1] == "nothing was compared"
