@@ -103,7 +103,10 @@ def read_tasks(value: Any, path: str) -> Iterator[tuple[int, Row]]:
                 "evalkit label export, label them, and bring these back."
             )
         known = {name: about[name] for name in ABOUT if name in about}
-        for annotation in task.get("annotations") or ():
+        annotations = task.get("annotations") or []
+        if not isinstance(annotations, list):
+            raise InputFileError(f"{path}: task {number}: annotations is not a list.")
+        for annotation in annotations:
             if isinstance(annotation, dict) and not annotation.get("was_cancelled"):
                 try:
                     yield number, {**known, **_label(annotation)}

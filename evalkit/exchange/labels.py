@@ -155,6 +155,7 @@ def import_labels(store: Store, path: Path, kind: str, *, annotator: str | None 
     ids = {row["label_id"] for row in rows if row["label_id"]}
     if len(ids) < sum(row["label_id"] is not None for row in rows):
         raise InputFileError(f"{path}: a label_id comes twice. Each label has its own, or none.")
+    _refuse_circles(rows, here, path)
     new = _with_answers(
         store,
         [
@@ -170,6 +171,23 @@ def import_labels(store: Store, path: Path, kind: str, *, annotator: str | None 
         known=len(rows) - len(new),
         corrected=sum(kind == "labelstudio" and row["supersedes"] in here for row in new),
     )
+
+
+def _refuse_circles(rows: Sequence[Row], here: Mapping[str, Row], path: Path) -> None:
+    """Labels that replace each other in a circle would all count no more."""
+    replaces = {row["label_id"]: row["supersedes"] for row in [*here.values(), *rows]}
+    checked: set[str | None] = {None}
+    for row in rows:
+        label_id, walked = row["label_id"], set()
+        while label_id in replaces and label_id not in checked:
+            walked.add(label_id)
+            label_id = replaces[label_id]
+            if label_id in walked:
+                raise InputFileError(
+                    f"{path}: label {label_id} supersedes itself, or one that replaces it. "
+                    "A label supersedes an older one."
+                )
+        checked |= walked
 
 
 def _if_changed(row: Row, here: Mapping[str, Row], *, may_replace: bool) -> Row:
@@ -235,6 +253,9 @@ def _read_csv(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         header = [name.strip() for name in next(reader, [])]
         if "metric" not in header:
             raise InputFileError(f"{path}:1: no column metric. Columns are: {', '.join(COLUMNS)}.")
+        twice = next((name for name in header if header.count(name) > 1), None)
+        if twice is not None:
+            raise InputFileError(f"{path}:1: column {twice} comes twice. Name each one once.")
         for cells in reader:
             if not cells:
                 continue
@@ -264,7 +285,8 @@ def _row(raw: Mapping[str, Any], annotator: str | None, *, now: int) -> Row:
     if unknown:
         raise ValueError(f"no such column: {unknown[0]!r}. Columns are: {', '.join(COLUMNS)}")
     row: Row = {name: _read_text_column(raw.get(name), name) for name in _TEXTS}
-    row["annotator"] = row["annotator"] or annotator
+    # Blanks that a spreadsheet left around a name would make two people of one.
+    row["annotator"] = " ".join((row["annotator"] or "").split()) or annotator
     for name, why in (("metric", "what was asked"), ("annotator", "or name one: --annotator")):
         if row[name] is None:
             raise ValueError(f"no {name}. Give it: {why}")

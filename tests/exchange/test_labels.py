@@ -115,6 +115,27 @@ def test_a_csv_file_that_a_spreadsheet_saved_with_a_byte_order_mark_is_read(
     assert [row["score"] for row in labels(tmp_path / "store")] == [1.0]
 
 
+def test_blanks_around_a_name_make_no_other_person(tmp_path: Path) -> None:
+    file = tmp_path / "labels.csv"
+    file.write_text("trace_id,metric,score,annotator\nt,tone,1, ann  b \nu,tone,1,  \n", "utf-8")
+
+    import_labels(open_store(tmp_path / "store"), file, "csv", annotator="bob")
+
+    assert {row["annotator"] for row in labels(tmp_path / "store")} == {"ann b", "bob"}
+
+
+@pytest.mark.parametrize("older", [{"A": "A"}, {"A": "B", "B": "A"}])
+def test_labels_that_replace_each_other_in_a_circle_are_refused(
+    tmp_path: Path, older: dict[str, str]
+) -> None:
+    file = tmp_path / "labels.jsonl"
+    rows = [GOOD | {"label_id": new, "supersedes": old} for new, old in older.items()]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    with pytest.raises(InputFileError, match="supersedes itself"):
+        import_labels(open_store(tmp_path / "store"), file, "jsonl")
+
+
 def test_labels_that_are_here_are_left_out(tmp_path: Path) -> None:
     store = labelled(tmp_path / "a")
     file = tmp_path / "labels.jsonl"
@@ -266,9 +287,11 @@ GREAT = '{"result": [{"value": {"choices": ["Great"]}}]}'
         ("a.json", "{}"),
         ("a.json", '[{"data": {}}]'),
         ("a.json", f'[{{"data": {{"evalkit": {{}}}}, "annotations": [{GREAT}]}}]'),
+        ("a.json", '[{"data": {"evalkit": {}}, "annotations": 5}]'),
         ("a.json", "[1"),
         ("a.csv", "nonsense\n1\n"),
         ("a.csv", "metric,score\ntone\n"),
+        ("a.csv", "trace_id,metric,metric,score,annotator\nt,tone,look,1,ann\n"),
         ("a.jsonl", "[]\n"),
         ("a.jsonl", '{"a": NaN}\n'),
     ],
