@@ -125,7 +125,10 @@ def _problem(keyword: str, rule: Any, value: Any, schema: Any, here: str) -> tup
         words = " or ".join(_TYPE_WORDS[kind] for kind in kinds)
         return f"{here} must be {words}, not {shown}", _type_fix(value, kinds)
     if keyword == "enum" and "errorMessage" not in schema:
-        return problem, nearest(str(value), [one for one in rule if isinstance(one, str)])
+        texts = [one for one in rule if isinstance(one, str)]
+        if not texts:
+            return problem, f"Use one of {', '.join(map(show, rule))}"
+        return problem, nearest(str(value), texts)
     if keyword == "oneOf":
         problem = f"{here} must have one of the keys that exclude each other"
     if keyword == "uniqueItems":

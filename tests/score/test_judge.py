@@ -539,7 +539,7 @@ def test_hash_follows_the_text_and_not_its_line_ends(tmp_path: Path) -> None:
         ("inputs: [input]", "inputs: [inptu]", 'inputs[0] is "inptu". Did you mean "input"?'),
         ("pass_at: 0.5", "pass_at: 5", "quality.yaml:10: pass_at is 5"),
         ("pass_at: 0.5", "pas_at: 0.5", 'quality.yaml:10: unknown key "pas_at". Did you mean'),
-        ("pass_at: 0.5", "votes: 2", "quality.yaml:10: votes is 2"),
+        ("pass_at: 0.5", "votes: 2", "quality.yaml:10: votes is 2. Use one of 1, 3, 5, 7, 9"),
         (
             "pass_at: 0.5",
             "pairwise: true",
