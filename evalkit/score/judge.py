@@ -38,7 +38,7 @@ class Judgement:
     agreement: float | None = None
     """Share of pairs of votes (of judges, in a panel) that say the same; None: one vote."""
     consistent: bool | None = None
-    """Whether both orders of a pairwise judgement had the same winner."""
+    """Whether both orders of a pairwise judgement had the same winner; None: nobody was asked."""
 
 
 Rater = Callable[[Answer], Awaitable[Judgement]]

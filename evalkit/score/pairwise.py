@@ -50,7 +50,7 @@ class PairwiseJudge:
         """Compare an answer with `against`, another one to the same case."""
         if answer.output == against:
             mark = Mark(score=TIE, passed=self.spec.pass_at <= TIE, reason="[the same answer]")
-            return Judgement(mark=mark, records=(), consistent=True)
+            return Judgement(mark=mark, records=())
         orders = [
             blocks_of(answer, self.spec, {"first": one, "second": other})
             for one, other in ((answer.output, against), (against, answer.output))

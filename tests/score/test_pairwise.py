@@ -70,6 +70,7 @@ async def test_the_same_answer_is_a_tie_that_costs_no_call(spec: JudgeSpec) -> N
     judgement = await judge(spec, model).judge(make_answer("same"), "same")
 
     assert (judgement.mark.score, judgement.records, model.questions) == (0.5, (), [])
+    assert judgement.consistent is None, "no order was shown"
 
 
 async def test_one_order_that_failed_leaves_no_judgement(spec: JudgeSpec) -> None:
