@@ -292,10 +292,10 @@ PREFERRED = f"""
     JOIN said AS other USING (case_id, annotator, labelled_at)
     JOIN calls AS mine ON mine.trace_id = one.trace_id
     JOIN calls AS theirs ON theirs.trace_id = other.trace_id
-    WHERE one.trace_id < other.trace_id
+    WHERE one.trace_id < other.trace_id AND one.trial IS NOT DISTINCT FROM other.trial
     ORDER BY one.trace_id, other_id, one.annotator
 """
-"""A preference is two labels of one moment, one for each answer."""
+"""A preference is two labels of one moment, one for each answer; a file's moment may be a day."""
 
 
 def stored_preferences(store: Store, golden: GoldenSet) -> tuple[list[Labelled], int]:

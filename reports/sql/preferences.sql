@@ -1,5 +1,6 @@
 -- What people preferred of two answers to the same case, from each answer's side: the mean over
--- annotators. A preference is two labels of one moment, one for each answer; 1 is the better one.
+-- annotators. A preference is two labels of one moment and trial, one for each answer; 1 is the
+-- better one.
 WITH said AS (
     SELECT * FROM labels
     WHERE list_contains($golden_sets, golden_set) AND metric = $metric AND score IS NOT NULL
@@ -15,6 +16,6 @@ SELECT
         AS inclusion_prob
 FROM said AS one
 JOIN said AS other USING (golden_set, case_id, annotator, labelled_at)
-WHERE one.trace_id <> other.trace_id
+WHERE one.trace_id <> other.trace_id AND one.trial IS NOT DISTINCT FROM other.trial
 GROUP BY ALL
 ORDER BY ALL

@@ -305,12 +305,13 @@ def test_a_settled_disagreement_is_one_word_for_the_judge_and_two_among_people(
     assert found["people"]["krippendorff"]["value"] < 0
 
 
+@pytest.mark.parametrize("trials", ["1", "2"])
 def test_a_pairwise_judge_is_measured_on_the_stores_preferences(
-    project: Path, capsys: pytest.CaptureFixture[str]
+    project: Path, trials: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_ids = []
     for _ in range(2):
-        main(["run", "--json"])
+        main(["run", "--trials", trials, "--json"])
         run_ids.append(json.loads(capsys.readouterr().out)["run_id"])
     store = open_store(project / ".evalkit")
     rows = store.sql("SELECT * FROM scores WHERE metric = 'label' ORDER BY case_id, run_id")
