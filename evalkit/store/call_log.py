@@ -78,7 +78,7 @@ class CallLog:
         roll_bytes: int = ROLL_BYTES,
         max_held: int = MAX_HELD,
         spool: str | Path | None = None,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.lost = 0
         """Records that found no room while the disk refused, that no JSON can hold, that came

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,10 @@ def test_each_hour_is_a_file_of_its_own(tmp_path: Path) -> None:
 
     assert traces(tmp_path) == ["t-1", "t-2"]
     assert len(list((tmp_path / "calls").glob("date=*/*.parquet"))) == 2
+
+
+def test_a_step_of_the_clock_keeps_no_segment_open() -> None:
+    assert signature(CallLog).parameters["now"].default is time.monotonic
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
