@@ -118,14 +118,17 @@ def watch(series: Series, *, alpha: float = ALPHA, share: float = 1.0) -> Watche
     # An interval from a day on that the data chose: each day has its share of alpha.
     chosen = float(np.exp(fall_prior(at))) if drifted else 1.0
     since = blocks[at:] if drifted else blocks
+    mean = _mean(since)
+    interval = _interval(since, alpha=alpha * chosen) if n else None
+    fits = mean is not None and interval is not None and interval[0] <= mean <= interval[1]
     return Watched(
         series=series,
         state="drift" if drifted else "steady" if n >= ENOUGH else "too few",
         alpha=alpha * share,
         n=n,
         reference_mean=_mean(blocks[:at]) if drifted else None,
-        mean=_mean(since),
-        interval=_interval(since, alpha=alpha * chosen) if n else None,
+        mean=mean,
+        interval=interval if fits else None,
         since=blocks[at].at if drifted else None,
         alarm_at=None if test.alarm_at is None else blocks[test.alarm_at - 1].at,
     )

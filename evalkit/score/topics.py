@@ -43,6 +43,8 @@ NAMING = 3
 NAMED_BY = 10
 """Inputs that have to share a word for it to name their topic."""
 UNFAMILIAR = "unfamiliar"
+SAME = 1e-9
+"""Cosines that differ by less are of equal inputs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +72,8 @@ class Topics:
     def as_json(self) -> dict[str, Any]:
         return {
             "backend": self.backend,
-            "weights": np.round(self.weights, 4).tolist(),
-            "centres": np.round(self.centres, 5).tolist(),
+            "weights": self.weights.tolist(),
+            "centres": self.centres.tolist(),
             "least": self.least,
             "names": list(self.names),
         }
@@ -95,14 +97,16 @@ def learn_topics(texts: Sequence[str], vectors: Floats, *, backend: str) -> Topi
     weights = np.ones(vectors.shape[1])
     if backend == HASHED:
         weights = np.log((n + 1) / ((vectors != 0).sum(axis=0) + 0.5))
-    unit = _unit(vectors * np.maximum(weights, 0.0))
-    centres = _centres(unit, min(TOPICS, n // 20))
+    # As they are kept: `least` is to part the first inputs as it parts the same ones later.
+    weights = np.asarray(np.round(np.maximum(weights, 0.0), 4), dtype=np.float64)
+    unit = _unit(vectors * weights)
+    centres = np.round(_centres(unit, min(TOPICS, n // 20)), 5)
     cosines = unit @ centres.T
     return Topics(
         backend=backend,
-        weights=np.maximum(weights, 0.0),
+        weights=weights,
         centres=centres,
-        least=float(np.quantile(cosines.max(axis=1), 1 - FAMILIAR)),
+        least=float(np.quantile(cosines.max(axis=1), 1 - FAMILIAR)) - SAME,
         names=_names(texts, cosines.argmax(axis=1), len(centres)),
     )
 
@@ -113,7 +117,8 @@ def _centres(unit: Floats, k: int) -> Floats:
     centres = unit[[int(rng.integers(len(unit)))]]
     while len(centres) < k:
         far = 1 - (unit @ centres.T).max(axis=1).clip(max=1.0)
-        if far.sum() <= 0:
+        far[far < SAME] = 0.0
+        if not far.any():
             break
         centres = np.vstack([centres, unit[rng.choice(len(unit), p=far / far.sum())]])
     for _ in range(ROUNDS):

@@ -233,6 +233,18 @@ def test_topics_are_the_same_after_they_were_kept() -> None:
     assert learn_topics(texts[:10], vectors[:10], backend=HASHED) is None
 
 
+def test_inputs_that_are_all_of_a_few_are_familiar_once_topics_were_kept() -> None:
+    asked = ["When is the library open on Monday?", "Can I borrow a laptop there?",
+             "How do I renew a book?"]  # fmt: skip
+    learnt = learn_topics(asked * 30, hashed_vectors(asked * 30), backend=HASHED)
+    assert learnt is not None
+
+    kept = Topics.from_json(json.loads(json.dumps(learnt.as_json())))
+
+    assert len(set(kept.names)) == len(kept.names) == 3
+    assert UNFAMILIAR not in kept.of(hashed_vectors(asked))
+
+
 def test_the_command_shows_the_mixes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "evalkit.toml").write_text("", encoding="utf-8")
     production(tmp_path, (10, USUAL), (8, USUAL | {GERMAN: 1.0}))

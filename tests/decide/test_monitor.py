@@ -20,6 +20,7 @@ from evalkit.decide.monitor import (
     watch,
     watch_all,
 )
+from evalkit.decide.sequential import MeanSequence
 from evalkit.decide.series import alpha_shares
 from evalkit.decide.series_rows import made_series
 from evalkit.store.views import Store, open_store
@@ -105,6 +106,21 @@ def test_daily_looks_at_a_steady_series_seldom_alarm() -> None:
     # At most 8 of 40 on average. Two months are not for ever and the bets are not sharp: fewer.
     # benchmarks/drift_year.py looks at 2,000 years.
     assert alarms <= 8
+
+
+def test_an_interval_that_does_not_hold_the_mean_beside_it_is_none() -> None:
+    better = series([0.7] * 30 + [0.75] * 30)
+    sequence = MeanSequence(alpha=0.05)
+    for one in better.blocks:
+        sequence.add(one.values, one.weights, one.counts)
+    low, high = sequence.interval
+
+    found = watch(better)
+
+    # Of two means, all looks together leave what is between them, and not their own mean.
+    assert found.mean is not None
+    assert low < high < found.mean
+    assert (found.state, found.interval) == ("steady", None)
 
 
 def test_a_mean_that_rose_has_no_one_interval() -> None:
