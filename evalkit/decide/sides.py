@@ -106,7 +106,7 @@ class Sides:
                     candidate_pair=pair,
                     baseline=given[0],
                     baseline_pair=given[1],
-                    without="none was asked for" if self.request.baseline == NONE else NO_RUN,
+                    without=self._without_named(candidate),
                 )
             ]
         own = [
@@ -152,6 +152,17 @@ class Sides:
         if not elsewhere:
             return NO_RUN
         return f"no complete run on branch {branch} (gate.default_branch){elsewhere}"
+
+    def _without_named(self, candidate: Source) -> str:
+        """Why the baseline that was asked for is not there."""
+        asked = self.request.baseline
+        if asked == NONE:
+            return "none was asked for"
+        if isinstance(asked, str) and asked.startswith(BRANCH):
+            others = [run for run in self.runs if run["run_id"] != candidate.run_id]
+            branch = asked.removeprefix(BRANCH)
+            return f"no other complete run on branch {branch}{runs_elsewhere(others)}"
+        return NO_RUN
 
     def _candidate(self) -> tuple[Source, Pair | None]:
         asked = self.request.candidate

@@ -330,6 +330,8 @@ def test_a_branch_stands_for_its_newest_run_other_than_the_candidate() -> None:
     assert met(sides(*runs, baseline="branch:main"))[2] == "base-02"
     assert met(sides(*runs, baseline="branch:old"))[2] == "old-1"
     assert met(sides(*runs, baseline="branch:nobody"))[2] is None
+    [match] = sides(*runs, baseline="branch:nobody").matches()
+    assert match.without.startswith("no other complete run on branch nobody; ")
 
 
 # --- what a run compares with itself ----------------------------------------------------
