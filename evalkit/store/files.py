@@ -249,8 +249,8 @@ def explain_os_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         advice = {
             errno.ENOSPC: " Free some space; what was sealed before is intact.",
-            errno.EACCES: " Give write permission, or choose another --store.",
-            errno.EROFS: " Choose a --store that can be written.",
+            errno.EACCES: " Give write permission, or choose another place.",
+            errno.EROFS: " Choose a place that can be written.",
         }.get(error.errno or 0, "")
         refused = StoreError(f"{path}: {error.strerror or error}.{advice}")
         if error.errno in OF_THE_DISK:

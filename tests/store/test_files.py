@@ -46,6 +46,15 @@ def test_a_disk_that_is_full_or_fails_is_no_fault_of_usage(
     assert refused.value.exit_code == status
 
 
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
+def test_the_advice_is_of_use_for_a_report_as_for_a_store(tmp_path: Path, code: int) -> None:
+    with pytest.raises(StoreError) as refused, write_whole(tmp_path / "report.html"):
+        raise OSError(code, os.strerror(code))
+
+    assert "place" in str(refused.value)
+    assert "--store" not in str(refused.value)
+
+
 def test_a_file_is_not_there_before_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file"
 
