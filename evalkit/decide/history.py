@@ -6,6 +6,7 @@ pairs of one run, or two runs. For planning a run (`evalkit power`); it decides 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, pairwise
@@ -161,19 +162,18 @@ def _pooled(spreads: Sequence[Spread]) -> Spread | None:
     """The mean over comparisons, each by its number of cases."""
     if not spreads:
         return None
-    tried_twice = [one for one in spreads if one.within is not None]
-
-    def mean(values: Sequence[float], of: Sequence[Spread]) -> float:
-        return float(np.average(values, weights=[one.cases for one in of]))
-
+    noise = [(one.within, one.cases) for one in spreads if one.within is not None]
     return Spread(
-        between=mean([one.between for one in spreads], spreads),
-        within=mean([one.within or 0.0 for one in tried_twice], tried_twice)
-        if tried_twice
-        else None,
+        between=_mean([(one.between, one.cases) for one in spreads]),
+        within=_mean(noise) if noise else None,
         binary=all(one.binary for one in spreads),
         cases=sum(one.cases for one in spreads),
-        comparisons=len(spreads),
+        comparisons=sum(one.comparisons for one in spreads),
         change=spreads[0].change,
         runs=tuple(dict.fromkeys(run for one in spreads for run in one.runs)),
     )
+
+
+def _mean(values: Sequence[tuple[float, int]]) -> float:
+    """Of values, each with its weight."""
+    return math.fsum(value * n for value, n in values) / sum(n for _, n in values)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from evalkit.decide.series_rows import DAY, USUAL_DAYS, Series, share_series
@@ -25,6 +25,7 @@ MAX_KINDS = 12
 OTHER = "other"
 TOPIC = "topic"
 UNFAMILIAR = "unfamiliar"
+_EPOCH = date(1970, 1, 1)
 
 Days = Mapping[int, Counter[str]]
 """Day since 1970 -> kind -> calls."""
@@ -64,9 +65,8 @@ def input_series(store: Store, since: int) -> Iterator[Series]:
 
 def _mixes(store: Store, since: int) -> dict[tuple[str, str, str, str, str], Days]:
     found: dict[tuple[str, str, str, str, str], dict[int, Counter[str]]] = {}
-    for date, counts in saved_days(store):
-        day = int(datetime.fromisoformat(f"{date}T00:00:00+00:00").astimezone(UTC).timestamp())
-        number = day * 1_000_000 // DAY
+    for saved, counts in saved_days(store):
+        number = (date.fromisoformat(saved) - _EPOCH).days
         for one in counts if number >= since else ():
             days = found.setdefault(_key(one), {})
             days.setdefault(number, Counter())[one.kind] += one.n

@@ -101,7 +101,7 @@ class Cases:
     def beyond(self) -> tuple[int, int]:
         """Scored trials of the baseline, and of the candidate, that the other side has none for."""
         more = (self.candidate_trials - self.baseline_trials)[self.on_both]
-        return int(-more[more < 0].sum()), int(more[more > 0].sum())
+        return int(np.maximum(-more, 0).sum()), int(np.maximum(more, 0).sum())
 
     @property
     def candidate_has_more(self) -> bool:

@@ -379,7 +379,7 @@ def _cluster_tails(units: _Units, seed: int) -> _Tails:
     """
     totals, sizes = units.totals, units.sizes
     cases = float(sizes.sum())
-    weight = 1 / (1 - sizes / cases)
+    weight = cases / (cases - sizes)
     square, size_square = float(weight @ totals**2), float(weight @ sizes**2)
 
     def t_like(sums: Floats) -> Floats:
@@ -441,7 +441,7 @@ def bh(p_values: ArrayLike) -> list[float]:
     order = np.argsort(p, kind="stable")[::-1]
     rank = np.arange(len(p), 0, -1)
     adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(np.minimum.accumulate(p[order] * len(p) / rank), 1.0)
+    adjusted[order] = np.minimum.accumulate(p[order] * len(p) / rank)
     return [float(value) for value in adjusted]
 
 

@@ -116,6 +116,31 @@ def test_a_file_that_lacks_trials_of_some_cases_is_told_of(tmp_path: Path) -> No
     assert once["notes"] == []
 
 
+def test_what_only_the_candidates_file_has_lacks_no_trials(tmp_path: Path) -> None:
+    rows = [(f"c{n}", 1, "label") for n in range(40)]
+    base = write_csv(tmp_path / "base.csv", rows, "case_id,score,metric")
+    more = [*rows, *((f"c{n}", 1, "more") for n in range(40))]
+    new = write_csv(tmp_path / "new.csv", more, "case_id,score,metric")
+
+    verdict = gate(None, candidate=file_rows(new), baseline=file_rows(base))
+
+    assert {name: one["verdict"] for name, one in wholes(verdict).items()} == {
+        "label": "inconclusive", "more": "unmeasurable",
+    }  # fmt: skip
+    assert verdict["notes"] == []
+
+
+def test_a_run_has_the_trials_it_was_asked_for(store: Store) -> None:
+    for run_id in ("run-base", "run-cand"):
+        with add_run(store, run_id, pairs=["small/classify-ticket@v2"]) as writer:
+            for trial, n in enumerate((40, 39 if run_id == "run-cand" else 40)):
+                for line in lines_of(run_id, cases([1.0] * n), trial=trial):
+                    writer.append(line)
+            writer.seal("complete", counts={})
+
+    assert not [note for note in gate(store)["notes"] if "fewer trials" in note]
+
+
 # --- what gates -------------------------------------------------------------------------
 
 

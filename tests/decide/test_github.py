@@ -20,6 +20,7 @@ from evalkit.decide.github import (
     comment,
     cut_at_row,
     summary,
+    title,
     workflow_commands,
 )
 from evalkit.schemas import find_faults
@@ -128,6 +129,43 @@ def test_what_is_unmeasurable_as_a_whole_says_why(project: Path) -> None:
     assert (one.level, one.text) == ("error", "there is no complete run")
 
 
+def test_a_whole_that_is_unmeasurable_is_said_first_where_nothing_else_is_an_error(
+    project: Path,
+) -> None:
+    unsure = comparison(verdict="inconclusive")
+    told = {"verdict": "unmeasurable", "notes": ["no metric gates", "and so on"]}
+
+    whole = annotations_of(verdict(unsure, **told), root=project)
+    known = annotations_of(verdict(comparison(verdict="unmeasurable"), **told), root=project)
+    fine = annotations_of(verdict(unsure, verdict="inconclusive"), root=project)
+
+    assert [(one.level, one.text) for one in whole[:1]] == [("error", "no metric gates; and so on")]
+    assert [one.level for one in whole[1:]] == ["warning"]
+    assert [one.level for one in known] == ["error"]
+    assert "no metric gates" not in known[0].text
+    assert [one.level for one in fine] == ["warning"]
+
+
+def test_a_must_pass_score_that_is_missing_is_an_error_on_its_case(project: Path) -> None:
+    missing = verdict(must_pass_missing=[must_pass("t-3", "timeout")], verdict="unmeasurable")
+
+    assert annotations_of(missing, root=project) == [
+        Annotation(
+            level="error",
+            title="evalkit: unmeasurable",
+            text="t-3 has to pass label and has no score: timeout",
+            file="golden_sets/tickets/cases.jsonl",
+            line=4,
+        )
+    ]
+
+
+def test_the_text_of_an_annotation_is_cut() -> None:
+    [line] = workflow_commands([Annotation(level="error", title="t", text="x" * 501)], prefix=HERE)
+
+    assert line == f"::error title=t::{'x' * 499}…"
+
+
 # --- Markdown --------------------------------------------------------------------------
 
 
@@ -190,6 +228,38 @@ def test_marks_of_others_are_shown_and_do_nothing() -> None:
 # --- code quality and schema -------------------------------------------------------------
 
 
+ROOM = len(CUT) + len("\n</details>\n")
+
+
+@pytest.mark.parametrize(("room", "rows"), [(17, 2), (18, 3), (23, 3)])
+def test_as_many_whole_rows_are_kept_as_fit(room: int, rows: int) -> None:
+    text = "12345\n" * 100
+
+    assert cut_at_row(text, ROOM + room) == "12345\n" * rows + CUT
+    assert cut_at_row(text, 600) == text
+
+
+def test_what_is_open_where_a_text_is_cut_is_closed() -> None:
+    shut = "<details>\n</details>\n"
+
+    assert cut_at_row(shut * 9, ROOM + 21) == shut + CUT
+    assert cut_at_row(shut * 9, ROOM + 31) == f"{shut}<details>\n\n</details>\n{CUT}"
+
+
+@pytest.mark.parametrize(
+    ("fact", "is_cut"), [("x" * 60_000, False), ("x" * 66_000, True), ("😀" * 33_000, True)],
+    ids=["short", "long", "long by the strictest count"],
+)  # fmt: skip
+def test_a_comment_is_cut_where_github_would_refuse_it(fact: str, is_cut: bool) -> None:
+    assert (CUT in comment(verdict(comparison()), facts=[fact])) is is_cut
+    assert MAX_COMMENT_CHARS == 65_536
+
+
+def test_a_title_is_one_plain_line() -> None:
+    assert title(verdict(comparison())).startswith("regression: ")
+    assert "\n" not in title(verdict(comparison(metric="a\nb")))
+
+
 def test_code_quality_has_a_stable_fingerprint_for_each_finding(project: Path) -> None:
     one = json.loads(code_quality(verdict(comparison()), root=project))
     later = json.loads(
@@ -202,6 +272,17 @@ def test_code_quality_has_a_stable_fingerprint_for_each_finding(project: Path) -
     assert [issue["fingerprint"] for issue in one] == [issue["fingerprint"] for issue in later]
     assert len({issue["fingerprint"] for issue in one}) == 2
     assert set(one[0]) == {"description", "check_name", "fingerprint", "severity", "location"}
+
+
+def test_code_quality_has_a_thousand_issues_at_most_each_of_a_thousand_letters(
+    project: Path,
+) -> None:
+    many = [must_pass(f"t-{n % 40}", "x" * 2_000) for n in range(1_001)]
+
+    issues = json.loads(code_quality(verdict(must_pass_failures=many), root=project))
+
+    assert len(issues) == 1_000
+    assert {len(issue["description"]) for issue in issues} == {1_000}
 
 
 def test_code_quality_of_a_pass_is_an_empty_list(project: Path) -> None:

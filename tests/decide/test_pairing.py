@@ -265,6 +265,15 @@ def test_trials_are_matched_case_by_case_and_by_those_with_a_score(tmp_path: Pat
     assert cases.matched.candidate_rows.tolist() == [2, 2, 2, 2, 1]
 
 
+def test_a_candidate_asked_as_often_on_the_whole_has_no_more_trials(tmp_path: Path) -> None:
+    baseline = [("a", 0, 1), ("a", 1, 1), ("b", 0, 1)]
+    candidate = [("a", 0, 1), ("b", 0, 1), ("b", 1, 0)]
+
+    cases = paired(tmp_path, baseline, candidate, "case_id,trial,score")
+
+    assert (cases.beyond, cases.candidate_has_more) == ((1, 1), False)
+
+
 @pytest.mark.parametrize(("lost", "is_uneven"), [(6, False), (7, True)])
 def test_a_few_lost_trials_need_no_match(tmp_path: Path, lost: int, is_uneven: bool) -> None:
     thrice = [(f"c{n}", trial, 1) for n in range(20) for trial in range(3)]

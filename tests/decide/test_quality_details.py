@@ -220,6 +220,18 @@ def test_sums_of_a_job_give_the_estimate_of_its_scores() -> None:
     assert found.pair == "m/p@v1"
 
 
+def test_sums_of_a_stratum_that_happens_to_agree_make_nothing_sure() -> None:
+    """Of 50 answers that stand for 19 of 20 calls none failed; of the others half did."""
+    scores = [1.0] * 50 + [0.0, 1.0] * 25
+    pulls = [19.0] * 50 + [1.0] * 50
+
+    [found] = qualities(sums(scores, [1 / one for one in pulls]))
+
+    mean, alike = 975 / 1000, 1000**2 / (50 * 19**2 + 50)
+    low, high = proportion_confint(mean * alike, alike, method="wilson")
+    assert (found.whole.low, found.whole.mean, found.whole.high) == pytest.approx((low, mean, high))
+
+
 def test_jobs_are_put_together_and_stand_in_the_step_they_begin_in() -> None:
     first = sums(SCORES[:3], CHANCES[:3], since=HOUR + 5, drawn=3)
     second = sums(SCORES[3:], CHANCES[3:], since=3 * HOUR, drawn=4)

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from evalkit.decide.findings import findings_of
 from evalkit.decide.render import (
     comparison_sentence,
     escaped,
@@ -257,3 +258,63 @@ def test_nothing_that_is_wrong_is_no_result(tmp_path: Path) -> None:
     assert results(sarif(fine, root=tmp_path)) == []
     nothing = verdict(verdict="unmeasurable")
     assert results(sarif(nothing, root=tmp_path))[0][1] == "nothing was compared"
+
+
+def test_a_slice_is_named_with_its_metric() -> None:
+    suite = ElementTree.fromstring(junit(verdict(comparison(slice="lang=de"))).encode())
+
+    assert [(case.get("classname"), case.get("name")) for case in suite] == [
+        ("gate.tickets", "label[lang=de] small/v2")
+    ]
+
+
+def test_long_text_of_others_is_cut(tmp_path: Path) -> None:
+    long = verdict(must_pass_failures=[must_pass("t-1", "x" * 3_000)])
+
+    [case] = ElementTree.fromstring(junit(long).encode())
+    [(_, text, _, _)] = results(sarif(long, root=tmp_path))
+
+    assert [len(one.get("message", "")) for one in case] == [2_000]
+    assert len(text) == 1_000
+
+
+def test_sarif_has_a_thousand_results_at_most(tmp_path: Path) -> None:
+    many = verdict(must_pass_failures=[must_pass(f"t-{n}") for n in range(1_001)])
+
+    assert len(results(sarif(many, root=tmp_path))) == 1_000
+
+
+# --- findings ---------------------------------------------------------------------------
+
+
+def test_a_finding_is_known_by_what_it_is_about(tmp_path: Path) -> None:
+    of = "tickets\nsmall\nclassify"
+    whole = verdict(
+        comparison(),
+        comparison(slice="lang=de", verdict="inconclusive"),
+        must_pass_failures=[must_pass("t-1", "wrong")],
+        must_pass_missing=[must_pass("t-1")],
+        golden_sets={"tickets": "gone.yaml"},
+    )
+
+    assert [(one.rule, one.key) for one in findings_of(whole, root=tmp_path)] == [
+        ("must-pass", f"must-pass\n{of}\nshape\nt-1"),
+        ("regression", f"comparison\n{of}\nlabel\n"),
+        ("unmeasurable", f"must-pass-missing\n{of}\nshape\nt-1"),
+        ("inconclusive", f"comparison\n{of}\nlabel\nlang=de"),
+        ("regressed-case", f"case\n{of}\nlabel\nt-1"),
+    ]
+
+
+def test_fifty_cases_that_fell_are_pointed_at(tmp_path: Path) -> None:
+    fell = comparison(regressed_cases=[f"t-{n}" for n in range(51)])
+
+    found = findings_of(verdict(fell, golden_sets={"tickets": "gone.yaml"}), root=tmp_path)
+
+    assert [one.rule for one in found] == ["regression", *["regressed-case"] * 50]
+
+
+def test_what_is_only_shown_and_what_passed_are_no_findings(tmp_path: Path) -> None:
+    fine = verdict(comparison(gate=False), comparison(verdict="pass"))
+
+    assert findings_of(fine, root=tmp_path) == []

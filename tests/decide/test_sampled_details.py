@@ -37,6 +37,28 @@ def test_a_weighted_mean_has_the_interval_of_as_many_plain_answers() -> None:
     assert (found.low, found.high) == pytest.approx((low, high))
 
 
+def test_a_heavy_stratum_that_differs_is_less_sure_than_its_weights_say() -> None:
+    found = weighted_mean(np.array([1.0, 1.0, 0.0, 0.0, 1.0]), np.array([1.0, 1.0, 0.5, 0.5, 0.25]))
+
+    # Weights 1, 1, 2, 2, 4; mean 6/10; weighted squares 2 (2/5)^2 + 8 (3/5)^2 + 16 (2/5)^2 over
+    # 100, times 5/4; of equal weights 100/26 would say 0.24 * 26/100 only.
+    variance = (2 * 0.16 + 8 * 0.36 + 16 * 0.16) / 100 * 5 / 4
+    plain = 0.24 / variance
+    low, high = proportion_confint(0.6 * plain, plain, method="wilson")
+    assert plain < 100 / 26
+    assert (found.low, found.mean, found.high) == pytest.approx((low, 0.6, high))
+
+
+def test_two_answers_differ_as_much_as_they_do() -> None:
+    found = weighted_mean(np.array([1.0, 0.5]), np.array([0.5, 0.25]))
+
+    # Weights 2 and 4, mean 2/3: (4 / 9 + 16 / 36) / 36, times 2.
+    variance = (4 / 9 + 4 / 9) / 36 * 2
+    plain = 2 / 9 / variance
+    low, high = proportion_confint(2 / 3 * plain, plain, method="wilson")
+    assert (found.low, found.mean, found.high) == pytest.approx((low, 2 / 3, high))
+
+
 def test_a_heavy_stratum_that_happens_to_agree_makes_nothing_sure() -> None:
     """Of 50 answers that stand for 19 of 20 calls none failed; of the others half did."""
     scores = np.array([1.0] * 50 + [0.0, 1.0] * 25)
@@ -273,3 +295,13 @@ def test_chances_of_labels_count_where_every_label_has_one_and_they_differ(
         (max(expected.ci[0], 0.0), min(expected.ci[1], 1.0))
     )
     assert found.judge_bias == pytest.approx(expected.judge_bias)
+
+
+def test_an_interval_of_shares_ends_at_one(tmp_path: Path) -> None:
+    store = a_job(tmp_path, *[{"score": 1.0} for _ in range(40)])
+    store.add_labels("people", [label(n, float(n > 0)) for n in range(20)])
+
+    (found,) = sampled_metrics(store, "job")
+
+    assert found.powered is not None
+    assert found.powered.low < found.powered.mean < found.powered.high == 1.0

@@ -14,6 +14,7 @@ from evalkit.decide.selectors import (
     branch_of,
     counterpart,
     find_run,
+    is_newer,
     is_sample,
     is_whole,
     newest_complete,
@@ -21,6 +22,7 @@ from evalkit.decide.selectors import (
     parse_selector,
     pool_with,
     require_complete,
+    runs_elsewhere,
     runs_named,
     stopped_early,
 )
@@ -323,6 +325,29 @@ def test_the_newest_runs_are_pooled_as_many_as_there_is_room_for() -> None:
 
     assert found == ids(runs)[1:MAX_POOLED]
     assert len(found) == 19
+
+
+def test_of_two_ids_that_begin_with_the_time_the_larger_is_newer() -> None:
+    old, new = "01a202441ead7c68a3fdbdc2f1e24491", "01a202443312754caee41b95530ef981"
+
+    assert [is_newer(new, than=old), is_newer(old, than=new), is_newer(old, than=old)] == [
+        True, False, False,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "other"), [("2" * 32, "run-1"), ("run-2", "1" * 32), ("b", "a")])
+def test_an_id_without_a_time_says_nothing_of_what_is_newer(one: str, other: str) -> None:
+    assert not is_newer(one, than=other)
+
+
+def test_the_branches_of_runs_are_told_by_how_many_they_have_three_at_most() -> None:
+    branches = ["a", "b", "b", "c", "c", "c", "d", "d", "d", "d"]
+    runs = [run(f"{n}", branch=branch) for n, branch in enumerate(branches)]
+    shard = run("shard", branch="main", shard=SHARD)
+
+    assert runs_elsewhere([*runs, shard]) == "; 4 on d, 3 on c, 2 on b"
+    assert runs_elsewhere([run("x", branch=None), *runs[:1]]) == "; 1 on a"
+    assert runs_elsewhere([run("x", branch=None)]) == ""
 
 
 # --- pairs ------------------------------------------------------------------------------

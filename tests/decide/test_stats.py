@@ -264,6 +264,36 @@ def test_cluster_sign_flip_enumerates_studentised_totals() -> None:
     assert seen.p_value == pytest.approx(share, abs=CLOSE)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "means", "beyond"),
+    [
+        ([2, 2, 2, 20], [-0.9, -0.7, -0.7, -0.3], 4),
+        ([1, 2, 3, 12], [-0.9, -0.7, -0.7, -0.3], 2),
+        ([1, 1, 1, 1, 10], [-0.6, -0.5, -0.5, -0.1, -0.3], 2),
+    ],
+)
+def test_a_cluster_of_most_cases_weighs_what_its_share_leaves_free(
+    sizes: list[int], means: list[float], beyond: int
+) -> None:
+    """Of all sign patterns so many have a t as low; with clusters weighed alike it would be 1."""
+    seen = compare(np.repeat(means, sizes), clusters=np.repeat(np.arange(len(sizes)), sizes))
+
+    assert seen.p_value == beyond / 2 ** len(sizes)
+
+
+def test_tolerance_leaves_the_interval_of_clusters_where_it_is() -> None:
+    code = np.repeat(np.arange(8), [1, 2, 3, 5, 9, 14, 4, 7])
+    d = np.random.default_rng(10).normal(-0.1, 0.3, len(code)).clip(-0.9, 0.9)
+
+    strict, lenient = compare(d, clusters=code), compare(d, clusters=code, tolerance=0.05)
+
+    assert lenient.delta == strict.delta
+    assert (lenient.ci, lenient.se) == (pytest.approx(strict.ci), pytest.approx(strict.se))
+    assert strict.p_value is not None
+    assert lenient.p_value is not None
+    assert lenient.p_value > strict.p_value
+
+
 def test_clusters_of_one_case_are_no_clusters() -> None:
     d = np.random.default_rng(12).integers(-2, 3, 40) / 2
 
