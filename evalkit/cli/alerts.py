@@ -15,7 +15,7 @@ import click
 
 from evalkit.cli.options import Number, common_options, print_json, say
 from evalkit.cli.periods import moment, now
-from evalkit.errors import EXIT_PASS, EXIT_REGRESSION, EXIT_UNMEASURABLE
+from evalkit.errors import EXIT_PASS, EXIT_REGRESSION, EXIT_UNMEASURABLE, EvalkitError
 
 if TYPE_CHECKING:
     from evalkit.decide.alerts import Alert, News
@@ -72,12 +72,19 @@ def command(
         say(f"warning: {problem}")
     if prometheus is not None:
         _write_prometheus(prometheus, alerts, looked_at)
-    news = None if no_webhook else _tell(opened, settings, alerts, looked_at)
+    news: News | None = None
+    untold: EvalkitError | None = None
+    try:
+        news = None if no_webhook else _tell(opened, settings, alerts, looked_at)
+    except EvalkitError as error:
+        untold = error  # whoever reads what is printed here hears of them at least
     if as_json:
         recovered = list(news.recovered) if news else []
         print_json({"firing": [alert.as_json() for alert in alerts], "recovered": recovered})
     else:
         _print(alerts, news)
+    if untold is not None:
+        raise untold
     if alerts:
         return EXIT_REGRESSION
     return EXIT_UNMEASURABLE if is_blind else EXIT_PASS

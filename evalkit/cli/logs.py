@@ -98,7 +98,7 @@ def feedback_command(
     from evalkit.store.views import open_store
 
     opened = open_store(store or load_settings(config).store_path)
-    calls = traces_named(trace_id, opened)
+    calls = traces_named(trace_id, opened) if trace_id else []
     if not calls:
         raise ConfigError(f"no call {trace_id!r} in {opened.path}. Is it in another --store?")
     found = calls[0]["trace_id"]

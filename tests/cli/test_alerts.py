@@ -272,7 +272,22 @@ def test_what_the_webhook_refuses_is_sent_next_time(
     assert look(tmp_path) == 1
 
     assert len(chat.texts) == 1
-    assert "secret-token" not in "".join(capsys.readouterr())
+    out, err = capsys.readouterr()
+    assert out.count("100% of month_calls is used") == 2, "what fires is printed all the same"
+    assert "secret-token" not in out + err
+
+
+def test_a_damaged_last_look_is_said_beside_what_fires(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project(tmp_path, "[budgets]\ntotal = { month_calls = 1 }\n", {})
+    (tmp_path / ".evalkit" / "alerts.json").write_text("{", encoding="utf-8")
+
+    assert look(tmp_path) == 3
+
+    out, err = capsys.readouterr()
+    assert "100% of month_calls is used" in out
+    assert "alerts.json" in err
 
 
 def test_a_name_from_the_log_is_no_markup_in_the_chat(tmp_path: Path, chat: Chat) -> None:
