@@ -97,7 +97,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command line; returns the exit status."""
     _be_patient()
     try:
-        status = cli.main(args=argv, prog_name="evalkit", standalone_mode=False)
+        status = cli.main(
+            args=argv, prog_name="evalkit", standalone_mode=False, color=_color_wanted()
+        )
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except click.exceptions.Exit as exit_:
@@ -129,6 +131,12 @@ def main(argv: list[str] | None = None) -> int:
 
         click.echo(f"{traceback.format_exc()}error: evalkit itself failed.", err=True)
         return EXIT_UNMEASURABLE
+
+
+def _color_wanted() -> bool | None:
+    """False: no escapes, as rich does by itself; None: on a terminal."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return False if plain else None
 
 
 def _is_written() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -74,3 +75,31 @@ def test_a_stream_that_was_closed_from_the_start_changes_no_status(
 
     assert done.returncode == 1
     assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("variable", "colored"), [("NO_COLOR=1", False), ("TERM=dumb", False), ("TERM=xterm", True)]
+)
+def test_a_terminal_gets_no_colour_where_none_is_wanted(
+    tmp_path: Path, variable: str, colored: bool
+) -> None:
+    write_project(tmp_path, target="app:unused", cases=2)
+    prompt = next(tmp_path.glob("prompts/*/*.md"))
+    (prompt.parent / "other.md").write_text(prompt.read_text("utf-8") + "More.\n", "utf-8")
+    name = prompt.parent.name
+    terminal, inside = pty.openpty()
+    plain = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
+
+    subprocess.run(
+        [sys.executable, "-m", "evalkit", "prompts", "diff", f"{name}@{prompt.stem}", "other"],
+        cwd=tmp_path,
+        env=plain | {"TERM": "xterm"} | dict([variable.split("=")]),
+        stdout=inside,
+        check=True,
+    )
+
+    os.close(inside)
+    said = os.read(terminal, 100_000)
+    os.close(terminal)
+    assert b"More." in said
+    assert (b"\x1b[" in said) is colored
