@@ -230,6 +230,19 @@ def test_people_correct_the_judge_on_as_many_trials_a_side() -> None:
     assert the_test(found).delta == powered_mean(once - baseline, said.scores).estimate
 
 
+def test_people_correct_the_judge_on_all_trials_of_a_baseline_that_has_more() -> None:
+    rng = np.random.default_rng(0)
+    ten, first, once = rng.random(60), rng.random(60), rng.random(60)
+    cases = uneven(
+        ten.tolist(), once.tolist(), trials=(10, 1), matched=(first.tolist(), once.tolist())
+    )
+    said = Said(np.where(np.arange(60) < 30, once - ten, NONE), None)
+
+    found = measured(cases, people=People(d=said, baseline=said, candidate=said))
+
+    assert the_test(found).delta == powered_mean(once - ten, said.scores).estimate
+
+
 def test_a_slice_has_its_own_matched_trials() -> None:
     cases = asked_more_often([1.0] * 12, [0.5] * 12, [1.0, 0.0] * 6)
 

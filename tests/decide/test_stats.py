@@ -6,6 +6,7 @@ import itertools
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,14 @@ from scipy import stats as scipy_stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from evalkit.decide.stats import bh, compare, holm
+from evalkit.decide.power import Plan
+from evalkit.decide.stats import (
+    bh,
+    compare,
+    holm,
+    less_sure_of_a_drop,
+    less_sure_of_a_gain,
+)
 
 CLOSE = 1e-9
 
@@ -117,17 +125,27 @@ def test_many_graded_cases_get_the_paired_t_of_scipy() -> None:
     assert seen.ci == pytest.approx((two_sided.low, two_sided.high), abs=CLOSE)
 
 
-def test_interval_of_few_graded_cases_imagines_cases_as_large_as_those_that_differ() -> None:
-    d = np.array([0.5, -0.25, 0, 0, -0.75, 0, 0, 0, -0.25, 0])
+FEW = [0.5, -0.25, 0, 0, -0.75, 0, 0, 0, -0.25, 0]
 
-    seen = compare(d)
 
+@pytest.mark.parametrize(
+    ("d", "step"),
+    [(FEW, 0.0), ([-0.5, *[0] * 9], 0.0), (FEW, 0.9), (FEW, 0.1),
+     (np.random.default_rng(16).normal(-0.1, 0.2, 250).clip(-1, 1), 1.0)],
+    ids=["several differ", "one differs", "a step that is larger", "or smaller", "many differ"],
+)  # fmt: skip
+def test_interval_of_graded_cases_imagines_cases_as_large_as_those_that_differ_or_a_step(
+    d: list[float], step: float
+) -> None:
+    seen = compare(d, step=step)
+
+    d, n = np.asarray(d), len(d)
     added = scipy_stats.norm.ppf(0.95) ** 2 / 2
-    size = np.mean(d[d != 0] ** 2)
-    values, weights = np.append(d, [size**0.5, -(size**0.5)]), [1.0] * 10 + [added / 2] * 2
+    size = max(np.mean(d[d != 0] ** 2), step**2)
+    values, weights = np.append(d, [size**0.5, -(size**0.5)]), [1.0] * n + [added / 2] * 2
     centre = np.average(values, weights=weights)
-    se = math.sqrt(np.average((values - centre) ** 2, weights=weights) / (10 + added))
-    reach = scipy_stats.t.ppf(0.95, 9) * se
+    se = math.sqrt(np.average((values - centre) ** 2, weights=weights) / (n + added))
+    reach = scipy_stats.t.ppf(0.95, n - 1) * se
     assert seen.ci == pytest.approx((centre - reach, centre + reach), abs=CLOSE)
 
 
@@ -160,6 +178,56 @@ def test_tolerance_moves_the_null_and_leaves_delta_and_interval() -> None:
     assert lenient.p_value == pytest.approx(moved, abs=CLOSE)
 
 
+GRADED = np.random.default_rng(15).normal(-0.05, 0.2, 60).clip(-1, 1)
+
+
+def test_what_is_asked_where_nobody_says() -> None:
+    seen = compare(GRADED, within_var=0.02)
+
+    assert seen.method == "sign-flip"
+    assert seen == compare(
+        GRADED, tolerance=0.0, alpha=0.05, max_drop=0.05, seed=0, power_alpha=0.05,
+        within_var=0.02, trials=1.0, step=0.0,
+    )  # fmt: skip
+
+
+def test_what_would_be_found_is_planned_from_what_was_seen() -> None:
+    counts, graded = compare(changes(6, 4, 50)), compare(GRADED)
+
+    plan = Plan(se=counts.se, df=math.inf, n=60, n_units=60, paired_counts=True)
+    assert counts.mde == plan.mde(0.05)
+    plan = Plan(se=graded.se, df=59.0, n=60, n_units=60, paired_counts=False)
+    assert graded.mde == plan.mde(0.05)
+
+
+def test_of_two_tests_of_one_drop_the_less_sure_one_counts() -> None:
+    one, other = compare(changes(9, 2, 30)), compare(changes(7, 3, 31))
+    assert (one.p_value or 0) < (other.p_value or 0)
+    assert (one.p_improvement or 0) > (other.p_improvement or 0)
+
+    assert less_sure_of_a_drop(one, other) == replace(
+        one, p_value=other.p_value, p_exact=other.p_exact, mde=max(one.mde or 0, other.mde or 0)
+    )
+    assert less_sure_of_a_drop(other, one).p_value == other.p_value
+    assert less_sure_of_a_gain(other, one) == replace(other, p_improvement=one.p_improvement)
+    assert less_sure_of_a_gain(one, other) == one
+
+
+def test_of_two_tests_one_of_which_says_nothing_nothing_is_said() -> None:
+    one, nothing = compare(changes(9, 2, 30)), compare([0.5])
+
+    for first, second in ((one, nothing), (nothing, one)):
+        both = less_sure_of_a_drop(first, second)
+        assert (both.p_value, both.p_exact, both.mde) == (None, None, None)
+        assert less_sure_of_a_gain(first, second).p_improvement is None
+
+
+def test_scores_that_are_whole_but_for_their_last_bits_pass_or_fail() -> None:
+    near = [1 - 1e-12, -1 + 1e-12, 1e-12, -1e-12, -1.0, -1.0, -1.0, -1.0]
+
+    assert compare(near) == compare([1, -1, 0, 0, -1, -1, -1, -1])
+
+
 # --- no spread, nothing to measure ------------------------------------------------------
 
 
@@ -167,8 +235,14 @@ def test_no_case_that_differs_is_no_drop_but_no_point_either() -> None:
     seen = compare([0.0] * 50)
 
     bound = 1 - 0.05 ** (1 / 50)
-    assert (seen.p_value, seen.method) == (1.0, "no-spread")
+    assert (seen.p_value, seen.p_exact, seen.method) == (1.0, 1.0, "no-spread")
     assert seen.ci == pytest.approx((-bound, bound), abs=CLOSE)
+
+
+def test_clusters_that_all_moved_alike_have_no_spread_whatever_their_sizes() -> None:
+    seen = compare([-0.25] * 9, clusters=list("aabbbcccc"))
+
+    assert (seen.method, seen.n_clusters, seen.p_value) == ("no-spread", 3, 0.5**4)
 
 
 def test_every_case_falling_alike_is_a_drop() -> None:

@@ -46,6 +46,15 @@ def test_up_to_14_cases_that_differ_every_pattern_is_written_out(n: int, method:
     assert compare(d).method == method
 
 
+@pytest.mark.parametrize(
+    ("n", "method"), [(14, "cluster-sign-flip-exact"), (15, "cluster-sign-flip")]
+)
+def test_up_to_14_clusters_that_differ_every_pattern_is_written_out(n: int, method: str) -> None:
+    d = np.random.default_rng(3).uniform(-0.9, 0.8, 2 * n)
+
+    assert compare(d, clusters=np.repeat(np.arange(n), 2)).method == method
+
+
 def test_both_tails_and_the_degrees_of_freedom_of_the_paired_t() -> None:
     d = np.random.default_rng(2).normal(-0.01, 0.2, 230).clip(-1, 1)
 
