@@ -49,7 +49,8 @@ class Scale:
     def has(self, grade: Json) -> bool:
         if self.steps is None:
             return type(grade) in (int, float) and bool(self.low <= grade <= self.high)
-        return type(grade) is int and grade in self.steps
+        # JSON Schema, which the judge was given, has 4.0 for an integer as well.
+        return type(grade) in (int, float) and grade in self.steps
 
     def share(self, grade: float) -> float:
         """The grade on 0..1."""

@@ -126,6 +126,7 @@ async def test_score_is_the_mean_of_the_criteria_on_0_to_1(spec: JudgeSpec) -> N
         ("1 to 4", 3, 2 / 3),
         ("1 to 5", 1, 0.0),
         ("1 to 5", 5, 1.0),
+        ("1 to 5", 5.0, 1.0),
         ("0 to 1, any number", 0.37, 0.37),
         ("0 to 1, any number", 1, 1.0),
     ],

@@ -67,10 +67,12 @@ def test_a_call_that_is_not_there_is_an_error(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["logs", "feedback", "elsewhere", "--label", "up", *options(store)]) == 2
+    assert main(["logs", "feedback", "", "--label", "up", *options(store)]) == 2
     assert main(["logs", "feedback", "trace-", "--label", "up", *options(store)]) == 2
 
     err = capsys.readouterr().err
     assert "no call 'elsewhere'" in err
+    assert "no call ''" in err
     assert "beginning of several" in err
 
 
