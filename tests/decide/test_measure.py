@@ -206,6 +206,15 @@ def test_grades_have_no_step(low: float, step: float) -> None:
     assert found.ci == compare(cases.candidate - cases.baseline, step=step).ci
 
 
+def test_a_step_is_one_trial_of_the_side_that_has_fewer() -> None:
+    baseline, candidate = [0.9] * 30 + [1.0] * 10, [0.5] + [1.0] * 39
+    cases = uneven(baseline, candidate, trials=(10, 2), matched=(candidate, candidate))
+
+    found = the_test(measured(cases))
+
+    assert found.ci == compare(cases.candidate - cases.baseline, step=0.5).ci
+
+
 def test_at_worst_a_trial_that_was_lost_counts_however_few_the_baseline_has() -> None:
     cases = asked_more_often([1.0] * 30, [1.0] * 30, [1.0] * 30)
     cases = replace(cases, candidate_trials=np.ones(30))
