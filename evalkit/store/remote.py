@@ -59,8 +59,14 @@ def attached(store: Path) -> list[str]:
 
 
 def attach(store: Path, url: str) -> None:
-    """Have the calls at `url` in the store's views from now on. ConfigError when it is none."""
+    """Have the calls at `url` in the store's views from now on.
+
+    Raises ConfigError when it is no address, StoreError when it cannot be read: every look at
+    the store would end there.
+    """
     _open(url)
+    with _explained(url):
+        next(_listed(url), None)
     make_whole_folder(store, {".gitignore": b"*\n"})
     urls = dict.fromkeys([*attached(store), url])
     write_json(store / "remotes.json", {"calls": list(urls)}, replace=True)

@@ -16,7 +16,7 @@ from evalkit.cli.main import main
 from evalkit.cli.periods import iso
 from evalkit.errors import ConfigError, StoreError
 from evalkit.store.compaction import compact
-from evalkit.store.remote import attach, push
+from evalkit.store.remote import attach, attached, push
 from evalkit.store.retention import PurgeRule, purge
 from evalkit.store.views import Store, open_store
 from tests.project import write_project
@@ -238,6 +238,13 @@ def test_an_address_that_is_none_is_refused(store: Store) -> None:
         attach(store.path, "nowhere://bucket")
     with pytest.raises(ConfigError, match="holds a password"):
         attach(store.path, "s3://key:secret@bucket/folder")
+
+
+def test_an_address_that_cannot_be_read_is_not_attached(store: Store) -> None:
+    with pytest.raises(StoreError, match="http://127.0.0.1:9/calls"):
+        attach(store.path, "http://127.0.0.1:9/calls")
+
+    assert attached(store.path) == []
 
 
 def test_an_address_that_refuses_is_named(store: Store, s3: str) -> None:
