@@ -241,7 +241,7 @@ def test_an_address_that_is_none_is_refused(store: Store) -> None:
 
 
 def test_an_address_that_cannot_be_read_is_not_attached(store: Store) -> None:
-    with pytest.raises(StoreError, match="http://127.0.0.1:9/calls"):
+    with pytest.raises(StoreError, match=r"http://127\.0\.0\.1:9/calls"):
         attach(store.path, "http://127.0.0.1:9/calls")
 
     assert attached(store.path) == []
