@@ -295,6 +295,23 @@ def test_a_value_that_is_no_share_is_missing_and_counted(bring: Callable[..., Fo
     assert "values of match that are no share of 1 (1, 2)" in foreign.lost.lines()
 
 
+def test_a_sample_of_inspect_that_failed_is_missing_and_not_left_out(
+    bring: Callable[..., Foreign],
+) -> None:
+    failed = {**sample(2, 1, "C"), "error": {"message": "503"}, "scores": {}}
+
+    beside = bring(
+        "inspect", "l.json", json.dumps({**HEADER, "samples": [failed, sample(1, 1, "C")]})
+    )
+    alone = bring("inspect", "m.json", json.dumps({**HEADER, "samples": [failed]}))
+
+    assert [(r["case_id"], r["score"], r["outcome"]) for r in beside.results] == [
+        ("1", 1.0, "scored"), ("2", None, "infra_error"),
+    ]  # fmt: skip
+    assert alone.results == []
+    assert "samples that ended in an error (2)" in alone.lost.lines()
+
+
 @pytest.mark.parametrize(
     ("name", "n_cases", "n_results"),
     [("log_streaming.eval", 2, 4), ("log_formats.eval", 1, 1), ("log_formats.json", 1, 1),

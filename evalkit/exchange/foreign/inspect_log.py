@@ -42,6 +42,7 @@ def read(path: Path) -> Foreign:
         description=f"Samples of {task} ({_table(about.get('dataset')).get('name') or 'a log'}).",
     )
     known: dict[str, str] = {}
+    failed: list[dict[str, Any]] = []
     systems: set[str] = set()
     model = str(about.get("model") or "")
     for sample in samples:
@@ -50,7 +51,18 @@ def read(path: Path) -> Foreign:
             known[key] = foreign.free_id(sample.get("id"))
             foreign.add_case(_case(sample, known[key], foreign))
             systems.add(_system(sample))
-        foreign.results += _results(sample, known[key], model, foreign)
+        execution = _execution(sample, known[key], model, foreign)
+        if sample.get("scores") or not sample.get("error"):
+            foreign.results += _results(sample, execution, foreign)
+        else:
+            failed.append(execution)
+    # What was not scored is missing, not left out: a model must not gain by failing.
+    for metric in dict.fromkeys(row["metric"] for row in foreign.results):
+        row = {"metric": metric, "score": None, "outcome": "infra_error"}
+        foreign.results += [{**execution, **row} for execution in failed]
+    if not foreign.results:
+        for execution in failed:
+            foreign.lost.add("samples that ended in an error", execution["case_id"])
     foreign.metrics = _metrics(header, foreign)
     if len(systems) == 1:
         foreign.prompts = [prompt_of(foreign.cases, system=systems.pop())]
@@ -198,19 +210,21 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _results(sample: Log, case_id: str, model: str, foreign: Foreign) -> Iterator[dict[str, Any]]:
-    """A row for each value of each scorer; a sample that failed has rows without a score."""
+def _execution(sample: Log, case_id: str, model: str, foreign: Foreign) -> dict[str, Any]:
+    """What all rows of a sample have in common."""
     epoch = sample.get("epoch")
-    common = {
+    return {
         "case_id": case_id,
         "trial": max(0, int(epoch) - 1) if isinstance(epoch, int) else 0,
         "golden_set": slug(foreign.name),
         "model": model or None,
     }
+
+
+def _results(sample: Log, execution: Log, foreign: Foreign) -> Iterator[dict[str, Any]]:
+    """A row for each value of each scorer; one that is no share of 1 has no score."""
     scores = sample.get("scores")
-    if not isinstance(scores, dict) or not scores:
-        if sample.get("error"):
-            foreign.lost.add("scores of samples that ended in an error", case_id)
+    if not isinstance(scores, dict):
         return
     for scorer, one in scores.items():
         value = one.get("value") if isinstance(one, dict) else None
@@ -219,6 +233,6 @@ def _results(sample: Log, case_id: str, model: str, foreign: Foreign) -> Iterato
             metric = slug(f"{scorer}-{part}" if part else str(scorer))
             score = LETTERS.get(single) if isinstance(single, str) else share(single)
             if score is None:
-                foreign.lost.add(f"values of {metric} that are no share of 1", case_id)
+                foreign.lost.add(f"values of {metric} that are no share of 1", execution["case_id"])
             outcome = "scored" if score is not None else "check_error"
-            yield {**common, "metric": metric, "score": score, "outcome": outcome}
+            yield {**execution, "metric": metric, "score": score, "outcome": outcome}
