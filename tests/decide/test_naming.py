@@ -12,7 +12,7 @@ from evalkit.errors import ConfigError, DamagedStore, NotComparable
 from evalkit.store.views import Store, open_store
 from tests.decide.results import cases, write_run
 
-OLD, NEW = "01a202441ead7c68a3fdbdc2f1e24491", "01a202443312754caee41b95530ef981"
+OLD, NEW = f"01a202441ead{0:020x}", f"01a202443312{0:020x}"
 PAIR = "small/classify-ticket@v2"
 
 

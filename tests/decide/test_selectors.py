@@ -328,7 +328,7 @@ def test_the_newest_runs_are_pooled_as_many_as_there_is_room_for() -> None:
 
 
 def test_of_two_ids_that_begin_with_the_time_the_larger_is_newer() -> None:
-    old, new = "01a202441ead7c68a3fdbdc2f1e24491", "01a202443312754caee41b95530ef981"
+    old, new = f"01a2{0:028x}", f"01a2{1:028x}"
 
     assert [is_newer(new, than=old), is_newer(old, than=new), is_newer(old, than=old)] == [
         True, False, False,
