@@ -165,13 +165,16 @@ def test_money_spent_on_cases_that_judges_could_not_finish_stays_spent(tmp_path:
 
 
 @pytest.mark.slow
-def test_a_spending_limit_cuts_no_call_that_is_paid_for(tmp_path: Path) -> None:
+def test_a_spending_limit_cuts_no_call_that_is_paid_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evalkit.score.runner.DRAIN_S", 0.2)
     with Loopback() as server:
         write_project(
             tmp_path, base_url=server.url + "/v1", cases=2, feature="max_latency_ms = 30000"
         )
         judged_by(tmp_path, server.url)
-        server.script(Rule(Behaviour(delay_ms=7000), case="t-0001"))
+        server.script(Rule(Behaviour(delay_ms=1500), case="t-0001"))
 
         stopped = run(tmp_path, max_cost_usd=0.001, concurrency=2)
         finished = run(tmp_path, resume=stopped.run_id, max_cost_usd=10.0)

@@ -126,7 +126,7 @@ def test_intervals_of_stratified_draws_hold_the_mean_as_often_as_they_say(
     rng = np.random.default_rng(11)
     chances, sizes = np.array([0.9, 0.1]), np.array([60, 40])
     share = sizes / chances / (sizes / chances).sum()
-    truth, jobs = 0.0, 120
+    jobs = 60
     for name in range(jobs):
         drawn = []
         for stratum, mean in enumerate((0.95, 0.7)):
@@ -143,9 +143,9 @@ def test_intervals_of_stratified_draws_hold_the_mean_as_often_as_they_say(
     [found] = quality(open_store(tmp_path), days=jobs)
 
     holds = sum(one.low <= truth <= one.high for one in found.steps.values())
-    # 95 % of 120 are 114; four standard deviations below: 104.
+    # 95 % of 60 are 57; four standard deviations below: 50.
     assert len(found.steps) == jobs
-    assert holds >= 104
+    assert holds >= 50
 
 
 @pytest.mark.parametrize(("mean", "n"), [(0.0, 3), (1.0, 3), (0.5, 0.7)])
