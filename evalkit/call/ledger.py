@@ -39,6 +39,8 @@ from evalkit.settings import BudgetSettings, SpendCap
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 PER_USD = 10**12
 HOLD_S = 900.0
 """How long a hold lives whose process cannot be seen from here."""
@@ -453,7 +455,6 @@ class Ledger:
 
 _HOLD = "INSERT INTO holds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _HOLD_MORE = "UPDATE holds SET amount = amount + ?, tokens = tokens + ? WHERE id = ?"
-T = TypeVar("T")
 _Limits: TypeAlias = tuple[tuple[str, int | None], ...]
 
 

@@ -130,69 +130,61 @@ async def attempt(
     return Outcome((one.ended(reply, error),), reply, error, sent=one.passed is not None)
 
 
+@dataclass(slots=True)
 class _Attempt:
     """How far one request has come."""
 
-    __slots__ = (
-        "_clock", "_left_s", "_most", "_patience", "_request", "_shown", "_started", "_target",
-        "_wait_s", "asked", "passed",
-    )  # fmt: skip
+    request: ModelRequest
+    target: Target
+    patience: Patience
+    clock: Clock
+    wait_s: float
+    shown: Shown | None
+    asked: float = field(init=False)
+    started: float = field(init=False)
+    """When it was sent, or first asked for as long as it was not."""
+    left_s: float = 0.0
+    most: Most | None = None
+    """What it may use of the call's allowance."""
+    passed: int | None = None
+    """The breaker's pass; None as long as nothing has been sent."""
 
-    def __init__(
-        self,
-        request: ModelRequest,
-        target: Target,
-        patience: Patience,
-        clock: Clock,
-        wait_s: float,
-        shown: Shown | None,
-    ) -> None:
-        self._request = request
-        self._target = target
-        self._patience = patience
-        self._clock = clock
-        self._wait_s = wait_s
-        self._shown = shown
-        self.asked = self._started = clock.monotonic()
-        self._left_s = 0.0
-        self._most: Most | None = None
-        """What it may use of the call's allowance."""
-        self.passed: int | None = None
-        """The breaker's pass; None as long as nothing has been sent."""
+    def __post_init__(self) -> None:
+        self.asked = self.started = self.clock.monotonic()
 
     async def refused(self) -> CallError | None:
         """Why it must not be sent; None: what it may cost is set aside."""
-        allowance, model = self._patience.allowance, self._target.model
-        if self._target.gate.breaker.is_shut:
+        allowance, model = self.patience.allowance, self.target.model
+        if self.target.gate.breaker.is_shut:
             return CallError("breaker_open", f"{model.provider} is not asked for a while")
         if allowance is not None:
             try:
-                left_s = self._patience.deadline - self.asked
-                self._most = await allowance.take(self._request, model, wait_s=left_s)
+                left_s = self.patience.deadline - self.asked
+                self.most = await allowance.take(self.request, model, wait_s=left_s)
             except CallError as over:
                 return over
         return None
 
     async def read(self) -> Reply:
         """Wait for its turn, send it, and read its answer."""
-        request, target, patience, shown = self._request, self._target, self._patience, self._shown
-        left_s = patience.deadline - self._clock.monotonic()
-        self._left_s = min(left_s, patience.attempt_s or left_s)
+        request, target, patience, shown = self.request, self.target, self.patience, self.shown
+        left_s = patience.deadline - self.clock.monotonic()
+        self.left_s = min(left_s, patience.attempt_s or left_s)
         if shown is not None:
             shown.given_s = 0.0
-        async with asyncio.timeout(self._left_s) as limit:
+        async with asyncio.timeout(self.left_s) as limit:
             if shown is not None:
-                shown.on_first = partial(_give_all_the_time, limit, patience, self._clock)
+                shown.on_first = partial(_give_all_the_time, limit, patience, self.clock)
             tokens, used_tokens = _most_tokens(request, target), None
             self.passed = await target.gate.enter(tokens, deadline=patience.deadline)
             try:
-                self._started = self._clock.monotonic()
+                self.started = self.clock.monotonic()
                 reply = await read_reply(
                     request,
                     target.provider,
                     ttft_s=patience.ttft_s,
                     idle_s=patience.idle_s,
-                    monotonic=self._clock.monotonic,
+                    monotonic=self.clock.monotonic,
                     shown=shown,
                 )
                 used_tokens = _used(reply.finish.usage)
@@ -203,7 +195,7 @@ class _Attempt:
 
     def late(self) -> CallError:
         """The time is up; what waited for its turn all along says nothing of the provider."""
-        provider = self._target.model.provider
+        provider = self.target.model.provider
         late = CallError("timeout", f"no complete answer from {provider} in time")
         if self.passed is None:
             late = CallError(
@@ -215,21 +207,21 @@ class _Attempt:
     def left(self, why: BaseException) -> Attempt:
         """It was sent, and nobody waits for its end, or a fault of ours ended it."""
         assert self.passed is not None
-        self._target.gate.breaker.release(self.passed)
+        self.target.gate.breaker.release(self.passed)
         gone = CallError("cancelled", "nobody waited for the answer")
         if not isinstance(why, asyncio.CancelledError):
             gone = CallError("server", f"{type(why).__name__} while it was read")
-        attempt = self.recorded(self._clock.monotonic() - self._started, None, gone)
+        attempt = self.recorded(self.clock.monotonic() - self.started, None, gone)
         self._settle(attempt, paid=True)
         return attempt
 
     def ended(self, reply: Reply | None, error: CallError | None) -> Attempt:
         """It came to its end: the provider's breaker learns of it, and it is paid for."""
-        gate, shown, now = self._target.gate, self._shown, self._clock.monotonic()
-        latency_s = now - self._started
+        gate, shown, now = self.target.gate, self.shown, self.clock.monotonic()
+        latency_s = now - self.started
         kind = error.kind if error is not None else None
-        waited_s = self._started - self.asked + (shown.given_s if shown is not None else 0.0)
-        took_s = max(self._left_s, now - self.asked)
+        waited_s = self.started - self.asked + (shown.given_s if shown is not None else 0.0)
+        took_s = max(self.left_s, now - self.asked)
         if self.passed is not None and kind == "timeout" and waited_s > took_s / 2:
             gate.breaker.release(self.passed)  # for its turn here, or for its reader, mostly
         elif self.passed is not None:
@@ -239,7 +231,7 @@ class _Attempt:
         return attempt
 
     def recorded(self, latency_s: float, reply: Reply | None, error: CallError | None) -> Attempt:
-        request, model = self._request, self._target.model
+        request, model = self.request, self.target.model
         said = reply.finish if reply else error if isinstance(error, FailedReply) else None
         usage = said.usage if said else Usage()
         return Attempt(
@@ -250,7 +242,7 @@ class _Attempt:
             finish_reason=reply.finish.finish_reason if reply else None,
             latency_ms=round(latency_s * 1000, 3),
             ttft_ms=reply.ttft_ms if reply else None,
-            wait_ms=self._wait_s * 1000,
+            wait_ms=self.wait_s * 1000,
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
             cached_prompt_tokens=usage.cached_prompt_tokens,
@@ -260,8 +252,8 @@ class _Attempt:
         )
 
     def _settle(self, attempt: Attempt, *, paid: bool) -> None:
-        if self._patience.allowance is not None and self._most is not None:
-            self._patience.allowance.ended(self._most, attempt, paid=paid)
+        if self.patience.allowance is not None and self.most is not None:
+            self.patience.allowance.ended(self.most, attempt, paid=paid)
 
 
 def _give_all_the_time(limit: asyncio.Timeout, patience: Patience, clock: Clock) -> None:
