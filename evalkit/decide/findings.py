@@ -60,14 +60,18 @@ def _findings(verdict: Mapping[str, Any], root: Path) -> Iterator[Finding]:
     from evalkit.decide.render import comparison_sentence
 
     lines = {name: GoldenLines.read(root, path) for name, path in verdict["golden_sets"].items()}
-    for entry in verdict["must_pass_failures"]:
-        known = lines.get(entry["golden_set"])
-        yield Finding(
-            rule="must-pass",
-            text=_told(entry, "failed"),
-            key=_key("must-pass", entry, entry["metric"], entry["case_id"]),
-            place=known.of_case(entry["case_id"]) if known else None,
-        )
+    for of, rule, kind, how in (
+        ("must_pass_failures", "must-pass", "must-pass", "failed"),
+        ("must_pass_missing", "unmeasurable", "must-pass-missing", "has no score"),
+    ):
+        for entry in verdict[of]:
+            known = lines.get(entry["golden_set"])
+            yield Finding(
+                rule=rule,
+                text=_told(entry, how),
+                key=_key(kind, entry, entry["metric"], entry["case_id"]),
+                place=known.of_case(entry["case_id"]) if known else None,
+            )
     for c in verdict["comparisons"]:
         if not c["gate"] or c["verdict"] not in RULES:
             continue
@@ -86,14 +90,6 @@ def _findings(verdict: Mapping[str, Any], root: Path) -> Iterator[Finding]:
                     key=_key("case", c, c["metric"], case_id),
                     place=known.of_case(case_id),
                 )
-    for entry in verdict["must_pass_missing"]:
-        known = lines.get(entry["golden_set"])
-        yield Finding(
-            rule="unmeasurable",
-            text=_told(entry, "has no score"),
-            key=_key("must-pass-missing", entry, entry["metric"], entry["case_id"]),
-            place=known.of_case(entry["case_id"]) if known else None,
-        )
 
 
 def _told(entry: Mapping[str, Any], how: str) -> str:
