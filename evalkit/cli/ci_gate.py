@@ -139,6 +139,7 @@ def _not_done(why: str, *, status: int, run_id: str | None = None) -> Ended:
         "verdict": "unmeasurable",
         "alpha": 0.05,
         "correction": "holm",
+        "strict": False,
         "comparisons": [],
         "must_pass_failures": [],
         "must_pass_missing": [],

@@ -87,7 +87,7 @@ def command(
     from evalkit.store.views import Engine, open_store
 
     settings = load_settings(config)
-    policy = _policy(settings.gate, alpha=alpha, correction=correction)
+    policy = _policy(settings.gate, alpha=alpha, correction=correction, strict=strict or None)
     opened = open_store(store or settings.store_path)
     engine = Engine()
     verdict = run_gate(
@@ -111,11 +111,10 @@ def command(
         _print_json(verdict)
     else:
         print_verdict(verdict)
-    return exit_code(verdict, strict=strict or policy.strict)
+    return exit_code(verdict)
 
 
-def _policy(settings: GateSettings, *, alpha: float | None, correction: str | None) -> GateSettings:
-    changed: dict[str, Any] = {"alpha": alpha, "correction": correction}
+def _policy(settings: GateSettings, **changed: Any) -> GateSettings:
     return replace(settings, **{name: v for name, v in changed.items() if v is not None})
 
 

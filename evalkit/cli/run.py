@@ -176,7 +176,7 @@ def _told(verdict: dict[str, Any], as_json: bool) -> int:
 
     if not as_json:
         print_verdict(verdict)
-    return exit_code(verdict, strict=False)
+    return exit_code(verdict)
 
 
 def _check_tape(record: Path | None, replay: Path | None, resume: str | None) -> None:

@@ -29,6 +29,8 @@ class Policy:
     alpha: float
     correction: Literal["holm", "bh"]
     min_coverage: float
+    strict: bool = False
+    """Whether the inconclusive fails, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,10 +44,12 @@ class Finding:
     key: str
     """The same from run to run, as long as it is the same thing."""
     place: tuple[str, int] | None
+    strict: bool = False
+    """Whether the inconclusive fails, too."""
 
     @property
     def level(self) -> Level:
-        return LEVELS[self.rule]
+        return "error" if self.strict and self.rule == "inconclusive" else LEVELS[self.rule]
 
 
 def findings_of(verdict: Mapping[str, Any], *, root: Path) -> list[Finding]:
@@ -81,6 +83,7 @@ def _findings(verdict: Mapping[str, Any], root: Path) -> Iterator[Finding]:
             text=comparison_sentence(c),
             key=_key("comparison", c, c["metric"], c["slice"]),
             place=known.of_metric(c["metric"]) if known else None,
+            strict=verdict["strict"],
         )
         if c["verdict"] == "regression" and known:
             for case_id in c["regressed_cases"][:MAX_CASES]:

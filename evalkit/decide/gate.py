@@ -8,7 +8,7 @@ printed here, and no reader of the verdict can change it.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from secrets import token_hex
@@ -73,12 +73,12 @@ def decide_worst(comparison: Comparison, policy: Policy) -> Verdict:
     return decide(as_if, replace(policy, min_coverage=0.0))
 
 
-def exit_code(verdict: dict[str, Any], *, strict: bool) -> int:
-    """0 pass, 1 regression, 3 unmeasurable; inconclusive is 3 under --strict, else 0."""
+def exit_code(verdict: Mapping[str, Any]) -> int:
+    """0 pass, 1 regression, 3 unmeasurable; inconclusive is 3 where `strict`, else 0."""
     word = verdict["verdict"]
     if word == "regression":
         return EXIT_REGRESSION
-    if word == "unmeasurable" or (word == "inconclusive" and strict):
+    if word == "unmeasurable" or (word == "inconclusive" and verdict["strict"]):
         return EXIT_UNMEASURABLE
     return EXIT_PASS
 
@@ -109,6 +109,7 @@ def run_gate(
         alpha=settings.alpha,
         correction="bh" if settings.correction == "bh" else "holm",
         min_coverage=settings.min_coverage,
+        strict=settings.strict,
     )
     with engine or Engine() as engine:
         request = Request(
@@ -150,6 +151,7 @@ def _whole(policy: Policy, word: Verdict, *, notes: Sequence[str], **parts: Any)
         "verdict": word,
         "alpha": policy.alpha,
         "correction": policy.correction,
+        "strict": policy.strict,
         "comparisons": [],
         "must_pass_failures": [],
         "must_pass_missing": [],

@@ -24,7 +24,8 @@ NO_LINE = ("evalkit.toml", 1)
 def junit(verdict: Mapping[str, Any]) -> str:
     """One test case for each comparison, and for each score that must pass and does not.
 
-    A regression is a failure, what is unmeasurable an error, inconclusive is skipped.
+    A regression is a failure, what is unmeasurable an error; the inconclusive is skipped, or
+    an error where it fails.
     """
     suite = ElementTree.Element("testsuite", name="evalkit gate")
     counts = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0}
@@ -49,7 +50,8 @@ def junit(verdict: Mapping[str, Any]) -> str:
 def _junit_cases(verdict: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     from evalkit.decide.render import comparison_sentence
 
-    kinds = {"regression": "failure", "unmeasurable": "error", "inconclusive": "skipped"}
+    unsure = "error" if verdict["strict"] else "skipped"
+    kinds = {"regression": "failure", "unmeasurable": "error", "inconclusive": unsure}
     for c in verdict["comparisons"]:
         kind = kinds.get(c["verdict"], "pass") if c["gate"] else "pass"
         name = f"{c['metric']}[{c['slice']}]" if c["slice"] else c["metric"]

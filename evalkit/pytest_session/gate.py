@@ -12,10 +12,10 @@ from evalkit.score.golden import GoldenSet
 Verdict: TypeAlias = Mapping[str, Any]
 
 
-def gate_failures(verdict: Verdict, golden: GoldenSet, pair: Pair, *, strict: bool) -> list[str]:
+def gate_failures(verdict: Verdict, golden: GoldenSet, pair: Pair) -> list[str]:
     """Sentences on why the gate of `pair` on `golden` fails; none when it does not.
 
-    What cannot be measured fails, too, and so does the inconclusive under `strict`.
+    What cannot be measured fails, too, and so does the inconclusive of a strict gate.
     """
     from evalkit.decide.render import comparison_sentence, must_pass_sentence
 
@@ -23,7 +23,7 @@ def gate_failures(verdict: Verdict, golden: GoldenSet, pair: Pair, *, strict: bo
         wanted = (golden.name, pair.model, pair.prompt_version)
         return (entry["golden_set"], side["model"], side["prompt_version"]) == wanted
 
-    failing = {"regression", "unmeasurable"} | ({"inconclusive"} if strict else set())
+    failing = {"regression", "unmeasurable"} | ({"inconclusive"} if verdict["strict"] else set())
     mine = [c for c in verdict["comparisons"] if c["gate"] and is_mine(c, c["candidate"])]
     bad = [comparison_sentence(c) for c in mine if c["verdict"] in failing]
     bad += [must_pass_sentence(e) for e in verdict["must_pass_failures"] if is_mine(e, e)]

@@ -278,8 +278,7 @@ class EvalSession:
             wanted = dict.fromkeys(unit for one in gates for unit in one.all_units())
             self.lines(gate, [unit for unit in wanted if unit not in self._taken])
             self.verdict = self.decide()
-        strict = self.settings.gate.strict
-        return gate_failures(self.verdict, gate.golden, gate.pair, strict=strict)
+        return gate_failures(self.verdict, gate.golden, gate.pair)
 
     def decide(self) -> dict[str, Any]:
         assert self.runs is not None

@@ -198,8 +198,7 @@ class Controller:
                 evaluation.verdict = evaluation.decide()
         except EvalkitError as error:
             return str(error)
-        strict = evaluation.settings.gate.strict
-        return "\n".join(gate_failures(evaluation.verdict, golden, pair, strict=strict)) or None
+        return "\n".join(gate_failures(evaluation.verdict, golden, pair)) or None
 
 
 def _pair_of(nodeid: str) -> Pair | None:

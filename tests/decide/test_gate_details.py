@@ -120,7 +120,7 @@ def test_several_metrics_are_corrected_as_the_settings_say(tmp_path: Path, corre
     ],
 )
 def test_every_verdict_has_its_exit_status(word: str, strict: bool, status: int) -> None:
-    assert exit_code({"verdict": word}, strict=strict) == status
+    assert exit_code({"verdict": word, "strict": strict}) == status
 
 
 def test_missing_scores_that_could_hide_a_regression_leave_it_open(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_a_gating_slice_that_falls_fails_the_build(store: Store) -> None:
         "channel=chat": (True, "pass"),
         "channel=mail": (True, "regression"),
     }
-    assert exit_code(verdict, strict=False) == 1
+    assert exit_code(verdict) == 1
 
 
 def test_gating_slices_are_corrected_with_the_family(store: Store) -> None:

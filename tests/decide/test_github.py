@@ -44,7 +44,7 @@ def comparison(**more: Any) -> dict[str, Any]:
 
 def verdict(*comparisons: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {
-        "verdict": "regression", "alpha": 0.05, "correction": "holm",
+        "verdict": "regression", "alpha": 0.05, "correction": "holm", "strict": False,
         "comparisons": list(comparisons), "must_pass_failures": [], "must_pass_missing": [],
         "budget": {}, "golden_sets": {"tickets": "golden_sets/tickets/golden_set.yaml"},
         "notes": [], **more,

@@ -266,7 +266,7 @@ def test_a_judge_that_disagrees_with_people_does_not_gate(store: Store) -> None:
     assert only(verdict)["verdict"] == "regression"
     assert only(verdict)["gate"] is False
     assert verdict["verdict"] == "unmeasurable"
-    assert exit_code(verdict, strict=False) == 3
+    assert exit_code(verdict) == 3
     assert "helpful on tickets does not gate: the judge agrees too little" in verdict["notes"][0]
     assert decide(store, min_agreement=-1.0)["verdict"] == "regression"
 

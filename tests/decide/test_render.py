@@ -129,6 +129,24 @@ def test_junit_is_xml_with_a_case_for_each_comparison() -> None:
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("5", "1", "1")
 
 
+@pytest.mark.parametrize(
+    ("strict", "kind", "level"), [(False, "skipped", "warning"), (True, "error", "error")]
+)
+def test_the_inconclusive_is_an_error_where_it_fails_the_build(
+    strict: bool, kind: str, level: str, tmp_path: Path
+) -> None:
+    unsure = verdict(
+        comparison(verdict="inconclusive"), comparison(verdict="inconclusive", gate=False),
+        verdict="inconclusive", strict=strict,
+    )  # fmt: skip
+
+    gating, other = ElementTree.fromstring(junit(unsure).encode())
+    [result] = json.loads(sarif(unsure, root=tmp_path))["runs"][0]["results"]
+
+    assert (next(iter(gating)).tag, next(iter(other)).tag) == (kind, "system-out")
+    assert result["level"] == level
+
+
 def test_junit_of_an_unmeasurable_whole_is_an_error() -> None:
     text = junit(verdict(verdict="unmeasurable", notes=["no complete run"]))
 

@@ -128,7 +128,7 @@ def test_other_drops_than_it_bet_on_are_not_answered(store: Store, asked: dict[s
 
     verdict = decide(store, **asked)
 
-    assert exit_code(verdict, strict=False) == 3
+    assert exit_code(verdict) == 3
     assert "at tolerance 0, max_drop 0.05 and alpha 0.05" in only(verdict)["reason"]
 
 
@@ -137,7 +137,7 @@ def test_scores_made_again_after_an_early_stop_have_no_test(store: Store) -> Non
 
     verdict = decide(store, compare=[f"{NEW}:{OLD}"])
 
-    assert exit_code(verdict, strict=False) == 3
+    assert exit_code(verdict) == 3
     assert "stopped early on other scores" in only(verdict)["reason"]
 
 

@@ -33,7 +33,7 @@ def comparison(**changes: Any) -> dict[str, Any]:
 
 def verdict(*comparisons: dict[str, Any], **changes: Any) -> dict[str, Any]:
     values: dict[str, Any] = {
-        "verdict": "regression", "alpha": 0.05, "correction": "holm",
+        "verdict": "regression", "alpha": 0.05, "correction": "holm", "strict": False,
         "comparisons": list(comparisons), "must_pass_failures": [], "must_pass_missing": [],
         "budget": {}, "golden_sets": {}, "notes": [],
     }  # fmt: skip
