@@ -12,6 +12,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -301,5 +302,11 @@ def _window(store: Store, request: SampleRequest, config: str) -> tuple[int, int
     if open_jobs:
         oldest = min(open_jobs, key=lambda sample: int(sample["since"]))
         return oldest["since"], oldest["until"]
-    ended = max((run["sample"]["until"] for run in jobs), default=None)
+    ended = max(map(_looked_until, jobs), default=None)
     return (request.until - DAY if ended is None else ended), request.until
+
+
+def _looked_until(job: Mapping[str, Any]) -> int:
+    """The end of a job's window, or its own start where that came first: no call was later."""
+    started = datetime.fromisoformat(job["created_at"]) - datetime(1970, 1, 1, tzinfo=UTC)
+    return min(int(job["sample"]["until"]), started // timedelta(microseconds=1))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from evalkit.cli.main import main
-from evalkit.cli.periods import iso
+from evalkit.cli.periods import iso, now
 from evalkit.score.label_queue import LabelQueue
 from evalkit.store.views import open_store
 from tests.loopback import Loopback
@@ -208,6 +208,19 @@ def test_a_job_that_was_stopped_is_finished_before_the_next_window(
         sample(project, *options, "--json", since=None)
 
     assert said(capsys)["until"] == iso((AT + HOUR // 2) // 1_000_000 * 1_000_000)
+
+
+def test_calls_between_a_job_and_the_end_it_was_given_belong_to_the_next(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    later = now() + 24 * HOUR
+    sample(project, "--json", until=later)
+    assert said(capsys)["calls"] == 60
+    log(project, "since", range(60, 70), at=now() - 59 * MINUTE)
+
+    sample(project, "--json", since=None, until=later + HOUR)
+
+    assert said(capsys)["calls"] == 10
 
 
 def test_failed_calls_are_no_bad_answers_and_calls_without_texts_are_left_out(
