@@ -326,10 +326,15 @@ def import_(
     done = import_labels(opened, file, format_of(file, kind), annotator=annotator)
     if as_json:
         counts = {"imported": done.added, "known": done.known, "corrected": done.corrected}
-        print_json({"file": str(file), **counts})
+        print_json({"file": str(file), **counts, "strays": done.strays})
     corrected = f", {done.corrected} of them in place of others" if done.corrected else ""
     known = f", {done.known} were here" if done.known else ""
     say(f"{done.added} labels imported{corrected}{known}")
+    if done.strays:
+        say(
+            f"{done.strays} of them are about no scored answer of {opened.path}: "
+            "see their trace_id, or run_id and case_id"
+        )
     return EXIT_PASS
 
 

@@ -37,6 +37,8 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 """A cell that a spreadsheet would compute, or one that was made harmless before."""
 
 Row = dict[str, Any]
+Answers = dict[tuple[str | None, ...], list[Row]]
+"""By trace id, and by run and case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,8 @@ class Imported:
     """Labels that were in the store already."""
     corrected: int
     """Of the added, those that replace one of the store, as it was changed in Label Studio."""
+    strays: int
+    """Of the added, those about no scored answer of the store."""
 
 
 def format_of(path: Path, kind: str | None = None) -> str:
@@ -156,20 +160,20 @@ def import_labels(store: Store, path: Path, kind: str, *, annotator: str | None 
     if len(ids) < sum(row["label_id"] is not None for row in rows):
         raise InputFileError(f"{path}: a label_id comes twice. Each label has its own, or none.")
     _refuse_circles(rows, here, path)
-    new = _with_answers(
-        store,
-        [
-            (place, row | {"label_id": row["label_id"] or new_id()})
-            for place, row in zip(places, rows, strict=True)
-            if row["label_id"] not in here
-        ],
-    )
+    placed = [
+        (place, row | {"label_id": row["label_id"] or new_id()})
+        for place, row in zip(places, rows, strict=True)
+        if row["label_id"] not in here
+    ]
+    answers = _answers_about(store, [row for _, row in placed])
+    new = _with_answers(placed, answers)
     if new:
         store.add_labels(new_id(), new)
     return Imported(
         added=len(new),
         known=len(rows) - len(new),
         corrected=sum(kind == "labelstudio" and row["supersedes"] in here for row in new),
+        strays=sum(_key(row) not in answers for _, row in placed),
     )
 
 
@@ -359,21 +363,22 @@ def _read_time(value: Any) -> int:
     return at
 
 
-def _with_answers(store: Store, rows: list[tuple[str, Row]]) -> list[Row]:
+def _with_answers(rows: list[tuple[str, Row]], answers: Answers) -> list[Row]:
     """The rows, with what they lack of the answer they are about; `place` names a bad one."""
-    lacking = [row for _, row in rows if any(row[name] is None for name in _ANSWER)]
-    answers = _answers_about(store, lacking) if lacking else {}
     filled = []
     for place, row in rows:
-        key = (row["trace_id"],) if row["trace_id"] else (row["run_id"], row["case_id"])
         try:
-            filled.append(row | _answer_of(row, answers.get(key, ())))
+            filled.append(row | _answer_of(row, answers.get(_key(row), ())))
         except ValueError as error:
             raise InputFileError(f"{place}: {error}") from None
     return filled
 
 
-def _answers_about(store: Store, rows: list[Row]) -> dict[tuple[str, ...], list[Row]]:
+def _key(row: Row) -> tuple[str | None, ...]:
+    return (row["trace_id"],) if row["trace_id"] else (row["run_id"], row["case_id"])
+
+
+def _answers_about(store: Store, rows: list[Row]) -> Answers:
     """The scored answers that rows may be about, by trace and by run and case."""
     wanted = {
         name: sorted({row[column] for row in rows if row[column]})
@@ -387,7 +392,7 @@ def _answers_about(store: Store, rows: list[Row]) -> dict[tuple[str, ...], list[
         )
     except StoreError:
         return {}
-    answers: dict[tuple[str, ...], list[Row]] = {}
+    answers: Answers = {}
     for one in found:
         answers.setdefault((one["trace_id"],), []).append(one)
         answers.setdefault((one["run_id"], one["case_id"]), []).append(one)

@@ -216,6 +216,21 @@ def test_run_and_case_are_enough_to_know_the_answer(tmp_path: Path, given: dict[
     assert None not in [row[name] for name in names]
 
 
+def test_labels_about_no_scored_answer_are_counted(tmp_path: Path) -> None:
+    store = judged_run(tmp_path / "store", n=4)
+    file = tmp_path / "labels.jsonl"
+    about = [
+        {"run_id": "run-new", "case_id": "t-002"}, {"run_id": "run-new", "case_id": "t-200"},
+        {"run_id": "run-old", "case_id": "t-002"}, {"trace_id": "nobody's"},
+    ]  # fmt: skip
+    said = [one | {"metric": "tone", "score": 1} for one in about]
+    file.write_text("".join(json.dumps(one) + "\n" for one in said), encoding="utf-8")
+
+    done = import_labels(store, file, "jsonl", annotator="ann")
+
+    assert (done.added, done.strays) == (4, 3)
+
+
 def test_a_label_that_could_be_of_several_pairs_is_refused(tmp_path: Path) -> None:
     lines = [line("run-new", "t-002", trial=at, model=f"model-{at}") for at in (0, 1)]
     store = seal(tmp_path / "store", "run-new", lines)
