@@ -146,14 +146,6 @@ class Spent:
     """Calls that cost something nobody knows."""
 
 
-_NO_CAPS = BudgetSettings()
-
-
-def has_caps(caps: BudgetSettings) -> bool:
-    """Whether anything is limited; without, no ledger is needed."""
-    return caps != _NO_CAPS
-
-
 class Ledger:
     """Reserve before a call, settle after it. Threads and processes may share the file."""
 

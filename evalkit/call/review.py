@@ -29,7 +29,6 @@ from evalkit.records import CallRecord, CallResult, Json
 
 log = logging.getLogger(__name__)
 
-STATES = ("pending", "approved", "running", "done", "rejected", "failed", "unknown")
 UNSEEN_S = 3600.0
 """After which a running action counts as unknown when its process cannot be seen."""
 MAX_LISTED = 10_000

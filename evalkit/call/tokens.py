@@ -48,7 +48,6 @@ SHORT_CHARS = 4096
 """A text no longer is counted once: a call asks three times, and its system prompt comes again."""
 
 _WORDS = (string.ascii_letters + " ").encode()
-_WIDE = bytes(range(128, 256))
 _ASCII = bytes(range(128))
 
 

@@ -78,10 +78,6 @@ class Axis:
         return _share(value, self.low, self.high)
 
 
-def _tick(value: float) -> str:
-    return points(value).removesuffix(".0").lstrip("±")
-
-
 def _share(value: float, low: float, high: float) -> float:
     share = (value - low) / (high - low)
     return round(100 * min(max(share, 0.0), 1.0), 2)

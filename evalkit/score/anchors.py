@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from evalkit.store.views import Store
 
 SUFFIX = ".anchors.jsonl"
-MOST = 1_000
 JUDGED_SHARE = 0.8
 """With fewer grades a look says nothing, and is tried again."""
 

@@ -15,8 +15,6 @@ from statistics import fmean
 from evalkit.score.judge import Judgement, Rater
 from evalkit.score.labelled import Labelled
 
-SPLIT = 0.5
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:

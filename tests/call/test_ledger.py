@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from evalkit.call.allowance import Allowance, Most
-from evalkit.call.ledger import HOLD_S, Hold, Ledger, Spent, has_caps
+from evalkit.call.ledger import HOLD_S, Hold, Ledger, Spent
 from evalkit.call.tokens import TokenEstimator
 from evalkit.config import ModelSettings, Price
 from evalkit.errors import CallError, ConfigError
@@ -422,11 +422,6 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"budget\.sqlite"):
         Ledger(path, BudgetSettings())
-
-
-def test_caps_are_there_or_not() -> None:
-    assert not has_caps(BudgetSettings())
-    assert has_caps(BudgetSettings(users={"a": SpendCap(day_usd=1)}))
 
 
 async def test_a_hold_knows_what_it_holds(path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from evalkit.call.embedded.text import sentences
@@ -81,16 +81,6 @@ class Instructions:
     def lists_about(self, topic: re.Pattern[str]) -> list[ItemList]:
         """The lists whose heading speaks of `topic`."""
         return [one for one in self.lists if topic.search(one.heading)]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """A prompt taken apart."""
-
-    instructions: Instructions
-    query: str
-    documents: tuple[Document, ...] = ()
-    key: tuple[Any, ...] = field(default=(), compare=False)
 
 
 LABEL_TOPIC = re.compile(

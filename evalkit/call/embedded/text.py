@@ -46,38 +46,6 @@ STOP_WORDS = frozenset(
 QUESTION_WORDS = frozenset("how does can do where when which why".split())
 """Stop words that still tell what somebody is after."""
 
-NEGATIONS = frozenset(
-    [
-        "not",
-        "no",
-        "never",
-        "none",
-        "cannot",
-        "can't",
-        "don't",
-        "doesn't",
-        "didn't",
-        "isn't",
-        "wasn't",
-        "won't",
-        "without",
-        "nicht",
-        "kein",
-        "keine",
-        "keinen",
-        "nie",
-        "ohne",
-        "no",
-        "nunca",
-        "sin",
-        "ne",
-        "pas",
-        "jamais",
-        "sans",
-        "aucun",
-    ]
-)
-
 # Longest first; what is left must keep at least three letters.
 _ENDINGS = (
     "ations", "ation", "ements", "ement", "ungen", "ingly", "ments", "iones", "aciones", "ment",
