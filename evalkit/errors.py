@@ -38,16 +38,13 @@ class Problems(EvalkitError):
     `problems` holds one `file:line: problem. fix` line each.
     """
 
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
+    def __init__(self, problems: Sequence[str] | str) -> None:
+        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
 
 
 class ConfigError(Problems):
     """`evalkit.toml`, an option or an environment variable cannot be used."""
-
-    def __init__(self, problems: Sequence[str] | str) -> None:
-        super().__init__([problems] if isinstance(problems, str) else problems)
 
 
 OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
@@ -65,15 +62,9 @@ def cannot_be_written(where: str, error: OSError, advice: str = "") -> ConfigErr
 class ContentError(Problems):
     """A prompt, judge or template file cannot be used."""
 
-    def __init__(self, problems: Sequence[str] | str) -> None:
-        super().__init__([problems] if isinstance(problems, str) else problems)
-
 
 class GoldenSetError(Problems):
     """A golden set cannot be used."""
-
-    def __init__(self, problems: Sequence[str] | str) -> None:
-        super().__init__([problems] if isinstance(problems, str) else problems)
 
 
 class InputFileError(EvalkitError):
