@@ -21,6 +21,7 @@ from evalkit.call.budget import Budget
 from evalkit.call.sharing import Sharing
 from evalkit.config import Settings
 from evalkit.errors import ConfigError, GoldenSetError
+from evalkit.git import git_state
 from evalkit.score.golden import GoldenSet, find_golden_sets, load_golden_set
 from evalkit.score.log_draw import DrawRule
 from evalkit.score.metric_specs import MetricSpec, canonical, needs_of
@@ -38,7 +39,6 @@ from evalkit.score.runner import RunSummary
 from evalkit.session import (
     FinishedRun,
     Progress,
-    git_state,
     golden_manifest,
     run_async,
     silent,

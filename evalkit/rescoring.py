@@ -17,6 +17,7 @@ from evalkit import __version__
 from evalkit.call.budget import Budget
 from evalkit.config import Settings
 from evalkit.errors import ConfigError, NotComparable, StoreError
+from evalkit.git import git_state
 from evalkit.ids import new_id
 from evalkit.records import Pair
 from evalkit.schemas import nearest
@@ -29,7 +30,6 @@ from evalkit.score.stored import StoredRun
 from evalkit.session import (
     FinishedRun,
     Progress,
-    git_state,
     golden_manifest,
     run_async,
     silent,

@@ -12,7 +12,6 @@ import hashlib
 import json
 import platform
 import signal
-import subprocess
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
@@ -28,6 +27,7 @@ from urllib.parse import urlsplit
 from evalkit import __version__
 from evalkit.config import Settings
 from evalkit.errors import ConfigError, Interrupted, StoreError
+from evalkit.git import git_state
 from evalkit.ids import new_id
 from evalkit.score.case_prompts import refuse_unfit_cases
 from evalkit.score.golden import GoldenSet
@@ -472,26 +472,6 @@ def refuse_edited_prompts(store: Store, prepared: PreparedRun) -> None:
     prepared.orchestrator.prompts.check_unchanged(
         {identity: known[identity] for identity in used if identity in known}
     )
-
-
-def git_state(root: Path) -> dict[str, Any]:
-    """Commit, branch and whether the tree differs; each None outside a repository."""
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    status = git("status", "--porcelain", "--untracked-files=no")
-    return {
-        "commit": git("rev-parse", "HEAD"),
-        "branch": git("rev-parse", "--abbrev-ref", "HEAD"),
-        "dirty": None if status is None else bool(status),
-    }
 
 
 def describe_plan(prepared: PreparedRun) -> str:

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "evalkit"
 
 FLOORS = [
-    "errors", "ids", "frozen", "records", "strict", "json_schema", "schemas", "national_ids",
+    "errors", "git", "ids", "frozen", "records", "strict", "json_schema", "schemas", "national_ids",
     "plain_text", "json_bytes", "pii", "redaction", "content", "settings", "prices",
     "config_checks", "config",
 ]  # fmt: skip

@@ -8,7 +8,6 @@ next one is tried; after the last, what could not be measured is no pass.
 from __future__ import annotations
 
 import re
-import subprocess
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from typing import Any
 from evalkit.cli.ci_github import Context
 from evalkit.decide.selectors import NONE, POOLED, baseline_runs
 from evalkit.errors import EvalkitError, NotComparable
+from evalkit.git import git, git_state
 from evalkit.settings import Settings
 from evalkit.store.views import Store
 
@@ -230,33 +230,21 @@ def _is_in(project: Path, path: Path, root: Path) -> bool:
 @contextmanager
 def _checkout(root: Path, sha: str) -> Iterator[Path | None]:
     """The project as it was at `sha`, in a worktree of its own; None where git cannot."""
-    top = _git(root, "rev-parse", "--show-toplevel")
+    ask = partial(git, root, timeout_s=GIT_TIMEOUT_S)
+    top = ask("rev-parse", "--show-toplevel")
     if top is None:
         yield None
         return
-    if _git(root, "cat-file", "-e", f"{sha}^{{commit}}") is None:
-        _git(root, "fetch", "--quiet", "--depth=1", "origin", sha)
+    if ask("cat-file", "-e", f"{sha}^{{commit}}") is None:
+        ask("fetch", "--quiet", "--depth=1", "origin", sha)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "base"
-        added = _git(root, "worktree", "add", "--detach", "--quiet", str(place), sha)
+        added = ask("worktree", "add", "--detach", "--quiet", str(place), sha)
         try:
             inside = root.resolve().relative_to(Path(top).resolve())
             yield None if added is None else place / inside
         finally:
-            _git(root, "worktree", "remove", "--force", str(place))
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=GIT_TIMEOUT_S,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+            ask("worktree", "remove", "--force", str(place))
 
 
 # --- what the store itself has ----------------------------------------------------------
@@ -266,8 +254,6 @@ def _from_store(
     sets: Sets, *, store: Store, runs: Sequence[Mapping[str, Any]], settings: Settings
 ) -> Baseline | None:
     """What the gate takes where nobody says, of the `runs` that are there before this build's."""
-    from evalkit.session import git_state
-
     to_come = {"run_id": "", "git": git_state(settings.root)}
     found: dict[tuple[str, str], str] = {}
     for name, feature in sets:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,6 +21,7 @@ from evalkit import __version__
 from evalkit.call.providers.scrubbing import secret_names, unset_secrets
 from evalkit.cli.options import common_options, count, print_json
 from evalkit.errors import EXIT_PASS, EXIT_UNMEASURABLE, EXIT_USAGE, ConfigError, EvalkitError
+from evalkit.git import git
 
 if TYPE_CHECKING:
     from evalkit.settings import ProviderSettings, Settings
@@ -329,7 +330,7 @@ def _git(settings: Settings) -> Finding:
             detail="not installed: runs do not know their commit and branch",
             fix="install git, or name baselines yourself: evalkit baseline set RUN",
         )
-    ask = _asker(settings.root)
+    ask = partial(git, settings.root)
     if ask("rev-parse", "--is-inside-work-tree") is None:
         return Finding(
             about="git",
@@ -348,18 +349,6 @@ def _git(settings: Settings) -> Finding:
         )
     here = ask("rev-parse", "--abbrev-ref", "HEAD")
     return Finding(about="git", status="ok", detail=f"on {here}; the baseline is {branch}")
-
-
-def _asker(root: Path) -> Callable[..., str | None]:
-    def ask(*arguments: str) -> str | None:
-        command = ["git", "-C", str(root), *arguments]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    return ask
 
 
 def _print(findings: list[Finding]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import click
 from evalkit import __version__
 from evalkit.cli.options import common_options, print_json, say
 from evalkit.errors import EXIT_PASS, EvalkitError, cannot_be_written
+from evalkit.git import git
 
 CONFIG = "evalkit.toml"
 PROJECT = {
@@ -157,18 +157,12 @@ def _default_branch(folder: Path) -> str:
     """As git knows it: the remote's, else main or master, else the branch of the work tree."""
     there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.is_dir())
 
-    def git(*arguments: str) -> str:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(there), *arguments], capture_output=True, text=True, timeout=10
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return ""
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    remote = git("symbolic-ref", "--short", "refs/remotes/origin/HEAD").removeprefix("origin/")
-    known = [name for name in (BRANCH, "master") if git("rev-parse", "-q", "--verify", name)]
-    return remote or next(iter(known), "") or git("symbolic-ref", "--short", "HEAD") or BRANCH
+    if remote := git(there, "symbolic-ref", "--short", "refs/remotes/origin/HEAD"):
+        return remote.removeprefix("origin/")
+    for name in (BRANCH, "master"):
+        if git(there, "rev-parse", "-q", "--verify", name):
+            return name
+    return git(there, "symbolic-ref", "--short", "HEAD") or BRANCH
 
 
 def _first_run(folder: Path, store: str | None) -> str | None:
