@@ -8,7 +8,6 @@ for, knows no provider, and writes nothing. Messages and events name kinds, neve
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 from collections import Counter
@@ -17,7 +16,7 @@ from dataclasses import field, replace
 from itertools import count
 from typing import Any
 
-from evalkit.call.functions import users_own
+from evalkit.call.functions import load_function, users_own
 from evalkit.call.injection import find_injection
 from evalkit.call.leaks import find_leaks
 from evalkit.errors import CallError, ConfigError
@@ -414,16 +413,10 @@ def _check_kinds(kinds: Iterable[str]) -> None:
 
 
 def _function(name: str) -> Callable[..., Any]:
-    module, _, attribute = name.partition(":")
     try:
-        function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"guard: {name!r} is not an importable module:function: {error}"
-        ) from None
-    if not callable(function):
-        raise ConfigError(f"guard: {name!r} is not a function.")
-    return function  # type: ignore[no-any-return]
+        return load_function(name)
+    except ConfigError as error:
+        raise ConfigError(f"guard: {error}") from None
 
 
 def _apply(name: str, rule: Callable[[Any], Any], value: Any) -> None:

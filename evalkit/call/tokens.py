@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from heapq import nlargest
-from typing import Any
 
+from evalkit.call.providers.requests import Remembered
 from evalkit.call.vocabularies import exact_counter
 from evalkit.config import ModelSettings
 from evalkit.records import Message, ModelRequest, Usage
@@ -87,7 +87,7 @@ class TokenEstimator:
     ) -> None:
         self._counter = counter
         self._models: dict[str, _Calibrated] = {}
-        self._schemas: dict[int, tuple[Mapping[str, Any], str]] = {}
+        self._written = Remembered(json.dumps)
 
     def estimate(self, request: ModelRequest, model: ModelSettings) -> int:
         """Prompt tokens that `request` will have with `model`."""
@@ -116,15 +116,6 @@ class TokenEstimator:
         if request.tools:
             tokens += known.count(json.dumps(request.tools))
         return tokens
-
-    def _written(self, schema: Mapping[str, Any]) -> str:
-        """A schema as text, kept per object: a feature asks with the same one always."""
-        found = self._schemas.get(id(schema))
-        if found is None:
-            if len(self._schemas) >= MAX_REMEMBERED:
-                self._schemas.clear()
-            found = self._schemas[id(schema)] = schema, json.dumps(schema)
-        return found[1]
 
 
 def _of_messages(messages: Sequence[Message], count: Callable[[str], float]) -> float:
