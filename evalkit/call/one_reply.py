@@ -35,9 +35,10 @@ async def read_reply(
     pieces: list[str] = []
     size = 0
     ttft_ms: float | None = None
+    stall_s = idle_s if request.stream else None
     try:
         async with aclosing(provider.stream(request)) as events:
-            event = await _first_event(events, ttft_s)
+            event = await _next_event(events, ttft_s, "ttft_timeout", "no first token within")
             while isinstance(event, TextDelta):
                 if ttft_ms is None:
                     ttft_ms = round((monotonic() - started) * 1000, 3)
@@ -49,7 +50,7 @@ async def read_reply(
                 pieces.append(event.text)
                 if shown is not None:
                     await shown.add(event.text)
-                event = await _next_event(events, idle_s if request.stream else None)
+                event = await _next_event(events, stall_s, "stream_cut", "the answer stalled for")
     except CallError as error:
         error.had_begun = ttft_ms is not None
         raise
@@ -77,21 +78,13 @@ def unusable(reply: Reply) -> CallError | None:
     return None
 
 
-async def _first_event(events: AsyncGenerator[Event, None], ttft_s: float | None) -> Event | None:
-    if ttft_s is None:
+async def _next_event(
+    events: AsyncGenerator[Event, None], within_s: float | None, kind: str, missed: str
+) -> Event | None:
+    if within_s is None:
         return await anext(events, None)
     try:
-        async with asyncio.timeout(ttft_s):
+        async with asyncio.timeout(within_s):
             return await anext(events, None)
     except TimeoutError:
-        raise CallError("ttft_timeout", f"no first token within {ttft_s:g} s") from None
-
-
-async def _next_event(events: AsyncGenerator[Event, None], idle_s: float | None) -> Event | None:
-    if idle_s is None:
-        return await anext(events, None)
-    try:
-        async with asyncio.timeout(idle_s):
-            return await anext(events, None)
-    except TimeoutError:
-        raise CallError("stream_cut", f"the answer stalled for {idle_s:g} s") from None
+        raise CallError(kind, f"{missed} {within_s:g} s") from None
