@@ -9,7 +9,6 @@ apart, have no inclusion probability, and belong in no estimate.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.score.sampling import Share, Unit
+from evalkit.score.sampling import Share
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -178,28 +177,6 @@ def _tied(places: Places, strata: NDArray[np.int64], order: NDArray[np.int64]) -
     """Where in the order a call stands as the one after it does."""
     places, strata = places[order], strata[order]
     return np.flatnonzero((places[1:] == places[:-1]) & (strata[1:] == strata[:-1]))
-
-
-def draw_calls(units: Sequence[Unit], rule: DrawRule) -> dict[str, Place]:
-    """Key of each call drawn -> why, of calls that are all at hand."""
-    import pyarrow as pa
-
-    numbers: dict[str, int] = {}
-    strata = [numbers.setdefault(unit.stratum, len(numbers)) for unit in units]
-    draw = Draw(rule)
-    draw.add(
-        pa.array([unit.key for unit in units], pa.string()),
-        np.array(strata, dtype=np.int64),
-        np.array([unit.interest for unit in units], dtype=np.float64),
-    )
-    return draw.places()
-
-
-def place_of(key: str, salt: str) -> float:
-    """Where a call stands between 0 and 1."""
-    import pyarrow as pa
-
-    return int(places_of(pa.array([key], pa.string()), salt)[0]) / _SPAN
 
 
 def places_of(keys: pa.Array, salt: str) -> Places:
