@@ -60,18 +60,23 @@ FINISH_REASONS: dict[str, str] = {
 """Their stop_reason -> ours; `refusal` is an error of that kind, any other no sound end."""
 
 
+def anthropic_http(settings: ProviderSettings, path: str) -> HttpTransport:
+    """Connections to `path` below /v1, whether `base_url` ends with that or not."""
+    versioned = (settings.base_url or "").rstrip("/").endswith("/v1")
+    return HttpTransport(
+        settings,
+        path=path if versioned else f"/v1{path}",
+        key_header="x-api-key",
+        key_prefix="",
+        headers={"anthropic-version": VERSION},
+    )
+
+
 class AnthropicProvider:
     """Messages at `base_url`/v1/messages."""
 
     def __init__(self, settings: ProviderSettings) -> None:
-        versioned = (settings.base_url or "").rstrip("/").endswith("/v1")
-        self._http = HttpTransport(
-            settings,
-            path="/messages" if versioned else "/v1/messages",
-            key_header="x-api-key",
-            key_prefix="",
-            headers={"anthropic-version": VERSION},
-        )
+        self._http = anthropic_http(settings, "/messages")
         options = read_options(settings, OPTIONS)
         self._structured: str = options["structured"]
         self._cache: bool = options["cache"]

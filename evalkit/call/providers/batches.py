@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from evalkit.call.providers.anthropic import VERSION
+from evalkit.call.providers.anthropic import anthropic_http
 from evalkit.call.providers.replies import (
     error_of_status,
     items,
@@ -201,14 +201,7 @@ class AnthropicBatches(_Http):
     """Message batches."""
 
     def __init__(self, settings: ProviderSettings) -> None:
-        versioned = (settings.base_url or "").rstrip("/").endswith("/v1")
-        path = "/messages/batches" if versioned else "/v1/messages/batches"
-        headers = {"anthropic-version": VERSION}
-        super().__init__(
-            HttpTransport(
-                settings, path=path, key_header="x-api-key", key_prefix="", headers=headers
-            )
-        )
+        super().__init__(anthropic_http(settings, "/messages/batches"))
 
     async def submit(self, lines: Sequence[BatchLine]) -> str:
         rows = (
