@@ -159,7 +159,7 @@ def error_of_status(
     except (ValueError, RecursionError):
         value = None
     codes, message = _said(value)
-    kind = _kind_of(codes, message if status in (400, 413, 422, 429) else "")
+    kind = _kind_of(codes, message if status in (400, 413, 422, 429) else "", status)
     if kind is None:
         default = "server" if status >= 500 else "bad_request"
         kind = KIND_OF_STATUS.get(status, default)
@@ -174,10 +174,10 @@ def raise_if_error(value: Any, *, secrets: Sequence[str] = ()) -> None:
     if not isinstance(value, dict) or not value.get("error"):
         return
     codes, message = _said(value)
-    kind = _kind_of(codes, message)
+    numbers = [int(code) for code in codes if code.isdecimal() and len(code) == 3]
+    status = numbers[0] if numbers else 500
+    kind = _kind_of(codes, message, status)
     if kind is None:
-        numbers = [int(code) for code in codes if code.isdecimal() and len(code) == 3]
-        status = numbers[0] if numbers else 500
         kind = KIND_OF_STATUS.get(status, "server")
         if not numbers and "invalid_request_error" in codes:
             kind = "bad_request"
@@ -197,12 +197,13 @@ def _said(value: Any) -> tuple[list[str], str]:
     return codes, message if isinstance(message, str) else ""
 
 
-def _kind_of(codes: Sequence[str], message: str) -> str | None:
+def _kind_of(codes: Sequence[str], message: str, status: int) -> str | None:
     for code in codes:
         if code in KIND_OF_CODE:
             return KIND_OF_CODE[code]
     for pattern, kind in KIND_OF_MESSAGE:
-        if pattern.search(message[:10_000]):
+        # "Too many tokens" of a 429 are those of a minute: the request itself is not too long.
+        if not (status == 429 and kind == "context_length") and pattern.search(message[:10_000]):
             return kind
     return None
 

@@ -40,6 +40,8 @@ def anthropic(kind: str, message: str = "no") -> str:
         (429, openai("rate_limit_exceeded"), "rate_limit"),
         (429, openai(None, kind="requests"), "rate_limit"),
         (429, openai("insufficient_quota", kind="insufficient_quota"), "quota_exhausted"),
+        (429, openai(None, "Too many tokens, please wait before trying again."), "rate_limit"),
+        (429, openai(None, "You exceeded your current quota"), "quota_exhausted"),
         (429, "", "rate_limit"),
         (402, "", "quota_exhausted"),
         (529, anthropic("overloaded_error"), "rate_limit"),
@@ -77,6 +79,7 @@ def test_status_and_body_lead_to_one_kind(status: int, body: str, kind: str) -> 
     [
         ({"error": {"message": "overloaded", "code": 502}}, "server"),
         ({"error": {"message": "slow down", "code": 429}}, "rate_limit"),
+        ({"error": {"message": "Too many tokens per minute", "code": 429}}, "rate_limit"),
         ({"error": "something broke"}, "server"),
         ({"type": "error", "error": {"type": "overloaded_error", "message": "x"}}, "rate_limit"),
         ({"error": {"type": "invalid_request_error", "message": "x"}}, "bad_request"),
