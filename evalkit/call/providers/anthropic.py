@@ -21,7 +21,7 @@ from evalkit.call.providers.replies import (
     mended,
     quoted,
     raise_if_error,
-    read_json,
+    read_event,
     text,
     text_or_none,
 )
@@ -92,7 +92,7 @@ class AnthropicProvider:
                 return
             while (events := await reply.events()) is not None:
                 for sent in events:
-                    for piece in reading.take(sent.data):
+                    for piece in reading.take(sent.data, sent.name):
                         yield piece
                 if reading.done:
                     await reply.drain()
@@ -249,12 +249,11 @@ class _Reading:
         self._stop(body)
         yield from self.end()
 
-    def take(self, data: str) -> Iterator[TextDelta]:
+    def take(self, data: str, name: str = "") -> Iterator[TextDelta]:
         """The text of one event of a stream."""
         if self.done:
             return
-        value = read_json(data)
-        raise_if_error(value, secrets=self._secrets)
+        value = read_event(data, name, secrets=self._secrets)
         event = mapping(value, "an event")
         match event.get("type"):
             case "message_start":

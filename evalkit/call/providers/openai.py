@@ -20,7 +20,7 @@ from evalkit.call.providers.replies import (
     mended,
     quoted,
     raise_if_error,
-    read_json,
+    read_event,
     text,
     text_or_none,
 )
@@ -86,7 +86,7 @@ class OpenAIProvider:
                 return
             while (events := await reply.events()) is not None:
                 for sent in events:
-                    for piece in reading.take(sent.data):
+                    for piece in reading.take(sent.data, sent.name):
                         yield piece
                 if reading.done:
                     await reply.drain()
@@ -169,15 +169,14 @@ class _Reading:
         yield from self._choice(choice, message)
         yield from self.end()
 
-    def take(self, data: str) -> Iterator[TextDelta]:
+    def take(self, data: str, name: str = "") -> Iterator[TextDelta]:
         """The text of one event of a stream."""
         if self.done:
             return
         if data.strip() == "[DONE]":
             self.done = True
             return
-        value = read_json(data)
-        raise_if_error(value, secrets=self._secrets)
+        value = read_event(data, name, secrets=self._secrets)
         chunk = mapping(value, "an event")
         self._about(chunk)
         for item in items(chunk.get("choices") or [], "choices")[:1]:

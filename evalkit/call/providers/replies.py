@@ -169,9 +169,21 @@ def error_of_status(
     return CallError(kind, told, status=status, retry_after_s=retry_after_s(headers))
 
 
-def raise_if_error(value: Any, *, secrets: Sequence[str] = ()) -> None:
-    """Raise the error that a reply or event with status 200 carries, if it does."""
-    if not isinstance(value, dict) or not value.get("error"):
+def read_event(data: str, name: str, *, secrets: Sequence[str] = ()) -> Any:
+    """Parse an event of a stream. Raises CallError for one that is an error, or no JSON."""
+    try:
+        value = read_json(data)
+    except CallError:
+        if name != "error":
+            raise
+        value = data  # said in plain words
+    raise_if_error(value, named=name == "error", secrets=secrets)
+    return value
+
+
+def raise_if_error(value: Any, *, named: bool = False, secrets: Sequence[str] = ()) -> None:
+    """Raise the error that a reply or event with status 200 carries, or is, by its name too."""
+    if not (named or _is_error(value)):
         return
     codes, message = _said(value)
     numbers = [int(code) for code in codes if code.isdecimal() and len(code) == 3]
@@ -185,11 +197,16 @@ def raise_if_error(value: Any, *, secrets: Sequence[str] = ()) -> None:
     raise CallError(kind, f"an error inside the reply: {told}", status=200)
 
 
+def _is_error(value: Any) -> bool:
+    """Whether it holds an error, or says that it is one."""
+    if not isinstance(value, dict):
+        return False
+    return bool(value.get("error")) or "error" in (value.get("type"), value.get("object"))
+
+
 def _said(value: Any) -> tuple[list[str], str]:
     """Codes and message of an error body, in any of the shapes servers use."""
-    if not isinstance(value, dict):
-        return [], ""
-    error = value.get("error", value)
+    error = (value.get("error") or value) if isinstance(value, dict) else value
     if not isinstance(error, dict):
         return [], error if isinstance(error, str) else ""
     codes = [str(error[key]) for key in ("code", "type", "status") if error.get(key) is not None]

@@ -267,6 +267,16 @@ async def test_every_fault_of_a_stream_has_its_kind(fault: str) -> None:
     assert error.kind == kind
 
 
+@pytest.mark.parametrize("wire", ["openai", "anthropic"])
+async def test_an_error_event_may_have_no_error_in_it_but_its_name(wire: str) -> None:
+    body = 'event: error\ndata: {"message": "slow down", "code": "rate_limit_exceeded"}\n\n'
+    with Loopback(Rule(Behaviour(body=body, content_type="text/event-stream"))) as server:
+        async with provider_of(wire, server) as provider:
+            error = await failure(provider, stream=True)
+
+    assert error.kind == "rate_limit"
+
+
 async def test_text_before_a_fault_of_a_stream_has_come() -> None:
     with Loopback(Rule(Behaviour(text="a b c d", cut_after=3))) as server:
         async with (

@@ -20,6 +20,7 @@ from evalkit.call.providers.replies import (
     mended,
     quoted,
     raise_if_error,
+    read_event,
     read_json,
     retry_after_s,
 )
@@ -86,11 +87,28 @@ def test_status_and_body_lead_to_one_kind(status: int, body: str, kind: str) -> 
         ({"error": {"message": "context length exceeded"}}, "context_length"),
         ({"error": {"code": "insufficient_quota"}}, "quota_exhausted"),
         ({"error": [1, 2]}, "server"),
+        ({"type": "error", "code": "rate_limit_exceeded", "message": "x"}, "rate_limit"),
+        ({"object": "error", "type": "InternalServerError", "message": "x"}, "server"),
     ],
 )
 def test_an_error_inside_a_reply_of_status_200_has_its_own_kind(value: Any, kind: str) -> None:
     with pytest.raises(CallError) as caught:
         raise_if_error(value)
+
+    assert caught.value.kind == kind
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        ('{"code": "rate_limit_exceeded", "message": "slow down"}', "rate_limit"),
+        ('{"message": "it broke"}', "server"),
+        ("upstream timed out", "server"),
+    ],
+)
+def test_an_event_named_error_is_one_whatever_is_in_it(data: str, kind: str) -> None:
+    with pytest.raises(CallError) as caught:
+        read_event(data, "error")
 
     assert caught.value.kind == kind
 
