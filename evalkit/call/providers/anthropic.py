@@ -86,7 +86,7 @@ class AnthropicProvider:
         body = self.body(request)
         with await self._http.post(write_json(body)) as reply:
             reading = _Reading(reply.secrets, answer_tool=body.get("tool_choice") is FORCED)
-            if not reply.is_events(asked=request.stream):
+            if not await reply.is_events(asked=request.stream):
                 for event in reading.whole(await reply.json()):
                     yield event
                 return

@@ -80,7 +80,7 @@ class OpenAIProvider:
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Event, None]:
         with await self._http.post(write_json(self.body(request))) as reply:
             reading = _Reading(reply.secrets)
-            if not reply.is_events(asked=request.stream):
+            if not await reply.is_events(asked=request.stream):
                 for event in reading.whole(await reply.json()):
                     yield event
                 return

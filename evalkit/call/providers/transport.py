@@ -169,7 +169,7 @@ class HttpTransport:
 class Reply:
     """A reply with a good status whose body is still to be read, once."""
 
-    __slots__ = ("_decoder", "_failures", "_most", "_response", "_size", "secrets")
+    __slots__ = ("_ahead", "_decoder", "_failures", "_most", "_response", "_size", "secrets")
 
     def __init__(
         self,
@@ -180,6 +180,7 @@ class Reply:
         self._response = response
         self._failures = failures
         self._decoder = EventDecoder()
+        self._ahead: bytes | None = None
         self._size = 0
         self._most = MAX_REPLY_BYTES
         self.secrets = secrets
@@ -190,10 +191,19 @@ class Reply:
     def __exit__(self, *exc: object) -> None:
         self._response.close()
 
-    def is_events(self, asked: bool) -> bool:
-        """Whether the body is a stream of events; `asked` decides where no type says so."""
+    async def is_events(self, asked: bool) -> bool:
+        """Whether the body is a stream of events.
+
+        Where one was `asked` for and no type says what came, its beginning does: no event
+        begins like JSON.
+        """
         kind = self._response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        return kind == "text/event-stream" or (asked and kind != "application/json")
+        if kind == "text/event-stream":
+            return True
+        if kind == "application/json" or not asked:
+            return False
+        self._ahead = await self._chunk()
+        return not self._ahead.lstrip().startswith(b"{")
 
     async def body(self) -> bytes:
         """The whole body."""
@@ -253,6 +263,9 @@ class Reply:
 
     async def _chunk(self) -> bytes:
         """The next piece of the body; empty at its end."""
+        if self._ahead is not None:
+            ahead, self._ahead = self._ahead, None
+            return ahead
         try:
             chunk = await self._response.content.readany()
         except self._failures as error:

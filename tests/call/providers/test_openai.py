@@ -309,9 +309,11 @@ async def test_a_stream_may_end_without_its_done_mark() -> None:
     assert finish.usage.completion_tokens is not None
 
 
-async def test_a_server_that_does_not_stream_may_answer_whole() -> None:
+@pytest.mark.parametrize("kind", [None, "text/plain; charset=utf-8", "application/octet-stream"])
+async def test_a_server_that_does_not_stream_may_answer_whole(kind: str | None) -> None:
     whole = {"model": "m", "choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]}
-    with Loopback(Rule(Behaviour(body=json.dumps(whole)))) as server:
+    behaviour = Behaviour(body=json.dumps(whole), content_type=kind)
+    with Loopback(Rule(behaviour)) as server:
         async with provider_of("openai", server) as provider:
             text, _ = await ask(provider, stream=True)
 
