@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -196,9 +197,21 @@ class Call:
         if self.answered_by is None:
             return None
         model, named = self.answered_by, last.served_model if last else None
-        if named is None or named == model.id or named.startswith(model.id + "-"):
+        if named is None or _is_version_of(named, model.id):
             return model.name
         return f"{model.name}({named})"
+
+
+_VERSION = re.compile(r"(-\d{3,8}(-\d{2}-\d{2})?)?")
+"""A date or number that a provider adds to a model's name. A word makes it another model:
+gpt-4o-mini is no gpt-4o."""
+
+
+def _is_version_of(named: str, model_id: str) -> bool:
+    """Whether a provider's name of who answered is a version of the model that was asked."""
+    plain = model_id.removesuffix("-latest")
+    rest = named.removeprefix(plain)
+    return named == model_id or (rest != named and _VERSION.fullmatch(rest) is not None)
 
 
 def document_ids(input: Mapping[str, Any]) -> tuple[str, ...]:

@@ -184,15 +184,39 @@ async def test_a_model_that_answers_under_another_name_is_shown(tmp_path: Path) 
     assert result.record.served_model == "small(tiny-9)"
 
 
-async def test_a_dated_name_of_the_same_model_is_the_same_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ("small-1", "small-1-2026-08-06"),
+        ("small-1", "small-1-20260806"),
+        ("small-1", "small-1-0806"),
+        ("small-latest", "small-20260806"),
+        ("small-latest", "small-latest"),
+    ],
+)
+async def test_a_dated_name_of_the_same_model_is_the_same_model(
+    tmp_path: Path, asked: str, named: str
+) -> None:
     from tests.call.scripted import finish
 
-    served = (answer(GOOD)[0], finish(served_model="small-1-2026-08-06"))
-    project = Project(tmp_path, [served])
+    project = Project(tmp_path, [(answer(GOOD)[0], finish(served_model=named))])
+    small = replace(project.settings.models["small"], id=asked)
+    project.settings = replace(project.settings, models={"small": small})
 
     result = await project.execute()
 
     assert result.record.served_model == "small"
+
+
+@pytest.mark.parametrize("named", ["small-1-mini", "small-1-mini-2026-08-06", "small-10", "small"])
+async def test_a_longer_name_of_another_model_is_another_model(tmp_path: Path, named: str) -> None:
+    from tests.call.scripted import finish
+
+    project = Project(tmp_path, [(answer(GOOD)[0], finish(served_model=named))])
+
+    result = await project.execute()
+
+    assert result.record.served_model == f"small({named})"
 
 
 async def test_the_user_is_told_something_kind_and_never_the_raw_error(tmp_path: Path) -> None:
