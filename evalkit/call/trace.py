@@ -159,7 +159,7 @@ class Call:
                 if prompt_tokens is not None and completion_tokens is not None
                 else None
             ),
-            cached_prompt_tokens=last.cached_prompt_tokens if last else None,
+            cached_prompt_tokens=_sum_known(a.cached_prompt_tokens for a in attempts),
             latency_ms=round((now - self.started) * 1000, 3),
             ttft_ms=last.ttft_ms if last else None,
             cost_usd=sum_or_none(a.cost_usd for a in attempts) if attempts else 0.0,

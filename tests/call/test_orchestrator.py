@@ -24,7 +24,7 @@ from evalkit.config import (
     SpendCap,
 )
 from evalkit.errors import CallError, ConfigError, ContentError
-from evalkit.records import CallRecord, Event, ModelRequest
+from evalkit.records import CallRecord, Event, Finish, ModelRequest, TextDelta, Usage
 from tests.call.scripted import ManualClock, Scripted, Step, answer
 
 SCHEMA = {
@@ -171,6 +171,19 @@ async def test_a_failing_model_is_replaced_by_the_next(tmp_path: Path) -> None:
     assert (result.record.model, result.record.served_model) == ("small", "spare")
     assert [a.error_kind for a in result.record.attempts] == ["server"] * 3 + [None]
     assert result.record.provider == "two"
+
+
+async def test_cached_tokens_are_those_of_all_attempts_like_the_prompts_they_are_part_of(
+    tmp_path: Path,
+) -> None:
+    usage = Usage(prompt_tokens=100, completion_tokens=10, cached_prompt_tokens=90)
+    whole = Finish(finish_reason="stop", usage=usage, served_model=None)
+    project = Project(tmp_path, [(TextDelta(text), whole) for text in ("{", GOOD)])
+
+    result = await project.execute()
+
+    assert result.record.prompt_tokens == 200
+    assert result.record.cached_prompt_tokens == 180
 
 
 async def test_a_model_that_answers_under_another_name_is_shown(tmp_path: Path) -> None:
