@@ -125,7 +125,7 @@ async def attempt(
         if shown is not None:
             shown.on_first = None  # what is shown later is on no attempt's clock
     if error is not None and shown is not None:
-        await shown.complete()
+        await shown.complete(cut=True)
         shown.start_again()
     return Outcome((one.ended(reply, error),), reply, error, sent=one.passed is not None)
 

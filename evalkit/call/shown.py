@@ -60,11 +60,12 @@ class Shown:
         if not restarts and len(self._held) >= JOIN_CHARS:
             await self.complete()
 
-    async def complete(self) -> None:
-        """Show what is still held back, without what it repeats."""
+    async def complete(self, *, cut: bool = False) -> None:
+        """Show what is still held back, without what it repeats, or was about to when `cut`."""
         if self._held is not None:
             held, self._held = self._held, None
-            await self._show(held[_repeated(self.text, held) :])
+            if not (cut and self.text.startswith(held)):
+                await self._show(held[_repeated(self.text, held) :])
 
     async def flush(self) -> None:
         """Show what the guard held back to the end."""
@@ -110,8 +111,10 @@ class Shown:
 
 def _repeated(shown: str, more: str) -> int:
     """How many characters at the start of `more` repeat what was shown."""
-    if more.startswith(shown) or shown.startswith(more):
-        return min(len(shown), len(more))
+    if more.startswith(shown):
+        return len(shown)
+    if shown.startswith(more) and len(more) >= MIN_OVERLAP_CHARS:
+        return len(more)
     for size in range(min(len(shown), len(more), MAX_OVERLAP_CHARS), MIN_OVERLAP_CHARS - 1, -1):
         if shown.endswith(more[:size]):
             return size

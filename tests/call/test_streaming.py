@@ -100,6 +100,26 @@ async def test_free_text_goes_on_after_a_cut_without_repeating_itself(
     assert again[-2] == {"role": "assistant", "content": WHOLE[:28]}
 
 
+async def test_a_short_continuation_is_no_repetition_because_the_answer_began_with_it(
+    tmp_path: Path,
+) -> None:
+    begun = "42 is the answer, I say: "
+    project = free_text(tmp_path, pieces(begun), whole("42"), resume_stream=True)
+
+    shown, result = await stream(project)
+
+    assert "".join(shown) == "42 is the answer, I say: 42" == result.output
+
+
+async def test_an_answer_begun_anew_and_cut_again_is_shown_once(tmp_path: Path) -> None:
+    steps = [pieces(WHOLE)[:4], [TextDelta("You")], whole(WHOLE[28:])]
+    project = free_text(tmp_path, *steps, resume_stream=True)
+
+    shown, result = await stream(project)
+
+    assert "".join(shown) == WHOLE == result.output
+
+
 async def test_a_continuation_may_be_cut_again(tmp_path: Path) -> None:
     steps = [pieces(WHOLE)[:2], pieces(WHOLE[14:])[:6], whole(WHOLE[56:])]
     project = free_text(tmp_path, *steps, resume_stream=True)
