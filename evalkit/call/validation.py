@@ -1,7 +1,8 @@
 """Read an answer strictly, repair what is only wrapped, and say what is wrong with the rest.
 
-Models that turn to Markdown overnight wrap their JSON in a fence or in prose: that is
-repaired, and counted, so that the drift is seen. What is inside is still read strictly.
+Models that turn to Markdown overnight wrap their JSON in a fence or in prose, or leave a
+comma behind the last value: that is repaired, and counted, so that the drift is seen. What
+is inside is still read strictly.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from evalkit.json_schema import Validate
 from evalkit.records import Json, Message
 from evalkit.strict import StrictError, loads_json
 
+_TRAILING_COMMA = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*"?)|(?<=[^\s,:{\[]),(?=\s*[}\]])', re.DOTALL)
+"""A comma between a value and a closing bracket; or a text, which may have some of its own."""
 _FENCE = re.compile(r"```[A-Za-z0-9_-]*[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
 
 
@@ -26,18 +29,26 @@ class Validated:
 
 
 def validate_output(text: str, validate: Validate, *, repair: bool = True) -> Validated:
-    """Parse `text` as JSON and check it; with `repair`, a fence or prose around it is removed."""
+    """Parse `text` as JSON and check it.
+
+    With `repair`, a fence or prose around it is removed, and commas behind last values.
+    """
     try:
         value, repaired = loads_json(text, where="the answer"), False
     except StrictError as error:
-        inner = _unwrap(text) if repair else None
-        if inner is None:
+        inner = _repaired(text) if repair else text
+        if inner == text:
             return Validated(value=None, repaired=False, error=f"not valid JSON: {error}")
         try:
             value, repaired = loads_json(inner, where="the answer"), True
         except StrictError as inner_error:
             return Validated(value=None, repaired=False, error=f"not valid JSON: {inner_error}")
     return Validated(value=value, repaired=repaired, error=validate(value))
+
+
+def _repaired(text: str) -> str:
+    inner = _unwrap(text)
+    return _TRAILING_COMMA.sub(r"\1", text if inner is None else inner)
 
 
 def _unwrap(text: str) -> str | None:
