@@ -181,7 +181,8 @@ class _Asking:
                 return answer
             reasks += 1
             targets = targets[targets.index(answer.target) :]
-            again = ask_again(answer.text, str(answer.error))
+            by_schema = self._demands.validate is not None
+            again = ask_again(answer.text, str(answer.error), by_schema=by_schema)
             ask = replace(request, messages=request.messages + again)
 
     async def _read(self, tried: Tried) -> Answer:

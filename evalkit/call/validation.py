@@ -60,13 +60,13 @@ def _unwrap(text: str) -> str | None:
     return text[start : end + 1] if 0 <= start < end else None
 
 
-def ask_again(bad_answer: str, error: str) -> tuple[Message, ...]:
+def ask_again(bad_answer: str, error: str, *, by_schema: bool) -> tuple[Message, ...]:
     """The turns appended for a re-ask: the answer, and the validation error alone."""
+    form = ", with nothing but JSON that follows the schema" if by_schema else ""
     return (
         {"role": "assistant", "content": bad_answer},
         {
             "role": "user",
-            "content": "That answer cannot be used: "
-            f"{error}\nAnswer again, with nothing but JSON that follows the schema.",
+            "content": f"That answer cannot be used: {error}\nAnswer again{form}.",
         },
     )

@@ -822,6 +822,23 @@ async def test_an_answer_that_stays_wrong_goes_to_the_next_model(tmp_path: Path)
     assert len(project.two.asked[0].messages) == 2
 
 
+def names_a_day(text: str) -> str | None:
+    return None if "Monday" in text else "it names no day"
+
+
+async def test_free_text_is_asked_for_again_with_its_rules_words_and_no_talk_of_json(
+    tmp_path: Path,
+) -> None:
+    project = Project(tmp_path, [answer("Soon."), answer("On Monday.")])
+    project.change(output_schema=None, rules=(f"{__name__}:names_a_day",))
+
+    result = await project.execute("When does it come?")
+
+    assert result.output == "On Monday."
+    again = project.one.asked[1].messages[-1]["content"]
+    assert again == "That answer cannot be used: it names no day\nAnswer again."
+
+
 def no_billing(value: Any) -> str | None:
     return "billing is closed today" if value["label"] == "billing" else None
 
