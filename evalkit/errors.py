@@ -100,7 +100,7 @@ class CallError(EvalkitError):
     HTTP status where there was one; `retry_after_s` what the provider asked for;
     `had_begun` whether some of an answer had come; `was_sent` whether the request may have
     gone out before its connection was lost; `own` whether it came of this call's own time or
-    reader, so that an equal call may fare better.
+    reader, so that an equal call may fare better; `events` what a guard saw that blocks.
     """
 
     def __init__(
@@ -118,3 +118,4 @@ class CallError(EvalkitError):
         self.had_begun = False
         self.was_sent = False
         self.own = False
+        self.events: tuple[str, ...] = ()

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import field, replace
 from itertools import count
 from typing import Any
@@ -88,12 +89,13 @@ class Guard:
             raise _block(f"the input has {size:,} characters, {settings.max_input_chars:,} at most")
         events: list[str] = []
         own = {key: one for key, one in input.items() if key != "documents"}
-        events += self._orders(own, input.get("documents"))
         placeholders: Placeholders | None = None
-        if settings.pii != "off":
-            input, placeholders = self._personal(input, texts, events)
-        for name, rule in self._input_rules:
-            _apply(name, rule, input)
+        with _told(events):
+            events += self._orders(own, input.get("documents"))
+            if settings.pii != "off":
+                input, placeholders = self._personal(input, texts, events)
+            for name, rule in self._input_rules:
+                _apply(name, rule, input)
         return Guarded(
             input=input,
             placeholders=placeholders.values if placeholders else {},
@@ -154,9 +156,11 @@ class Guard:
             if not is_media(text)
             for family in find_injection(text, document=foreign)
         ]
+        events = [f"injection:{family}" for family in found]
         if found and self.settings.injection == "block":
-            raise _block(f"the input gives orders to the model ({', '.join(sorted(set(found)))})")
-        return [f"injection:{family}" for family in found]
+            kinds = ", ".join(sorted(set(found)))
+            raise _block(f"the input gives orders to the model ({kinds})", events)
+        return events
 
     def _personal(
         self,
@@ -269,11 +273,14 @@ class Guard:
         from there, from the input or from `system_text` is no news. Raises CallError
         guard_block.
         """
-        events = self.check_leak(text, guarded, canary=canary, system_text=system_text)
+        events: list[str] = []
         given = (guarded.input, list(guarded.placeholders.values()), system_text, context)
-        text, kinds = self.check_personal(text, given)
-        self.check_rules(text)
-        return text, (*events, *kinds)
+        with _told(events):
+            events += self.check_leak(text, guarded, canary=canary, system_text=system_text)
+            text, kinds = self.check_personal(text, given)
+            events += kinds
+            self.check_rules(text)
+        return text, tuple(events)
 
     def check_leak(
         self, text: str, guarded: Guarded, *, canary: str | None, system_text: str
@@ -282,9 +289,10 @@ class Guard:
         if self.settings.output_leak == "off":
             return ()
         found = tuple(find_leaks(text, canary=canary, system_text=system_text, given=guarded.input))
+        events = tuple(f"leak:{what}" for what in found)
         if found and self.settings.output_leak == "block":
-            raise _block("the answer has text of the system prompt")
-        return tuple(f"leak:{what}" for what in found)
+            raise _block("the answer has text of the system prompt", events)
+        return events
 
     def check_personal(self, text: str, given: Json) -> tuple[str, tuple[str, ...]]:
         """The part of `check_output` that looks for personal data that is not in `given`."""
@@ -295,13 +303,15 @@ class Guard:
         known = {_bare(f.text) for one in texts_of(given) for f in self.recognise(one)}
         new = [finding for finding in findings if _bare(finding.text) not in known]
         kinds = Counter(finding.kind for finding in new)
+        events = tuple(f"output_pii:{kind}" for kind in kinds)
         if new and how == "block":
-            raise _block(f"the answer has personal data that nobody gave ({_counted(kinds)})")
+            why = f"the answer has personal data that nobody gave ({_counted(kinds)})"
+            raise _block(why, events)
         if how == "replace":
             for finding in reversed(new):
                 hidden = f"[{finding.kind.upper()}]"
                 text = text[: finding.start] + hidden + text[finding.end :]
-        return text, tuple(f"output_pii:{kind}" for kind in kinds)
+        return text, events
 
     def check_rules(self, text: str) -> None:
         """The part of `check_output` that asks the rules of the settings."""
@@ -430,8 +440,20 @@ def _apply(name: str, rule: Callable[[Any], Any], value: Any) -> None:
         raise _block(f"the rule {name} says: {str(said)[:200]}")
 
 
-def _block(why: str) -> CallError:
-    return CallError("guard_block", why)
+def _block(why: str, events: Iterable[str] = ()) -> CallError:
+    error = CallError("guard_block", why)
+    error.events = tuple(events)
+    return error
+
+
+@contextmanager
+def _told(events: list[str]) -> Iterator[None]:
+    """What blocks tells what was seen before it, too."""
+    try:
+        yield
+    except CallError as error:
+        error.events = tuple(dict.fromkeys((*events, *error.events)))
+        raise
 
 
 def _counted(kinds: Counter[str]) -> str:

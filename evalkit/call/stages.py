@@ -437,6 +437,7 @@ async def hold_for_review(call: Call, parts: Parts, action: str | None, key: str
 def fail(call: Call, error: CallError) -> None:
     """Write down why the call has no answer of its own."""
     call.error_kind = error.kind
+    call.guard_events = tuple(dict.fromkeys((*call.guard_events, *error.events)))
     call.message = FAILURES[error.kind].message
     call.route_reason = str(error)[:500]
     call.status = "refused" if error.kind in REFUSED or _refuses_empty(call) else "error"
