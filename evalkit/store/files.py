@@ -276,10 +276,11 @@ def _seal_of(body: bytes) -> bytes:
     return _SEAL % hashlib.sha256(body).hexdigest().encode()
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, *, newest: int | None = None) -> dict[str, Any]:
     """Read a JSON object. Raises DamagedStore when it is none, StoreError when unreadable.
 
-    What has no seal was written before there were any, and is read as it is.
+    What has no seal was written before there were any, and is read as it is. `newest` is the
+    last schema_version that can be read: how a later one is sealed is not known here.
     """
     with explain_os_errors(path):
         if path.exists() and not path.is_file():
@@ -291,6 +292,12 @@ def read_json(path: Path) -> dict[str, Any]:
         raise DamagedStore(f"{path} is damaged: {error}. Restore it from a copy.") from None
     if not isinstance(value, dict):
         raise DamagedStore(f"{path} is damaged: not a JSON object. Restore it from a copy.")
+    version = value.get("schema_version")
+    if newest is not None and isinstance(version, int) and version > newest:
+        raise StoreError(
+            f"{path} was written by a newer evalkit (schema {version}; this one reads up to "
+            f"{newest}). Upgrade evalkit."
+        )
     body, seal = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:]
     if _looks_sealed(seal) or "sha256" in value:
         if seal != _seal_of(body):

@@ -233,13 +233,8 @@ def journal_of(store: Path, run_id: str) -> Path:
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """A run's manifest. Raises DamagedStore, or StoreError when a newer evalkit wrote it."""
-    manifest = read_json(path)
+    manifest = read_json(path, newest=SCHEMA_VERSION)
     version = manifest.get("schema_version")
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise StoreError(
-            f"{path} was written by a newer evalkit (schema {version}; this one reads up to "
-            f"{SCHEMA_VERSION}). Upgrade evalkit."
-        )
     texts = all(isinstance(manifest.get(key), str) for key in ("run_id", "status", "created_at"))
     files = manifest.get("files")
     if not (isinstance(version, int) and texts and isinstance(files, dict)):

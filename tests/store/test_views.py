@@ -364,6 +364,16 @@ def test_a_newer_store_is_refused_clearly_and_an_older_one_is_read(store: Store)
     assert len(store.sql("FROM scores")) == 2
 
 
+def test_a_newer_store_is_told_as_such_however_it_is_sealed(store: Store) -> None:
+    seal_run(store)
+    path = store.path / "runs" / "run-1" / "manifest.json"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('"schema_version": 1', '"schema_version": 2'), encoding="utf-8")
+
+    with pytest.raises(StoreError, match="newer evalkit"):
+        store.score_files("run-1")
+
+
 def test_a_column_that_an_older_file_has_not_is_null(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
