@@ -242,11 +242,13 @@ def meetings_of(plans: Sequence[Planned]) -> dict[Key, Meeting]:
 
 
 def _differ(one: str, other: str, plan: Planned) -> str:
-    run = plan.baseline.source.name if plan.baseline else "RUN"
-    return (
-        f"scored by different versions of the scorer ({one} and {other}): "
-        f"score the stored outputs again with evalkit rescore {run}"
+    source = plan.baseline.source if plan.baseline else plan.candidate.source
+    fix = (
+        f"score the stored outputs again with evalkit rescore {source.name}"
+        if source.is_run
+        else "score the answers of both sides with one"
     )
+    return f"scored by different versions of the scorer ({one} and {other}): {fix}"
 
 
 def on(plan: Planned) -> str:

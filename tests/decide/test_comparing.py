@@ -400,3 +400,17 @@ def test_scores_of_another_version_of_the_scorer_have_a_way_to_be_made_again(sto
         "scored by different versions of the scorer (check-1 and check-2): "
         "score the stored outputs again with evalkit rescore run-base"
     )
+
+
+def test_a_file_is_not_sent_to_rescore_which_knows_runs_only(tmp_path: Path) -> None:
+    before, after = (tmp_path / name for name in ("before.csv", "after.csv"))
+    for path, version in ((before, "1"), (after, "2")):
+        rows = [(f"c{n}", 1.0, version) for n in range(60)]
+        write_csv(path, rows, "case_id,score,scorer_version")
+
+    verdict = gate(None, baseline=file_rows(before), candidate=file_rows(after))
+
+    assert wholes(verdict)["label"]["reason"] == (
+        "scored by different versions of the scorer (1 and 2): "
+        "score the answers of both sides with one"
+    )
