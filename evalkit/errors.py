@@ -1,7 +1,8 @@
 """Every error evalkit raises on purpose, and the exit code each ends with.
 
     EvalkitError                 2
-    ├── ConfigError              2   evalkit.toml, command line, environment; 3 of a full disk
+    ├── ConfigError              2   evalkit.toml, command line, environment; 3 of a full disk,
+    │                            and of a SQLite file that is damaged
     ├── ContentError             2   prompts, judges, templates
     ├── GoldenSetError           2   golden sets and their cases
     ├── InputFileError           2   results, labels or logs of another tool

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from evalkit import json_bytes
 from evalkit.call.cache import Cached
-from evalkit.call.durable import open_sqlite, transaction
+from evalkit.call.durable import not_usable, open_sqlite, transaction
 from evalkit.config import Settings
 from evalkit.errors import ConfigError
 from evalkit.records import Finish, Pair, ToolCall, Usage
@@ -294,7 +294,7 @@ class SqliteCache:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 return deleted.rowcount
         except sqlite3.Error as error:
-            raise ConfigError(f"{self._path}: cannot be cleared: {error}.") from None
+            raise not_usable(f"{self._path}: cannot be cleared", error) from None
 
     # --- on the caller's thread -------------------------------------------------------
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from evalkit.errors import ConfigError
+from evalkit.errors import EXIT_UNMEASURABLE, OF_THE_DISK, ConfigError
 
 BUSY_S = 5.0
 """How long a statement waits for another process's lock."""
@@ -43,12 +43,12 @@ def open_sqlite(
             path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
         )
     except (OSError, sqlite3.Error) as error:
-        raise ConfigError(f"{path}: cannot be opened: {error}.") from None
+        raise not_usable(f"{path}: cannot be opened", error) from None
     try:
         _set_up(connection, schema, version=version, full_sync=full_sync)
     except sqlite3.Error as error:
         connection.close()
-        raise ConfigError(f"{path}: cannot be used: {error}.") from None
+        raise not_usable(f"{path}: cannot be used", error) from None
     except _OtherVersion as other:
         connection.close()
         raise ConfigError(
@@ -81,8 +81,7 @@ def wait_no_more(connection: sqlite3.Connection) -> None:
 
 def is_busy(error: Exception) -> bool:
     """Whether another process was writing."""
-    code = error.sqlite_errorcode if isinstance(error, sqlite3.OperationalError) else 0
-    return code & 0xFF == sqlite3.SQLITE_BUSY
+    return _code(error) == sqlite3.SQLITE_BUSY
 
 
 async def when_free(write: Callable[[], T], *, wait_s: float = BUSY_S) -> T:
@@ -99,6 +98,42 @@ async def when_free(write: Callable[[], T], *, wait_s: float = BUSY_S) -> T:
             if not is_busy(error) or time.monotonic() >= until:
                 raise
         await asyncio.sleep(RETRY_S)
+
+
+def not_usable(what: str, error: OSError | sqlite3.Error) -> ConfigError:
+    """The error for a file that SQLite or the system refuses; 3 where the disk is to blame."""
+    refused = ConfigError(f"{what}: {error}.{_ADVICE.get(_code(error), '')}")
+    if _code(error) in _UNMEASURABLE or getattr(error, "errno", None) in OF_THE_DISK:
+        refused.exit_code = EXIT_UNMEASURABLE
+    return refused
+
+
+def explained(error: BaseException) -> ConfigError | None:
+    """The error for a statement that failed; None where its file is not to blame."""
+    if not isinstance(error, sqlite3.Error) or _code(error) not in _ADVICE:
+        return None
+    return not_usable("a database in the store cannot be used", error)
+
+
+def _code(error: Exception) -> int:
+    """SQLite's primary result code; 0 where it was not SQLite that failed."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+_ADVICE = {
+    sqlite3.SQLITE_FULL: " Free some space; what was written before is intact.",
+    # The kind of a full disk, too, where SQLite maps its side files.
+    sqlite3.SQLITE_IOERR: " Free some space, or see to the disk.",
+    sqlite3.SQLITE_CORRUPT: " It is damaged, and kept as it is: put a copy in its place.",
+    sqlite3.SQLITE_NOTADB: " It is damaged, and kept as it is: put a copy in its place.",
+    sqlite3.SQLITE_BUSY: " Another process is writing: try again.",
+    sqlite3.SQLITE_READONLY: " Choose a store that can be written.",
+}
+"""What would be right, by SQLite's primary result code."""
+_UNMEASURABLE = {
+    sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB,
+}  # fmt: skip
+"""A full disk and a damaged store are nobody's usage."""
 
 
 class _OtherVersion(Exception):

@@ -125,10 +125,16 @@ def main(argv: list[str] | None = None) -> int:
         said = f"error: code that evalkit called ended the process with {exit_.code!r}."
         click.echo(said, err=True)
         return EXIT_UNMEASURABLE
-    except BaseException:
+    except BaseException as failed:
         # Python's own status for this is 1, which says that quality fell.
         import traceback
 
+        from evalkit.call.durable import explained
+
+        told = explained(failed)
+        if told is not None:
+            click.echo(f"error: {told}", err=True)
+            return told.exit_code
         click.echo(f"{traceback.format_exc()}error: evalkit itself failed.", err=True)
         return EXIT_UNMEASURABLE
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evalkit.call.durable import open_sqlite, transaction
+from evalkit.call.durable import explained, open_sqlite, transaction
 from evalkit.errors import ConfigError
 
 SCHEMA = """
@@ -90,8 +90,10 @@ def test_what_is_no_sqlite_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "numbers.sqlite"
     path.write_bytes(b"not a database " * 100)
 
-    with pytest.raises(ConfigError, match=r"numbers\.sqlite: cannot be used: file is not"):
+    with pytest.raises(ConfigError, match=r"numbers\.sqlite: cannot be used: file is not") as no:
         open_sqlite(path, SCHEMA, version=1)
+
+    assert no.value.exit_code == 3  # a damaged store
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
@@ -99,3 +101,22 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"numbers\.sqlite: cannot be opened"):
         open_sqlite(tmp_path / "file" / "numbers.sqlite", SCHEMA, version=1)
+
+
+def test_a_full_disk_is_unmeasurable_and_a_mistake_of_ours_is_not_explained(
+    tmp_path: Path,
+) -> None:
+    connection = open_sqlite(tmp_path / "numbers.sqlite", SCHEMA, version=1)
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    with pytest.raises(sqlite3.OperationalError) as full:
+        connection.execute("INSERT INTO numbers (note) VALUES (?)", ("x" * 100_000,))
+    with pytest.raises(sqlite3.OperationalError) as mistaken:
+        connection.execute("SELECT letter FROM numbers")
+
+    told = explained(full.value)
+    assert told is not None
+    assert told.exit_code == 3
+    assert "full. Free some space" in str(told)
+    assert explained(mistaken.value) is None

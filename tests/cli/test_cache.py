@@ -169,6 +169,6 @@ def test_a_broken_file_is_named(project: Path, capsys: pytest.CaptureFixture[str
     path.parent.mkdir(parents=True)
     path.write_bytes(b"rubbish " * 1000)
 
-    assert main(["cache", "clear"]) == 2
+    assert main(["cache", "clear"]) == 3
 
     assert "responses.sqlite" in capsys.readouterr().err

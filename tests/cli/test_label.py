@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
+from resource import RLIMIT_FSIZE, setrlimit
 from typing import Any
 
 import pytest
@@ -153,6 +155,24 @@ def test_what_cannot_be_done_is_told(
     assert main(["label", *argv]) == 2
 
     assert says in capsys.readouterr().err
+
+
+def test_a_disk_that_fills_while_answers_are_queued_is_no_failure_of_evalkit(
+    project: Path,
+) -> None:
+    LabelQueue(project / "kept").close()
+
+    done = subprocess.run(
+        [sys.executable, "-m", "evalkit", "label", "queue", "latest"],
+        preexec_fn=lambda: setrlimit(RLIMIT_FSIZE, (16_384, 16_384)),
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 3
+    assert "Free some space" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert main(["label", "queue", "latest"]) == 0
 
 
 def test_without_the_extra_the_page_says_what_to_install(
