@@ -2,7 +2,7 @@
 
 A reader of the finished verdict: it chooses words, never outcomes. Names and ids come
 from files that others wrote, so they are cut, cleaned of control characters, and in
-Markdown every mark of theirs is written as an entity.
+Markdown every mark of theirs is written as an entity; a space of no width keeps mentions apart.
 """
 
 from __future__ import annotations
@@ -254,7 +254,10 @@ _MARKS = re.compile(
     r"[\\`*_{}\[\]<>|~$#@&]"  # markup, HTML, tables, mathematics, mentions
     r"|:(?! )"  # emoji, and the colon of a URL
     r"|\.(?! |$)(?<!\d\.(?=\d))"  # www. and mail domains, but not the point of a number
+    r"|^(?:[-+= ]|\d(?=\d*[.)] ))"  # lists, rules, headings and code, where a line begins
 )
+_SOUGHT = re.compile(r"(&#64;|&#35;|\bgh-(?=\d))", re.IGNORECASE)
+"""By which GitHub finds people and issues once Markdown is read, entities and all."""
 
 
 def markdown(verdict: Mapping[str, Any]) -> str:
@@ -264,7 +267,8 @@ def markdown(verdict: Mapping[str, Any]) -> str:
 
 def escaped(text: object, limit: int = 80) -> str:
     """Text of others as Markdown that shows it and does nothing else."""
-    return _MARKS.sub(lambda mark: f"&#{ord(mark[0])};", plain(text, limit))
+    shown = _MARKS.sub(lambda mark: f"&#{ord(mark[0])};", plain(text, limit))
+    return _SOUGHT.sub(r"\1&#8203;", shown)
 
 
 def _markdown_lines(verdict: Mapping[str, Any]) -> Iterator[str]:

@@ -98,7 +98,11 @@ def test_markdown_of_others_is_shown_and_does_nothing() -> None:
     [
         ("12.5 % (4 to 6), p < 0.1", "12.5 % (4 to 6), p &#60; 0.1"),
         ("www.evil.com", "www&#46;evil&#46;com"),
-        ("a@b :smile: x", "a&#64;b &#58;smile: x"),
+        ("a@b :smile: x", "a&#64;&#8203;b &#58;smile: x"),
+        ("@team o/r#12 GH-7 gh-x", "&#64;&#8203;team o/r&#35;&#8203;12 GH-&#8203;7 gh-x"),
+        ("- a - b", "&#45; a - b"),
+        ("10. a 2) b", "&#49;0. a 2) b"),
+        ("    a", "&#32;   a"),
     ],
 )
 def test_numbers_stay_readable_and_links_do_not_work(text: str, shown: str) -> None:
