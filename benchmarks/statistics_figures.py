@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ import numpy as np
 from benchmarks.svg import BLUE, GREEN, GREY, INK, RED, Chart
 from benchmarks.worlds import Floats
 from evalkit.decide.agreement import kappa
-from evalkit.decide.power import outlook
+from evalkit.decide.power import Plan
 from evalkit.decide.ppi import powered_mean
 from evalkit.decide.stats import Paired, compare
 from evalkit.decide.trials import flaky_cases
@@ -93,8 +94,10 @@ def judge_noise(out: Path) -> None:
         said(f"reading {before + 1} -> {after + 1}", compare(runs[:, after] - runs[:, before]))
     noise = 2 * float(runs.var(axis=1, ddof=1).mean())
     for trials in (1, 3):
-        seen = outlook(n=100, trials=trials, between=0.0, within=noise)
-        print(f"  the judge's noise alone, 100 outputs, {trials} readings: {seen}")
+        plan = Plan(se=math.sqrt(noise / trials / 100), df=99.0, n=100, n_units=100)
+        seen, needed = plan.mde(0.05), plan.cases_needed(max_drop=0.05, alpha=0.05)
+        print(f"  the judge's noise alone, 100 outputs, {trials} readings: ", end="")
+        print(f"a drop of {seen} is seen; {needed} cases to exclude 0.05")
     generator = np.random.default_rng(1)
     sizes = (20, 50, 100, 200)
     chart = Chart(

@@ -2,8 +2,7 @@
 
 Normal or t approximations around the interval's own standard error; part of `decide`'s
 statistics, no I/O. `mde` refers to the test's level, `cases_needed` and `trials_needed`
-to the interval that has to exclude a drop of max_drop. `outlook` answers before a run
-what `compare` answers after one, from the variances that earlier runs showed.
+to the interval that has to exclude a drop of max_drop.
 """
 
 from __future__ import annotations
@@ -74,49 +73,6 @@ class Plan:
         if room <= 0 or within / room > TRIALS_LIMIT:
             return None
         return max(math.ceil(within / room - SAME), 1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outlook:
-    """What a run of so many cases and trials will be able to say."""
-
-    n: int
-    trials: int
-    mde: float | None
-    cases_needed: int | None
-    trials_needed: int | None
-
-
-def outlook(
-    *,
-    n: int,
-    trials: int,
-    between: float,
-    within: float,
-    alpha: float = 0.05,
-    max_drop: float = 0.05,
-    comparisons: int = 1,
-) -> Outlook:
-    """Plan a run of n cases with `trials` a side from the variances that earlier runs showed.
-
-    `between`, `within`: see `trials.Split`. `comparisons` is the size of the family: the
-    drop is found at alpha / comparisons, Holm's first step, while the interval that
-    excludes max_drop keeps alpha.
-    """
-    if n < 2 or trials < 1:
-        raise ValueError(f"{n} cases with {trials} trials measure nothing; at least 2 and 1")
-    variance = between + within / trials
-    se = math.sqrt(variance / n) if variance > 0 else None
-    plan = Plan(se=se, df=n - 1.0, n=n, n_units=n)
-    return Outlook(
-        n=n,
-        trials=trials,
-        mde=plan.mde(alpha / comparisons),
-        cases_needed=plan.cases_needed(max_drop=max_drop, alpha=alpha),
-        trials_needed=plan.trials_needed(
-            max_drop=max_drop, alpha=alpha, within=within, trials=trials
-        ),
-    )
 
 
 def reach(alpha: float, df: float, target: float = TARGET_POWER) -> float:

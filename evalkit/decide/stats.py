@@ -85,10 +85,6 @@ class Paired:
     reason: str | None = None
     """Why nothing could be measured."""
 
-    @property
-    def measurable(self) -> bool:
-        return self.reason is None
-
 
 @dataclass(frozen=True, slots=True)
 class _Tails:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 
 from evalkit.decide.history import Spread
 from evalkit.decide.planning import Design, fewest, prospect
-from evalkit.decide.power import Plan, outlook
+from evalkit.decide.power import Plan
 
 
 def design(**changes: object) -> Design:
@@ -37,15 +38,16 @@ def test_without_history_the_worst_case_is_assumed_and_said() -> None:
     assert found.trials_needed is None
 
 
-def test_it_agrees_with_the_outlook_from_the_same_variances() -> None:
+def test_it_agrees_with_the_plan_of_the_same_variances() -> None:
     for trials in (1, 3):
-        expected = outlook(n=200, trials=trials, between=0.04, within=0.2, comparisons=3)
+        se = math.sqrt((0.04 + 0.2 / trials) / 200)
 
         found = prospect(
             "label", spread(0.04, 0.2), design(trials=trials, comparisons=3), drop=0.05
         )
 
-        assert found.mde == pytest.approx(expected.mde)
+        expected = Plan(se=se, df=199.0, n=200, n_units=200).mde(0.05 / 3)
+        assert found.mde == pytest.approx(expected)
 
 
 def test_the_cases_needed_see_the_drop_and_one_less_does_not() -> None:

@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 from statsmodels.stats.power import TTestPower
 
-from evalkit.decide.power import Plan, outlook, quantile, reach
+from evalkit.decide.power import Plan, quantile, reach
 from evalkit.decide.stats import compare
+
+
+class Outlook(NamedTuple):
+    mde: float | None
+    cases_needed: int | None
+    trials_needed: int | None
+
+
+def outlook(*, n: int, trials: int, between: float, within: float, comparisons: int = 1) -> Outlook:
+    """What n cases with `trials` a side will show at the usual 5 % and 5 points."""
+    variance = between + within / trials
+    se = math.sqrt(variance / n) if variance > 0 else None
+    plan = Plan(se=se, df=n - 1.0, n=n, n_units=n)
+    return Outlook(
+        plan.mde(0.05 / comparisons),
+        plan.cases_needed(max_drop=0.05, alpha=0.05),
+        plan.trials_needed(max_drop=0.05, alpha=0.05, within=within, trials=trials),
+    )
 
 
 def test_mde_is_near_the_noncentral_t_of_statsmodels() -> None:
@@ -169,18 +187,6 @@ def test_spread_between_cases_is_nothing_that_trials_take_away() -> None:
     assert alone is None
 
 
-@pytest.mark.parametrize(("n", "trials"), [(1, 1), (2, 0)])
-def test_less_than_two_cases_and_a_trial_measure_nothing(n: int, trials: int) -> None:
-    with pytest.raises(ValueError, match="measure nothing"):
-        outlook(n=n, trials=trials, between=0.1, within=0.1)
-
-
-def test_two_cases_and_a_trial_have_an_outlook() -> None:
-    found = outlook(n=2, trials=1, between=0.1, within=0.1)
-
-    assert (found.n, found.trials, found.mde) == (2, 1, None)
-
-
 def test_quantiles_are_students_or_the_normal_ones() -> None:
     assert quantile(0.95, math.inf) == pytest.approx(scipy_stats.norm.ppf(0.95))
     assert quantile(0.95, 7.0) == pytest.approx(scipy_stats.t.ppf(0.95, 7))
@@ -198,7 +204,7 @@ def test_more_trials_than_anybody_runs_are_no_number() -> None:
     assert found is None
 
 
-def test_without_any_spread_the_outlook_is_that_of_zero_events() -> None:
+def test_without_any_spread_the_plan_is_that_of_zero_events() -> None:
     found = outlook(n=10, trials=1, between=0.0, within=0.0)
 
     assert found.mde == plan(df=9.0).mde(0.05)
