@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evalkit.cli.options import Number, common_options, print_json, say
+from evalkit.cli.options import Number, common_options, open_project, print_json, say
 from evalkit.cli.periods import moment, now
 from evalkit.errors import EXIT_PASS, EXIT_REGRESSION, EXIT_UNMEASURABLE, EvalkitError
 
@@ -52,14 +52,11 @@ def command(
     and sampled quality, as [alerts] and [budgets] of the configuration say. What is new,
     worse or over again goes to the webhook; what goes on is said once a day.
     """
-    from evalkit.config import load_settings
     from evalkit.decide.alerts import find_alerts
     from evalkit.decide.monitor import quality_alerts
     from evalkit.score.inputs import describe_inputs
-    from evalkit.store.views import open_store
 
-    settings = load_settings(config)
-    opened = open_store(store or settings.store_path)
+    settings, opened = open_project(store, config)
     looked_at = now() if at is None else at
     alerts = find_alerts(opened, settings, now=looked_at, hours=hours)
     is_blind = bool(opened.problems)  # of what lies further back, evalkit drift says so

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from evalkit.cli.options import common_options, print_json, say
+from evalkit.cli.options import common_options, print_json, say, store_of
 from evalkit.errors import EXIT_PASS, ConfigError
-
-if TYPE_CHECKING:
-    from evalkit.store.views import Store
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -46,7 +43,7 @@ def set_(
     from evalkit.decide.selectors import require_complete
     from evalkit.exchange.baseline_file import baselines_of
 
-    opened = _open(store, config)
+    opened = store_of(store, config)
     seen = opened.baselines.all()
     manifest = require_complete(run_named(opened, run))
     _refuse_shard(manifest)
@@ -88,7 +85,7 @@ def list_(as_json: bool, store: str | None, config: Path | None) -> int:
     """The baselines that were chosen."""
     from evalkit.exchange.baseline_file import baselines_of
 
-    chosen = baselines_of(_open(store, config))
+    chosen = baselines_of(store_of(store, config))
     if as_json:
         print_json({"baselines": chosen})
         return EXIT_PASS
@@ -106,7 +103,7 @@ def export(file: Path, as_json: bool, store: str | None, config: Path | None) ->
     """Write the chosen baselines, with their runs' scores, to FILE (zip)."""
     from evalkit.exchange.baseline_file import export_baselines
 
-    chosen = export_baselines(_open(store, config), file)
+    chosen = export_baselines(store_of(store, config), file)
     if as_json:
         print_json({"baselines": chosen})
     say(f"wrote {file}")
@@ -120,16 +117,9 @@ def import_(file: Path, as_json: bool, store: str | None, config: Path | None) -
     """Take over the baselines, and the runs, that an export holds."""
     from evalkit.exchange.baseline_file import import_baselines
 
-    chosen = import_baselines(_open(store, config), file)
+    chosen = import_baselines(store_of(store, config), file)
     for entry in chosen:
         say(f"{entry['golden_set']}: compared with run {entry['run_id']} from now on")
     if as_json:
         print_json({"baselines": chosen})
     return EXIT_PASS
-
-
-def _open(store: str | None, config: Path | None) -> Store:
-    from evalkit.config import load_settings
-    from evalkit.store.views import open_store
-
-    return open_store(store or load_settings(config).store_path)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evalkit.cli.options import common_options, print_json, print_table, say
+from evalkit.cli.options import common_options, open_project, print_json, print_table, say
 from evalkit.cli.periods import moment, now, refuse_backwards
 from evalkit.errors import EXIT_PASS, EXIT_UNMEASURABLE
 
@@ -50,14 +50,11 @@ def command(
     and where they are heading, at the pace of the last seven days. Exit status 3 where some
     calls could not be read: the sums are without them.
     """
-    from evalkit.config import load_settings
     from evalkit.decide.costs import cost_report
-    from evalkit.store.views import open_store
 
     columns = _columns(by)
     refuse_backwards(since, until)
-    settings = load_settings(config)
-    opened = open_store(store or settings.store_path)
+    settings, opened = open_project(store, config)
     with (
         opened.engine("FROM calls") if runs else opened.production(since=since, until=until)
     ) as engine:

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evalkit.cli.options import USD, Number, common_options, print_json, print_table, say
+from evalkit.cli.options import (
+    USD,
+    Number,
+    common_options,
+    open_project,
+    print_json,
+    print_table,
+    say,
+)
 from evalkit.cli.periods import iso, moment, now
 from evalkit.errors import EXIT_PASS, EXIT_REGRESSION, EXIT_UNMEASURABLE
 
@@ -46,13 +54,10 @@ def command(
     worse; 3 when nothing is seen to have, but some of the store could not be read.
     """
     from evalkit.cli.anchors import grade_anchors
-    from evalkit.config import load_settings
     from evalkit.decide.monitor import series_of, watch_all
     from evalkit.score.inputs import describe_inputs
-    from evalkit.store.views import open_store
 
-    settings = load_settings(config)
-    opened = open_store(store or settings.store_path)
+    settings, opened = open_project(store, config)
     if judges:
         grade_anchors(settings, opened, max_cost)
     describe_inputs(opened, settings.features, now=now())

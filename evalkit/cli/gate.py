@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.options import ALPHA, SHARE, common_options, echo_json, say
+from evalkit.cli.options import ALPHA, SHARE, common_options, echo_json, open_project, say
 from evalkit.errors import cannot_be_written
 
 if TYPE_CHECKING:
@@ -82,13 +82,11 @@ def command(
     # No linear algebra here: its threads alone take a tenth of the CPU of a small gate.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-    from evalkit.config import load_settings
     from evalkit.decide.gate import exit_code, run_gate
-    from evalkit.store.views import Engine, open_store
+    from evalkit.store.views import Engine
 
-    settings = load_settings(config)
+    settings, opened = open_project(store, config)
     policy = _policy(settings.gate, alpha=alpha, correction=correction, strict=strict or None)
-    opened = open_store(store or settings.store_path)
     engine = Engine()
     verdict = run_gate(
         opened,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evalkit.cli.label_audit import audit
-from evalkit.cli.options import SHARE, Number, common_options, print_json, say
+from evalkit.cli.options import SHARE, Number, common_options, open_project, print_json, say
 from evalkit.cli.query import shown
 from evalkit.errors import EXIT_PASS, ConfigError
 
@@ -80,7 +80,7 @@ def queue(
     from evalkit.score.label_draw import Design, draw_batch
     from evalkit.score.label_queue import LabelQueue
 
-    settings, opened = _open(store, config)
+    settings, opened = open_project(store, config)
     if with_ and against:
         raise ConfigError("--with asks about one answer at a time, --against about two. Use one.")
     run_ids, question, population = _population(opened, settings, run, against, metric, with_)
@@ -243,7 +243,7 @@ def serve(
     """Open the page for labelling, on this machine only. Ctrl-C ends it; nothing is lost."""
     from evalkit.labelling.serving import serve as run_server
 
-    settings, opened = _open(store, config)
+    settings, opened = open_project(store, config)
 
     def announce(annotator: str, url: str) -> None:
         if as_json:
@@ -286,7 +286,7 @@ def export(
     """Write labels to FILE. labelstudio: the queue's items as tasks, with their labels."""
     from evalkit.exchange.labels import export_labels, format_of
 
-    _, opened = _open(store, config)
+    _, opened = open_project(store, config)
     _seal(opened)
     run_id = None if run is None else _select(opened, run)[0]
     _note_export(opened, file)
@@ -321,7 +321,7 @@ def import_(
     """Take labels from FILE; those that are here already are left out."""
     from evalkit.exchange.labels import format_of, import_labels
 
-    _, opened = _open(store, config)
+    _, opened = open_project(store, config)
     _seal(opened)
     done = import_labels(opened, file, format_of(file, kind), annotator=annotator)
     if as_json:
@@ -351,7 +351,7 @@ def agreement(
     """Say how far annotators agree beyond chance: Cohen's kappa, Krippendorff's alpha."""
     from evalkit.labelling.agreeing import agreement_on, stored_ratings
 
-    _, opened = _open(store, config)
+    _, opened = open_project(store, config)
     _seal(opened)
     run_id = None if run is None else _select(opened, run)[0]
     found = [
@@ -384,14 +384,6 @@ def _number(of: Any) -> str:
 
 
 # --- parts ----------------------------------------------------------------------------
-
-
-def _open(store: str | None, config: Path | None) -> tuple[Settings, Store]:
-    from evalkit.config import load_settings
-    from evalkit.store.views import open_store
-
-    settings = load_settings(config)
-    return settings, open_store(store or settings.store_path)
 
 
 def _seal(store: Store) -> None:

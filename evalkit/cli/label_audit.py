@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from evalkit.cli.options import common_options, print_json, say
+from evalkit.cli.options import common_options, print_json, say, store_of
 from evalkit.cli.periods import iso, moment
 from evalkit.cli.query import shown
 from evalkit.errors import EXIT_PASS
@@ -28,11 +28,9 @@ def audit(
     """Say who was shown which answer, labels and reviews alike, and what they said."""
     from dataclasses import asdict
 
-    from evalkit.config import load_settings
     from evalkit.labelling.auditing import events
-    from evalkit.store.views import open_store
 
-    folder = open_store(store or load_settings(config).store_path).path
+    folder = store_of(store, config).path
     found = events(folder, who=who, trace_id=trace, since=since or 0)
     if as_json:
         print_json([{**asdict(one), "at": iso(one.at)} for one in found])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evalkit.cli.options import SHARE, common_options, print_json, say
+from evalkit.cli.options import SHARE, common_options, open_project, print_json, say, store_of
 from evalkit.cli.periods import moment, now, refuse_backwards, span
 from evalkit.errors import EXIT_PASS, EXIT_UNMEASURABLE, EXIT_USAGE, ConfigError
 
@@ -49,12 +49,9 @@ def import_command(
     with its line and left out; where no call could be read the exit status is 2. Costs
     that a log does not say are computed where the configuration has the model's price.
     """
-    from evalkit.config import load_settings
     from evalkit.exchange.logs import import_log
-    from evalkit.store.views import open_store
 
-    settings = load_settings(config)
-    opened = open_store(store or settings.store_path)
+    settings, opened = open_project(store, config)
     done = [
         import_log(
             path, opened, format=format, feature=feature, models=settings.models,
@@ -94,10 +91,8 @@ def feedback_command(
     feedback has all that was said, and evalkit show TRACE prints it.
     """
     from evalkit.cli.show import traces_named
-    from evalkit.config import load_settings
-    from evalkit.store.views import open_store
 
-    opened = open_store(store or load_settings(config).store_path)
+    opened = store_of(store, config)
     calls = traces_named(trace_id, opened) if trace_id else []
     if not calls:
         raise ConfigError(f"no call {trace_id!r} in {opened.path}. Is it in another --store?")
@@ -124,12 +119,10 @@ def compact_command(keep_s: float, as_json: bool, store: str | None, config: Pat
     Readers do not notice; killed at any point, no call is lost or there twice. Calls are
     counted for the dashboard, too, so that nobody waits for that.
     """
-    from evalkit.config import load_settings
     from evalkit.store.compaction import compact
     from evalkit.store.tallies import count_all
-    from evalkit.store.views import open_store
 
-    opened = open_store(store or load_settings(config).store_path)
+    opened = store_of(store, config)
     done = compact(opened, keep_s=keep_s)
     count_all(opened)
     _warn(opened)
@@ -160,11 +153,9 @@ def push_command(
     or something here could not be read. Needs evalkit[s3] where pyarrow does not know
     the address itself.
     """
-    from evalkit.config import load_settings
     from evalkit.store.remote import push
-    from evalkit.store.views import open_store
 
-    opened = open_store(store or load_settings(config).store_path)
+    opened = store_of(store, config)
     done = push(opened, url, move=move, keep_s=keep_s)
     _warn(opened)
     if done.changed:
@@ -187,11 +178,9 @@ def attach_command(
     url: str, remove: bool, as_json: bool, store: str | None, config: Path | None
 ) -> int:
     """Read the calls at URL as if they were in the store: query, sample, show, drift."""
-    from evalkit.config import load_settings
     from evalkit.store.remote import attach, attached, detach
-    from evalkit.store.views import open_store
 
-    opened = open_store(store or load_settings(config).store_path)
+    opened = store_of(store, config)
     (detach if remove else attach)(opened.path, url)
     urls = attached(opened.path)
     if as_json:
@@ -223,16 +212,14 @@ def export_command(
     Calls become spans and metrics, scores become gen_ai.evaluation.result events on the
     span of their call. Needs evalkit[otel].
     """
-    from evalkit.config import load_settings
     from evalkit.decide.naming import run_named
     from evalkit.exchange.otel import OtelSink
     from evalkit.exchange.otel_export import export_calls, export_scores
-    from evalkit.store.views import open_store
 
     if since is None and not runs:
         raise click.UsageError("nothing to export. Give --since, --run, or both.")
     refuse_backwards(since, until)
-    opened = open_store(store or load_settings(config).store_path)
+    opened = store_of(store, config)
     found = [str(run_named(opened, run)["run_id"]) for run in runs]
     with OtelSink(endpoint, texts=texts) as sink:
         end = now() if until is None else until

@@ -16,6 +16,9 @@ import click
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from evalkit.settings import Settings
+    from evalkit.store.views import Store
+
 F = TypeVar("F", bound=Callable[..., Any])
 LEAST = 1e-9
 """Of a number that is not 0: what is smaller overflows when something is divided by it."""
@@ -84,6 +87,22 @@ def _alone_on_stdout(function: F) -> F:
             return function(*arguments, as_json=as_json, **options)
 
     return cast(F, command)
+
+
+def open_project(store: str | None, config: Path | None) -> tuple[Settings, Store]:
+    """The settings, and the store that `--store` names, else they."""
+    from evalkit.config import load_settings
+    from evalkit.store.views import open_store
+
+    settings = load_settings(config)
+    return settings, open_store(store or settings.store_path)
+
+
+def store_of(store: str | None, config: Path | None) -> Store:
+    """The store alone: where `--store` names it, there need not be a configuration."""
+    from evalkit.store.views import open_store
+
+    return open_store(store) if store else open_project(None, config)[1]
 
 
 def print_json(value: Any, *, indent: int | None = 2) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evalkit.cli.options import Number, common_options, print_json, say
+from evalkit.cli.options import Number, common_options, open_project, print_json, say
 from evalkit.errors import EXIT_PASS, ConfigError
 
 if TYPE_CHECKING:
@@ -44,14 +44,11 @@ def command(
     And how many cases or trials it takes to see --drop. Without earlier runs it assumes
     the worst case, and says so. The level is the gate's, shared by all gating metrics.
     """
-    from evalkit.config import load_settings
     from evalkit.decide.history import spread_of
     from evalkit.decide.planning import prospect
     from evalkit.score.golden import find_golden_sets, load_golden_set
-    from evalkit.store.views import open_store
 
-    settings = load_settings(config)
-    opened = open_store(store or settings.store_path)
+    settings, opened = open_project(store, config)
     results = []
     for path in find_golden_sets([golden_set], settings=settings):
         golden = load_golden_set(path, settings=settings)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.options import common_options, print_json, say
+from evalkit.cli.options import common_options, open_project, print_json, say
 from evalkit.errors import EXIT_PASS, EXIT_UNMEASURABLE, EvalkitError
 
 if TYPE_CHECKING:
@@ -55,12 +55,9 @@ def command(
     verdicts, each with its report. A report that is there already is made anew only when
     there is a newer verdict.
     """
-    from evalkit.config import load_settings
-    from evalkit.store.views import open_store
 
     _check_options(runs, output, folder, baseline)
-    settings = load_settings(config)
-    opened = open_store(store or settings.store_path)
+    settings, opened = open_project(store, config)
     if folder is not None:
         said = _write_folder(folder, runs, opened, settings)
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evalkit.cli.options import USD, common_options, print_json, say
+from evalkit.cli.options import USD, common_options, open_project, print_json, say
 
 if TYPE_CHECKING:
     from evalkit.store.views import Store
@@ -58,13 +58,10 @@ def command(
         raise click.UsageError("name the run whose answers are scored again, or one to --resume.")
     from evalkit.cli.progress import run_progress
     from evalkit.cli.summary import exit_status, print_summary
-    from evalkit.config import load_settings
     from evalkit.decide.naming import run_named
     from evalkit.rescoring import RescoreRequest, rescore_run
-    from evalkit.store.views import open_store
 
-    settings = load_settings(config)
-    opened = open_store(store or settings.store_path)
+    settings, opened = open_project(store, config)
     rescored = rescore_run(
         settings,
         RescoreRequest(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.options import common_options, print_json, say
+from evalkit.cli.options import common_options, open_project, print_json, say
 from evalkit.errors import EXIT_PASS, EXIT_UNMEASURABLE, ConfigError, DamagedStore, EvalkitError
 
 if TYPE_CHECKING:
@@ -45,11 +45,8 @@ def command(
     """
     from evalkit.cli.query import plain
     from evalkit.cli.show_page import print_page
-    from evalkit.config import load_settings
-    from evalkit.store.views import open_store
 
-    settings = load_settings(config)
-    opened = open_store(store or settings.store_path)
+    settings, opened = open_project(store, config)
     pages = _pages(name, settings, opened, kinds=[kind] if kind else KINDS)
     for problem in opened.problems:
         say(f"warning: {problem}")

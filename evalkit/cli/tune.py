@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.options import USD, common_options, print_json, say
+from evalkit.cli.options import USD, common_options, open_project, print_json, say
 from evalkit.errors import EXIT_PASS, ConfigError, NotComparable
 
 if TYPE_CHECKING:
@@ -53,14 +53,11 @@ def command(
     the gate's max_drop against the last model alone. It was chosen on these cases:
     confirm it on others.
     """
-    from evalkit.config import load_settings
     from evalkit.score.tune import read_paths
-    from evalkit.store.views import open_store
 
-    settings = load_settings(config)
+    settings, opened = open_project(store, config)
     asked = _cascade(settings, feature)
     models = (asked.model, *asked.fallbacks)
-    opened = open_store(store or settings.store_path)
     if run_id is None:
         run_id = _run(settings, asked, golden_set, store, trials, limit, max_cost)
     else:
