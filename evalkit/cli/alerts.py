@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evalkit.cli.options import Number, common_options, open_project, print_json, say
+from evalkit.cli.options import Number, common_options, open_project, print_json, warn
 from evalkit.cli.periods import moment, now
 from evalkit.errors import EXIT_PASS, EXIT_REGRESSION, EXIT_UNMEASURABLE, EvalkitError
 
@@ -65,8 +65,7 @@ def command(
     alerts += quality_alerts(opened, now=looked_at, min_quality=least)
     if (book := settings.alerts.runbook_url) is not None:
         alerts = [replace(alert, book=book) for alert in alerts]
-    for problem in opened.problems:
-        say(f"warning: {problem}")
+    warn(opened.problems)
     if prometheus is not None:
         _write_prometheus(prometheus, alerts, looked_at)
     news: News | None = None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.options import SHARE, common_options, print_json, say
+from evalkit.cli.options import SHARE, common_options, print_json, print_table, say
 from evalkit.errors import EXIT_PASS, ConfigError
 
 if TYPE_CHECKING:
@@ -115,24 +115,19 @@ def _confused(found: Audit) -> list[tuple[str, str, float]]:
 
 
 def _print(found: Audit, by: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
     click.echo(
         f"false hits: {_shown(found.false_hits)} of the pairs that need different answers\n"
         f"true hits:  {_shown(found.true_hits)} of the pairs that may share one\n"
     )
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("threshold", "false hits", "true hits", "by vectors alone: false", "true"):
-        table.add_column(name, justify="right")
+    rows = []
     for threshold in sorted({*THRESHOLDS, found.threshold}):
         at = found.at(threshold)
         alone = (at.by_vectors_alone(same=same) for same in (False, True))
         shares = (at.false_hits, at.true_hits, *alone)
         mark = " *" if threshold == found.threshold else ""
-        table.add_row(f"{threshold:g}{mark}", *(f"{s.hits}/{s.n}" for s in shares))
-    console.print(table)
+        rows.append((f"{threshold:g}{mark}", *(f"{s.hits}/{s.n}" for s in shares)))
+    names = ("threshold", "false hits", "true hits", "by vectors alone: false", "true")
+    print_table((), names, rows)
     for a, b, near in _confused(found)[:SHOWN_FALSE_HITS]:
         click.echo(f"\nfalse hit ({near:.3f}):\n  {_line(a)}\n  {_line(b)}")
     say(f"{len(found.compared)} pairs, vectors: {by}, intervals: 95 %")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evalkit.cli.options import common_options, open_project, print_json, print_table, say
+from evalkit.cli.options import common_options, open_project, print_json, print_table, say, warn
 from evalkit.cli.periods import moment, now, refuse_backwards
 from evalkit.errors import EXIT_PASS, EXIT_UNMEASURABLE
 
@@ -60,8 +60,7 @@ def command(
     ) as engine:
         report = cost_report(engine, settings, by=columns, since=since, until=until)
     limits = _limits(opened, settings)
-    for problem in opened.problems:
-        say(f"warning: {problem}")
+    warn(opened.problems)
     if as_json:
         which = {"calls": "all" if runs else "production"}
         print_json(which | report.as_json() | {"limits": [use.as_json() for use in limits]})
@@ -91,7 +90,6 @@ def _columns(text: str) -> list[str]:
 
 
 def _print(report: CostReport) -> None:
-    from rich.table import Table
     from rich.text import Text
 
     from evalkit.cli.query import shown
@@ -100,21 +98,14 @@ def _print(report: CostReport) -> None:
     if not report.total.calls:
         say("no calls")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in report.by:
-        table.add_column(name, overflow="fold")
-    for name in ("calls", "cost USD", "unpriced", "tokens", "cached", "cheap", "vs frontier"):
-        table.add_column(name, justify="right")
-    rows = list(report.groups.items())
-    for names, spend in rows[:SHOWN_GROUPS] if report.by else ():
-        table.add_row(*(Text("-" if n is None else shown(n)) for n in names), *_cells(spend))
-    if report.by:
-        table.add_row(
-            Text("all", style="bold"), *[""] * (len(report.by) - 1), *_cells(report.total)
-        )
-    else:
-        table.add_row(*_cells(report.total))
-    print_table(table)
+    rows = list(report.groups.items()) if report.by else []
+    label = (Text("all", style="bold"), *[Text()] * (len(report.by) - 1)) if report.by else ()
+    figures = ("calls", "cost USD", "unpriced", "tokens", "cached", "cheap", "vs frontier")
+    print_table(report.by, figures, [
+        *((*("-" if n is None else shown(n) for n in names), *_cells(spend))
+          for names, spend in rows[:SHOWN_GROUPS]),
+        (*label, *_cells(report.total)),
+    ])  # fmt: skip
     if len(rows) > SHOWN_GROUPS:
         say(f"{len(rows) - SHOWN_GROUPS} more groups; --json prints all")
     share = report.total.cache_hit_share or 0.0
@@ -126,29 +117,22 @@ def _print(report: CostReport) -> None:
 
 
 def _print_limits(limits: Sequence[LimitUse]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
     from evalkit.cli.query import shown
 
     if not limits:
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("limit", overflow="fold")
-    for name in ("used", "of", "share", "forecast", "full in days"):
-        table.add_column(name, justify="right")
-    for use in limits[:SHOWN_LIMITS]:
-        full = use.days_until_full
-        table.add_row(
-            Text(f"{shown(use.whose)}: {use.key}"),
+    click.echo()
+    print_table(("limit",), ("used", "of", "share", "forecast", "full in days"), [
+        (
+            f"{shown(use.whose)}: {use.key}",
             _amount(use.used),
             _amount(use.limit),
             f"{use.share:.0%}",
             "-" if use.forecast is None else _amount(use.forecast),
-            "" if full is None else f"{full:.1f}",
+            "" if use.days_until_full is None else f"{use.days_until_full:.1f}",
         )
-    click.echo()
-    print_table(table)
+        for use in limits[:SHOWN_LIMITS]
+    ])  # fmt: skip
     if len(limits) > SHOWN_LIMITS:
         say(f"{len(limits) - SHOWN_LIMITS} more limits are less used; --json prints all")
 

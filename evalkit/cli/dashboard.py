@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evalkit.cli.options import common_options, print_json, say
+from evalkit.cli.options import common_options, print_json, say, warn
 from evalkit.cli.periods import DAY, moment, now
 from evalkit.errors import EXIT_PASS, EXIT_UNMEASURABLE
 
@@ -71,8 +71,7 @@ def command(
     if start >= end:
         raise click.UsageError("--since is not before --until.")
     figures = gather(open_store(path), settings, Window.of(start, end), now=at)
-    for problem in figures.problems:
-        say(f"warning: {problem}")
+    warn(figures.problems)
     if html is not None:
         write_dashboard(html, figures, project=settings.root)
         say(f"written: {html}")

@@ -15,6 +15,7 @@ from evalkit.cli.options import (
     print_json,
     print_table,
     say,
+    warn,
 )
 from evalkit.cli.periods import iso, moment, now
 from evalkit.errors import EXIT_PASS, EXIT_REGRESSION, EXIT_UNMEASURABLE
@@ -68,8 +69,7 @@ def command(
             f"--feature {feature}: not in the configuration, and none of its calls in the store."
         )
     watched = [one for one in found if feature in (None, one.series.names[0])]
-    for problem in opened.problems:
-        say(f"warning: {problem}")
+    warn(opened.problems)
     if as_json:
         print_json([one.as_json() for one in watched])
     else:
@@ -80,30 +80,24 @@ def command(
 
 
 def _print(watched: list[Watched]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
     from evalkit.cli.query import shown
 
     if not watched:
         say("nothing to watch: evalkit sample scores production's calls")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("feature", "model", "prompt", "metric", "state"):
-        table.add_column(name, overflow="fold")
-    for name in ("before", "mean", "interval", "n", "since"):
-        table.add_column(name, justify="right")
+    rows = []
     for one in watched:
         low, high = one.interval or (None, None)
-        table.add_row(
-            *(Text(shown(name)) for name in (*one.series.names, one.state)),
+        rows.append((
+            *(shown(name) for name in (*one.series.names, one.state)),
             _number(one.reference_mean),
             _number(one.mean),
             "-" if low is None else f"{low:.3f} to {high:.3f}",
             str(one.n),
             "-" if one.since is None else iso(one.since)[:10],
-        )
-    print_table(table)
+        ))  # fmt: skip
+    names = ("feature", "model", "prompt", "metric", "state")
+    print_table(names, ("before", "mean", "interval", "n", "since"), rows)
 
 
 def _number(value: float | None) -> str:

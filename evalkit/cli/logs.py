@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evalkit.cli.options import SHARE, common_options, open_project, print_json, say, store_of
+from evalkit.cli.options import SHARE, common_options, open_project, print_json, say, store_of, warn
 from evalkit.cli.periods import moment, now, refuse_backwards, span
 from evalkit.errors import EXIT_PASS, EXIT_UNMEASURABLE, EXIT_USAGE, ConfigError
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from evalkit.exchange.logs import Imported
     from evalkit.records import CallRecord
     from evalkit.settings import Settings
-    from evalkit.store.views import Store
 
 NAMES = ("evalkit", "otel", "openinference", "litellm", "langfuse")
 SHOWN_PROBLEMS = 20
@@ -59,7 +58,7 @@ def import_command(
         )
         for path in files
     ]  # fmt: skip
-    _warn(opened)
+    warn(opened.problems)
     if as_json:
         print_json([one.as_json() for one in done])
     else:
@@ -125,7 +124,7 @@ def compact_command(keep_s: float, as_json: bool, store: str | None, config: Pat
     opened = store_of(store, config)
     done = compact(opened, keep_s=keep_s)
     count_all(opened)
-    _warn(opened)
+    warn(opened.problems)
     if as_json:
         print_json(done.as_json())
     else:
@@ -157,7 +156,7 @@ def push_command(
 
     opened = store_of(store, config)
     done = push(opened, url, move=move, keep_s=keep_s)
-    _warn(opened)
+    warn(opened.problems)
     if done.changed:
         say(
             f"warning: {done.changed} files are at {url} as they were before a purge changed them "
@@ -225,7 +224,7 @@ def export_command(
         end = now() if until is None else until
         calls = 0 if since is None else export_calls(opened, sink, since=since, until=end)
         scores = sum(export_scores(opened, sink, run_id) for run_id in found)
-    _warn(opened)
+    warn(opened.problems)
     if as_json:
         print_json({"calls": calls, "scores": scores, "failed": sink.failed})
     else:
@@ -243,12 +242,6 @@ def _cleaner(settings: Settings) -> Callable[[CallRecord], CallRecord]:
         return redact_record(call) if settings.retention.redact else call
 
     return clean
-
-
-def _warn(store: Store) -> None:
-    """Say what of the store could not be read."""
-    for problem in store.problems:
-        say(f"warning: {problem}")
 
 
 def _print(done: Sequence[Imported]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
 from functools import wraps
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.text import Text
 
     from evalkit.settings import Settings
     from evalkit.store.views import Store
@@ -116,16 +116,33 @@ def echo_json(text: str) -> None:
     click.echo(text, file=None if context is None else context.meta.get(_STDOUT))
 
 
-def print_table(table: Table) -> None:
-    """A table on stdout; a pipe has no width, there a row is a line."""
+def print_table(
+    left: Sequence[str], right: Sequence[str], rows: Iterable[Sequence[str | Text]]
+) -> None:
+    """A table on stdout, names to the left and figures to the right; in a pipe a row is a line."""
     from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in left:
+        table.add_column(name, overflow="fold")
+    for name in right:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     Console(highlight=False, width=None if sys.stdout.isatty() else 1_000_000).print(table)
 
 
 def say(message: str) -> None:
     """A line for the person at the terminal: stderr."""
     click.echo(message, err=True)
+
+
+def warn(problems: Iterable[str]) -> None:
+    """Say what could not be read."""
+    for problem in problems:
+        say(f"warning: {problem}")
 
 
 def count(number: int, thing: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evalkit.cli.options import Number, common_options, open_project, print_json, say
+from evalkit.cli.options import Number, common_options, open_project, print_json, warn
 from evalkit.errors import EXIT_PASS, ConfigError
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ def command(
             for name in _metrics(golden, metrics)
         ]
         results.append((golden.name, design, prospects))
-    for problem in opened.problems:
-        say(f"warning: {problem}")
+    warn(opened.problems)
     if as_json:
         print_json([
             {"golden_set": name, "drop": drop, **asdict(design),

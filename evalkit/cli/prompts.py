@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.options import common_options, print_json, say
+from evalkit.cli.options import common_options, print_json, say, warn
 from evalkit.errors import EXIT_PASS, EXIT_USAGE, ConfigError, ContentError, StoreError
 
 if TYPE_CHECKING:
@@ -137,8 +137,7 @@ def _hashes_in_store(path: str) -> dict[str, str]:
     except StoreError as error:
         store.problems.append(str(error))
         rows = []
-    for problem in store.problems:
-        say(f"warning: {problem}")
+    warn(store.problems)
     return {row["identity"]: row["hash"] for row in rows} | known
 
 

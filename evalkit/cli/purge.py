@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evalkit.cli.options import common_options, print_json, say
+from evalkit.cli.options import common_options, print_json, say, warn
 from evalkit.cli.periods import now
 from evalkit.errors import EXIT_PASS, EXIT_UNMEASURABLE
 
@@ -47,8 +47,7 @@ def command(
         if rule == PurgeRule():
             say("nothing is to be purged: [retention] has no text_days and no calls_days")
     done = forget(opened, settings, rule, dry_run=dry_run)
-    for problem in opened.problems:
-        say(f"warning: {problem}")
+    warn(opened.problems)
     if as_json:
         print_json({"dry_run": dry_run, **done.as_json()})
     else:

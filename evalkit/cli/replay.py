@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.options import common_options, print_json, say
+from evalkit.cli.options import common_options, print_json, say, warn
 from evalkit.errors import EXIT_PASS, EXIT_REGRESSION, ConfigError, StoreError
 
 if TYPE_CHECKING:
@@ -75,8 +75,7 @@ def _find(trace: str, path: str) -> CallRecord:
     rows = store.sql(
         "SELECT * FROM calls WHERE starts_with(trace_id, $1) ORDER BY trace_id LIMIT 2", [trace]
     )
-    for problem in store.problems:
-        say(f"warning: {problem}")
+    warn(store.problems)
     if not rows:
         raise StoreError(
             f"no call {trace!r} in {path}. "

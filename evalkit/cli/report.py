@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.options import common_options, open_project, print_json, say
+from evalkit.cli.options import common_options, open_project, print_json, say, warn
 from evalkit.errors import EXIT_PASS, EXIT_UNMEASURABLE, EvalkitError
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ def command(
         assert output is not None
         said = _write_one(output, runs, baseline, opened, settings)
     damaged = [error for run in said["runs"] if (error := opened.damage_of(run))]
-    for problem in dict.fromkeys([*opened.problems, *damaged]):
-        say(f"warning: {problem}")
+    warn(dict.fromkeys([*opened.problems, *damaged]))
     if as_json:
         print_json(said)
     return EXIT_UNMEASURABLE if damaged else EXIT_PASS

@@ -170,28 +170,22 @@ def _print(done: FinishedSample, metrics: Sequence[SampledMetric]) -> None:
 
 
 def _print_table(metrics: Sequence[SampledMetric]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
     from evalkit.cli.query import shown
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("feature", "pair", "metric"):
-        table.add_column(name, overflow="fold")
-    for name in ("mean", "95 %", "scored", "missing", "as people score", "95 %", "labels"):
-        table.add_column(name, justify="right")
+    rows = []
     for one in metrics:
-        names = (one.feature, f"{one.model}/{one.prompt_name}@{one.prompt_version}", one.metric)
+        pair = f"{one.model}/{one.prompt_name}@{one.prompt_version}"
         n = 0 if one.estimate is None else one.estimate.n
-        table.add_row(
-            *(Text(shown(name)) for name in names),
+        rows.append((
+            *(shown(name) for name in (one.feature, pair, one.metric)),
             *_cells(one.estimate),
             str(n),
             str(one.missing or ""),
             *_cells(one.powered),
             str(one.n_labelled or ""),
-        )
-    print_table(table)
+        ))  # fmt: skip
+    figures = ("mean", "95 %", "scored", "missing", "as people score", "95 %", "labels")
+    print_table(("feature", "pair", "metric"), figures, rows)
 
 
 def _cells(one: Estimate | None) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.options import common_options, open_project, print_json, say
+from evalkit.cli.options import common_options, open_project, print_json, say, warn
 from evalkit.errors import EXIT_PASS, EXIT_UNMEASURABLE, ConfigError, DamagedStore, EvalkitError
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ def command(
 
     settings, opened = open_project(store, config)
     pages = _pages(name, settings, opened, kinds=[kind] if kind else KINDS)
-    for problem in opened.problems:
-        say(f"warning: {problem}")
+    warn(opened.problems)
     if as_json:
         print_json(plain(pages[0] if len(pages) == 1 else pages))
     else:
