@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evalkit.cli.options import SHARE, common_options, print_json, print_table, say
+from evalkit.cli.query import one_line
 from evalkit.errors import EXIT_PASS, ConfigError
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def _print(found: Audit, by: str) -> None:
     names = ("threshold", "false hits", "true hits", "by vectors alone: false", "true")
     print_table((), names, rows)
     for a, b, near in _confused(found)[:SHOWN_FALSE_HITS]:
-        click.echo(f"\nfalse hit ({near:.3f}):\n  {_line(a)}\n  {_line(b)}")
+        click.echo(f"\nfalse hit ({near:.3f}):\n  {one_line(a, 200)}\n  {one_line(b, 200)}")
     say(f"{len(found.compared)} pairs, vectors: {by}, intervals: 95 %")
 
 
@@ -138,8 +139,3 @@ def _shown(share: Share) -> str:
         return "not known (0 pairs)"
     low, high = share.ci
     return f"{share.value:.1%} ({share.hits}/{share.n}, {low:.1%} to {high:.1%})"
-
-
-def _line(text: str) -> str:
-    """One line that a terminal may print."""
-    return "".join(c if c.isprintable() else " " for c in text)[:200]

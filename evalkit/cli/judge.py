@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evalkit.cli.options import SHARE, USD, common_options, print_json, say
+from evalkit.cli.query import one_line
 from evalkit.errors import (
     EXIT_PASS,
     EXIT_REGRESSION,
@@ -148,7 +149,7 @@ def _print_attacked(spec: JudgeSpec, found: Sequence[Attacked]) -> None:
     for one in found:
         if one.gains:
             before = "a tie" if one.honest is None else f"{one.honest.score:.2f}"
-            shown = _line(one.attack.attack)
+            shown = one_line(one.attack.attack, 100)
             click.echo(f"gains: {one.attack.id}: {before} -> {one.attacked.score:.2f}  {shown}")
     for kind, counts in _by_kind(found).items():
         more = f", {counts['not_judged']} not judged" if counts["not_judged"] else ""
@@ -162,12 +163,7 @@ def _print_attacked(spec: JudgeSpec, found: Sequence[Attacked]) -> None:
     if lost:
         reasons = Counter(_why_not(one) for one in found if not one.judged)
         [(reason, n)] = reasons.most_common(1)
-        click.echo(f"not judged, {n} of {lost}: {_line(reason)}")
-
-
-def _line(text: str) -> str:
-    """A little of foreign text, on one line that a terminal may print."""
-    return "".join(c if c.isprintable() else " " for c in text)[:100]
+        click.echo(f"not judged, {n} of {lost}: {one_line(reason, 100)}")
 
 
 # --- calibrate -----------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from evalkit.cli.query import one_line
 from evalkit.decide.ppi import LABELS_AT_LEAST
 
 MANY_SLICES = 30
@@ -69,7 +70,7 @@ def _slices(slices: Figures) -> Iterator[str]:
         yield "\nby slice                       n  accuracy  kappa"
     for name, one in list(slices.items())[:MANY_SLICES]:
         accuracy = "-" if one.get("accuracy") is None else f"{one['accuracy']:.3f}"
-        yield f"  {_line(name):26} {one['n']:>4}  {accuracy:>8}  {shown(one['kappa'])}"
+        yield f"  {one_line(name, 60):26} {one['n']:>4}  {accuracy:>8}  {shown(one['kappa'])}"
     if len(slices) > MANY_SLICES:
         yield f"  … and {len(slices) - MANY_SLICES} more; --json lists all"
 
@@ -79,7 +80,7 @@ def _pairs(pairs: list[Figures]) -> Iterator[str]:
         yield "\njudge minus people, by pair"
         for one in pairs:
             value = shown({"value": one["mean"], "ci": one["ci"]})
-            yield f"  {_line(one['pair']):40} {one['n']:>4}  {value}"
+            yield f"  {one_line(one['pair'], 60):40} {one['n']:>4}  {value}"
 
 
 def _people(found: Figures) -> Iterator[str]:
@@ -131,8 +132,3 @@ def shown(figure: Figures) -> str:
         return "-"
     ends = figure.get("ci")
     return f"{figure['value']:.2f}" + (f" ({ends[0]:.2f} to {ends[1]:.2f})" if ends else "")
-
-
-def _line(text: str) -> str:
-    """One line that a terminal may print."""
-    return "".join(c if c.isprintable() else " " for c in text)[:60]

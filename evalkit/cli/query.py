@@ -173,6 +173,11 @@ def shown(value: Any) -> str:
     )
 
 
+def one_line(text: str, at_most: int) -> str:
+    """The beginning of foreign text, on one line that a terminal may print."""
+    return "".join(c if c.isprintable() else " " for c in text)[:at_most]
+
+
 def plain(value: Any) -> Any:
     """A value as JSON has it: times in ISO 8601, bytes in hex; NaN and infinity are null."""
     if isinstance(value, float):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,10 +41,12 @@ def command() -> None:
 @common_options
 def list_(state: str, as_json: bool, store: str | None, config: Path | None) -> int:
     """What waits, oldest first."""
+    from evalkit.call.review import ReviewQueue
+
     path, _ = _place(store, config)
     reviews: Any = ()
     if path.exists():
-        reviews = _open(path).list(None if state == "all" else state)
+        reviews = ReviewQueue(path).list(None if state == "all" else state)
     if as_json:
         print_json([_brief(review) for review in reviews])
         return EXIT_PASS
@@ -192,10 +193,9 @@ def _action(review: Review, root: Path) -> Any:
     """The function that a review's action names; the project's own modules can be imported."""
     if review.action is None:
         return None
-    from evalkit.call.functions import load_function
+    from evalkit.call.functions import load_function, make_importable
 
-    if str(root) not in sys.path:
-        sys.path.append(str(root))
+    make_importable(root)
     return load_function(review.action)
 
 
@@ -211,17 +211,13 @@ def _place(store: str | None, config: Path | None) -> tuple[Path, Path]:
     return Path(path) / NAME, settings.root
 
 
-def _open(path: Path) -> ReviewQueue:
+def _existing(store: str | None, config: Path | None) -> tuple[ReviewQueue, Path]:
     from evalkit.call.review import ReviewQueue
 
-    return ReviewQueue(path)
-
-
-def _existing(store: str | None, config: Path | None) -> tuple[ReviewQueue, Path]:
     path, root = _place(store, config)
     if not path.exists():
         raise ConfigError(f"nothing was ever held for review in {path.parent}.")
-    return _open(path), root
+    return ReviewQueue(path), root
 
 
 def _time(micros: int) -> str:
