@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -263,25 +263,7 @@ def stored_labels(store: Store, golden: GoldenSet, metric: str) -> tuple[list[La
 
     Left out: of cases that have changed or are gone, and of answers whose text is not kept.
     """
-    found: dict[str, Labelled] = {}
-    left_out = 0
-    for row in store.sql(STORED, {"golden_set": golden.name, "metric": metric}):
-        if not _is_case(row, golden) or row["output"] is None:
-            left_out += row["stands"]
-            continue
-        key = row["trace_id"]
-        if key not in found:
-            found[key] = _stored(row, golden)
-        _add(found[key], row)
-    return [one for one in found.values() if one.labels], left_out
-
-
-def _add(labelled: Labelled, row: Mapping[str, Any]) -> None:
-    name = row["annotator"] or ANYBODY
-    if row["stands"]:
-        labelled.labels[name] = row["label"]
-    if row["is_own"]:
-        labelled.own[name] = row["label"]
+    return _gathered(store.sql(STORED, {"golden_set": golden.name, "metric": metric}), golden)
 
 
 PREFERRED = f"""
@@ -300,18 +282,25 @@ PREFERRED = f"""
 
 def stored_preferences(store: Store, golden: GoldenSet) -> tuple[list[Labelled], int]:
     """Pairs of answers to the cases as they are now, and how many preferences are left out."""
-    found: dict[tuple[str, str], Labelled] = {}
+    params = {"golden_set": golden.name, "metric": PREFERENCE}
+    return _gathered(store.sql(PREFERRED, params), golden)
+
+
+def _gathered(rows: Iterable[Mapping[str, Any]], golden: GoldenSet) -> tuple[list[Labelled], int]:
+    found: dict[tuple[str, str | None], Labelled] = {}
     left_out = 0
-    for row in store.sql(PREFERRED, {"golden_set": golden.name, "metric": PREFERENCE}):
-        texts = row["output"], row["other_output"]
-        if not _is_case(row, golden) or None in texts:
+    for row in rows:
+        if not _is_case(row, golden) or None in (row["output"], row.get("other_output", "")):
             left_out += row["stands"]
             continue
-        key = row["trace_id"], row["other_id"]
+        key = row["trace_id"], row.get("other_id")
         if key not in found:
             found[key] = _stored(row, golden)
-            found[key].against = row["other_output"]
-        _add(found[key], row)
+        name = row["annotator"] or ANYBODY
+        if row["stands"]:
+            found[key].labels[name] = row["label"]
+        if row["is_own"]:
+            found[key].own[name] = row["label"]
     return [one for one in found.values() if one.labels], left_out
 
 
@@ -339,6 +328,7 @@ def _stored(row: Mapping[str, Any], golden: GoldenSet) -> Labelled:
             trial=row["trial"] or 0,
         ),
         labels={},
+        against=row.get("other_output"),
         pair=str(pair),
         slices=_metadata_slices(golden, case),
     )
