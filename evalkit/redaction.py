@@ -8,13 +8,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
-from evalkit.pii import Recogniser, find_pii, redact
+from evalkit.pii import find_pii, redact
 from evalkit.records import CallRecord
 
 
-def redact_record(
-    record: CallRecord, *, recognise: Recogniser = find_pii, clean_input: bool = False
-) -> CallRecord:
+def redact_record(record: CallRecord, *, clean_input: bool = False) -> CallRecord:
     """`record` as it may be written down: what users and models said without personal data.
 
     Ids stay usable for counting: one that is personal data becomes the same pseudonym
@@ -28,7 +26,7 @@ def redact_record(
         [call.arguments for call in record.tool_calls],
         [attempt.reply for attempt in record.attempts],
     ]
-    clean, count = redact(told, recognise=recognise)
+    clean, count = redact(told)
     ids = (record.user_id, record.tenant, record.session_id)
     user_id, tenant, session_id = pseudonyms = tuple(map(_pseudonym, ids))
     retrieved_ids = tuple(_pseudonym(one) or one for one in record.retrieved_ids)

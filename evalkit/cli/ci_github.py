@@ -6,10 +6,10 @@ output does nothing.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os import environ
 from pathlib import Path, PurePosixPath
 from secrets import token_hex
 from typing import Any
@@ -71,7 +71,7 @@ def _pull(event: Mapping[str, Any]) -> Mapping[str, Any]:
     return event.get("pull_request") or {}
 
 
-def read_context(environ: Mapping[str, str] = os.environ) -> Context:
+def read_context() -> Context:
     """The step's context; all empty outside GitHub."""
     server, repository = environ.get("GITHUB_SERVER_URL", ""), environ.get("GITHUB_REPOSITORY", "")
     workspace = environ.get("GITHUB_WORKSPACE")
@@ -116,7 +116,7 @@ def prefix_of(root: Path, context: Context) -> PurePosixPath:
     return PurePosixPath(inside.as_posix())
 
 
-def for_code_under_test(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+def for_code_under_test() -> dict[str, str]:
     """The environment without the job's tokens and without its files for answers."""
     return {
         name: value
@@ -125,7 +125,7 @@ def for_code_under_test(environ: Mapping[str, str] = os.environ) -> dict[str, st
     }
 
 
-def write_outputs(outputs: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> None:
+def write_outputs(outputs: Mapping[str, str]) -> None:
     """The step's outputs; the word that ends a value cannot stand in it by chance."""
     path = environ.get("GITHUB_OUTPUT")
     if not path:
@@ -136,7 +136,7 @@ def write_outputs(outputs: Mapping[str, str], environ: Mapping[str, str] = os.en
             file.write(f"{name}<<{end}\n{value}\n{end}\n")
 
 
-def write_summary(text: str, environ: Mapping[str, str] = os.environ) -> None:
+def write_summary(text: str) -> None:
     path = environ.get("GITHUB_STEP_SUMMARY")
     if path:
         with open(path, "a", encoding="utf-8") as file:

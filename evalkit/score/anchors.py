@@ -220,17 +220,16 @@ async def look_at_anchors(
     store: Store,
     *,
     now: int,
-    names: Sequence[str] | None = None,
     max_cost_usd: float | None = None,
 ) -> list[Looked]:
     """Have judges grade their anchors anew, each once a day; those that did it today are left out.
 
-    `names`: None is every judge with anchors. What all of them may cost together is
-    `max_cost_usd`; a judge that did not get through is tried again by the next look.
+    What all of them may cost together is `max_cost_usd`; a judge that did not get through
+    is tried again by the next look.
     """
     found: list[Looked] = []
     budget = None if max_cost_usd is None else Budget(limit_usd=max_cost_usd)
-    for name in anchored(settings) if names is None else names:
+    for name in anchored(settings):
         spec = find_judge(name, settings=settings)
         judging = judging_of(spec, settings, budget)
         async with judging.orchestrator:

@@ -34,23 +34,14 @@ class Judged:
 
 
 async def judge_labelled(
-    items: Sequence[Labelled],
-    rater: Callable[[Labelled], Rater],
-    *,
-    concurrency: int,
-    on_judged: Callable[[int], None] = lambda done: None,
+    items: Sequence[Labelled], rater: Callable[[Labelled], Rater], *, concurrency: int
 ) -> list[Judged]:
     """Judge every answer, so many at a time; the order stays."""
     slots = asyncio.Semaphore(max(1, concurrency))
-    done = 0
 
     async def one(item: Labelled) -> Judged:
-        nonlocal done
         async with slots:
-            judgement = await rater(item)(item.answer)
-        done += 1
-        on_judged(done)
-        return Judged(labelled=item, judgement=judgement)
+            return Judged(labelled=item, judgement=await rater(item)(item.answer))
 
     return list(await asyncio.gather(*map(one, items)))
 

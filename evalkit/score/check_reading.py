@@ -271,11 +271,11 @@ def sort_key(value: Json, fold: Callable[[str], str]) -> str:
     return json.dumps(value)
 
 
-def folding(params: Params, *, case_sensitive: bool = True) -> Callable[[str], str]:
+def folding(params: Params) -> Callable[[str], str]:
     """How texts are made alike before they are compared: `normalise`, then case."""
     asked = params.get("normalise", False)
     steps = (("unicode", "whitespace") if asked else ()) if isinstance(asked, bool) else asked
-    fold_case = not params.get("case_sensitive", case_sensitive)
+    fold_case = not params.get("case_sensitive", True)
 
     def fold(text: str) -> str:
         if "unicode" in steps and len(text) <= MAX_UNICODE_NORMALISED:

@@ -96,15 +96,14 @@ class Said:
 # --- questions -----------------------------------------------------------------------
 
 
-def pass_question(metric: str, *, shows: Sequence[str] | None = None) -> Question:
+def pass_question(metric: str) -> Question:
     """Is the answer right or not; for a check's metric, or one that only people know."""
     options = (
         Option(value="pass", text="Pass", score=1.0, meaning="I would send it as it is."),
         Option(value="fail", text="Fail", score=0.0, meaning="Something in it is wrong."),
     )
     aspect = Aspect(name=metric, text=f"Does the answer pass on “{metric}”?", options=options)
-    seen = ("input", "documents", "reference") if shows is None else tuple(shows)
-    return Question(metric=metric, kind="pass", aspects=(aspect,), shows=seen)
+    return Question(metric=metric, kind="pass", aspects=(aspect,))
 
 
 def judge_question(metric: str, judge: JudgeSpec) -> Question:
@@ -145,7 +144,7 @@ def _aspect(criterion: Criterion) -> Aspect:
     )
 
 
-def preference_question(shows: Sequence[str] = ("input", "documents", "reference")) -> Question:
+def preference_question() -> Question:
     """Which of two answers to one case is better; scored for the first of them."""
     options = (
         Option(value="first", text="This one", score=1.0),
@@ -153,7 +152,7 @@ def preference_question(shows: Sequence[str] = ("input", "documents", "reference
         Option(value="second", text="This one", score=0.0),
     )
     aspect = Aspect(name=PREFERENCE, text="Which answer is better?", options=options)
-    return Question(metric=PREFERENCE, kind="preference", aspects=(aspect,), shows=tuple(shows))
+    return Question(metric=PREFERENCE, kind="preference", aspects=(aspect,))
 
 
 def review_question() -> Question:

@@ -44,10 +44,9 @@ def note_seen(
     kind: Kind,
     item: str,
     trace_ids: Sequence[str],
-    at: datetime | None = None,
 ) -> None:
     """Note that somebody is about to see an answer; StoreError when that cannot be written."""
-    now = at or datetime.now(UTC)
+    now = datetime.now(UTC)
     event = Event(
         at=int(now.timestamp() * 1_000_000), who=who, did="seen", kind=kind, item=item,
         trace_ids=tuple(trace_ids),
