@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from evalkit.cli.options import SHARE, USD, common_options, print_json, say
+from evalkit.cli.progress import count_progress
 from evalkit.cli.query import one_line
 from evalkit.errors import (
     EXIT_PASS,
@@ -21,9 +22,10 @@ from evalkit.errors import (
 )
 
 if TYPE_CHECKING:
+    from evalkit.records import Answer
     from evalkit.score.attacks import Attacked
     from evalkit.score.golden import GoldenSet
-    from evalkit.score.judge import JudgeSpec
+    from evalkit.score.judge import Judgement, JudgeSpec, Rater
     from evalkit.score.judging import Judging
     from evalkit.score.labelled import Labelled
     from evalkit.settings import Settings
@@ -79,11 +81,14 @@ def attack_(
             return await attack_judge(
                 loaded,
                 spec,
-                lambda honest: judging.rater(spec, against=lambda answer: honest),
+                lambda honest: _counted(
+                    judging.rater(spec, against=lambda answer: honest), on_judged
+                ),
                 concurrency=at_once,
             )
 
-    found = run_async(work())
+    with count_progress(len(loaded) * (1 if spec.pairwise else 2), "answers") as on_judged:
+        found = run_async(work())
     if as_json:
         print_json(_attacked_json(spec, judging, found))
     else:
@@ -225,12 +230,15 @@ def calibrate(
         async with judging.orchestrator:
             return await judge_labelled(
                 items,
-                lambda item: judging.rater(spec, against=lambda answer: item.against or ""),
+                lambda item: _counted(
+                    judging.rater(spec, against=lambda answer: item.against or ""), on_judged
+                ),
                 concurrency=concurrency or settings.run.concurrency,
             )
 
     say(f"judging {len(items)} labelled answers with {spec.name}")
-    judged = run_async(work())
+    with count_progress(len(items), "answers") as on_judged:
+        judged = run_async(work())
     found = {
         **_facts(spec, judging, judged, left_out, settings),
         **figures(judged, epsilon=epsilon),
@@ -412,6 +420,15 @@ def _settings(config: Path | None, store: str | None) -> Settings:
 
     settings = load_settings(config)
     return settings if store is None else replace(settings, store=str(Path(store).absolute()))
+
+
+def _counted(rater: Rater, on_judged: Callable[[], None]) -> Rater:
+    async def rate(answer: Answer) -> Judgement:
+        judgement = await rater(answer)
+        on_judged()
+        return judgement
+
+    return rate
 
 
 def _judging(

@@ -1,4 +1,4 @@
-"""A run's progress on stderr: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of long work on stderr: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from itertools import count
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from evalkit.score.runner import RunSummary
 
 QUIET_LINE_EVERY_S = 15.0
 BAR_EVERY_S = 0.1
+Show: TypeAlias = Callable[[int, int, Callable[[], str]], None]
+"""Told how many are done, how many of them were before, and what else to say when asked."""
 
 
 def describe(summary: RunSummary) -> str:
@@ -32,32 +35,45 @@ def describe(summary: RunSummary) -> str:
 @contextmanager
 def run_progress(planned: int) -> Iterator[Callable[[RunSummary], None]]:
     """Yield the function that shows where a run is."""
+    with _progress(planned, "cases") as show:
+        yield lambda summary: show(summary.done, summary.resumed, lambda: describe(summary))
+
+
+@contextmanager
+def count_progress(planned: int, what: str) -> Iterator[Callable[[], None]]:
+    """Yield the function that counts one more of what is planned, and shows how far that is."""
+    done = count(1)
+    with _progress(planned, what) as show:
+        yield lambda: show(next(done), 0, str)
+
+
+@contextmanager
+def _progress(planned: int, what: str) -> Iterator[Show]:
     if sys.stderr.isatty():
-        with _bar(planned) as update:
-            yield update
+        with _bar(planned) as show:
+            yield show
     else:
-        yield _lines()
+        yield _lines(planned, what)
 
 
-def _lines() -> Callable[[RunSummary], None]:
+def _lines(planned: int, what: str) -> Show:
     started = last = time.monotonic()
 
-    def update(summary: RunSummary) -> None:
+    def show(done: int, before: int, note: Callable[[], str]) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last < QUIET_LINE_EVERY_S:
             return
         last = now
-        rate = (summary.done - summary.resumed) / max(now - started, 1e-9)
-        sys.stderr.write(
-            f"{summary.done}/{summary.planned} cases, {rate:.1f}/s, {describe(summary)}\n"
-        )
+        rate = f"{(done - before) / max(now - started, 1e-9):.1f}/s"
+        line = ", ".join(filter(None, (f"{done}/{planned} {what}", rate, note())))
+        sys.stderr.write(f"{line}\n")
 
-    return update
+    return show
 
 
 @contextmanager
-def _bar(planned: int) -> Iterator[Callable[[RunSummary], None]]:
+def _bar(planned: int) -> Iterator[Show]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -79,15 +95,13 @@ def _bar(planned: int) -> Iterator[Callable[[RunSummary], None]]:
         task = progress.add_task("running", total=planned, rate="", note="")
         started, last = time.monotonic(), 0.0
 
-        def update(summary: RunSummary) -> None:
+        def show(done: int, before: int, note: Callable[[], str]) -> None:
             nonlocal last
             now = time.monotonic()
-            if now - last < BAR_EVERY_S and not summary.complete:
+            if now - last < BAR_EVERY_S and done < planned:
                 return
             last = now
-            rate = (summary.done - summary.resumed) / max(now - started, 1e-9)
-            progress.update(
-                task, completed=summary.done, rate=f"{rate:.0f}/s", note=describe(summary)
-            )
+            rate = (done - before) / max(now - started, 1e-9)
+            progress.update(task, completed=done, rate=f"{rate:.0f}/s", note=note())
 
-        yield update
+        yield show

@@ -102,6 +102,17 @@ def test_a_judge_is_measured_and_the_figure_kept_with_its_version(
     assert kept["calibrated_at"]
 
 
+def test_it_says_how_many_answers_are_judged(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evalkit.cli.progress.QUIET_LINE_EVERY_S", 0.0)
+
+    main(["judge", "calibrate", "same", "--labels", write_labels(project, labelled(40, wrong=4))])
+
+    said = [line for line in capsys.readouterr().err.splitlines() if "/s" in line]
+    assert [line.partition(",")[0] for line in said] == [f"{n}/40 answers" for n in range(1, 41)]
+
+
 def test_another_rubric_has_no_figure(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels = write_labels(project, labelled(40, wrong=0))
     main(["judge", "calibrate", "same", "--labels", labels, "--json"])
