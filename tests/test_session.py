@@ -53,6 +53,20 @@ def test_a_run_scores_every_case_by_every_metric(tmp_path: Path) -> None:
     assert rows(tmp_path, "SELECT DISTINCT status FROM runs") == [{"status": "complete"}]
 
 
+def test_a_call_of_a_run_has_the_scores_of_its_answer(tmp_path: Path) -> None:
+    write_project(tmp_path, target="tests.apps:always_billing")
+
+    run(tmp_path)
+
+    found = rows(
+        tmp_path,
+        "SELECT c.quality, map_from_entries(list({k: s.metric, v: s.score})) AS scores"
+        " FROM calls AS c JOIN scores AS s USING (trace_id) GROUP BY c.trace_id, c.quality",
+    )
+    assert len(found) == 10
+    assert all(dict(one["quality"]) == dict(one["scores"]) for one in found)
+
+
 def test_models_prompts_and_trials_multiply(tmp_path: Path) -> None:
     write_project(tmp_path, cases=3)
 

@@ -273,9 +273,14 @@ async def run_unit(
     )
     if any(mark.outcome == "budget_stop" for mark in marks):
         return unfinished_line(key, [result.record, *judge_calls])
+    scored = zip(scorers, marks, strict=True)
+    quality = {one.metric: mark.score for one, mark in scored if mark.score is not None}
     return {
         "key": key,
-        "calls": [by_field(result.record), *(by_field(call) for call in judge_calls)],
+        "calls": [
+            {**by_field(result.record), "quality": quality},
+            *(by_field(call) for call in judge_calls),
+        ],
         "scores": score_rows(
             scorers,
             marks,

@@ -142,7 +142,7 @@ CALLS = (
     Column("retrieved_ids", "texts", "Ids of the documents given to the model."),
     Column("route_reason", "text", "Why this model."),
     Column("stage_ms", "float map", "Stage to milliseconds."),
-    Column("quality", "float map", "Metric to score."),
+    Column("quality", "float map", "Metric to score in a run; production's are in scores."),
     Column("redactions", "int", "Places redacted before anything was written."),
     Column("input", "json", "The feature's input."),
     Column("output", "text", "The answer; null when there is none."),
