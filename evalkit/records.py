@@ -61,6 +61,8 @@ class ModelRequest:
     """The provider's own name of the model."""
     messages: tuple[Message, ...]
     max_tokens: int
+    follow_up: int = 0
+    """Messages at the end that come back to an answer: it is asked for again, or goes on."""
     temperature: float | None = None
     seed: int | None = None
     response_schema: Mapping[str, Any] | None = None

@@ -183,7 +183,7 @@ class _Asking:
             targets = targets[targets.index(answer.target) :]
             by_schema = self._demands.validate is not None
             again = ask_again(answer.text, str(answer.error), by_schema=by_schema)
-            ask = replace(request, messages=request.messages + again)
+            ask = replace(request, messages=request.messages + again, follow_up=len(again))
 
     async def _read(self, tried: Tried) -> Answer:
         """What was tried, taken into the call, guarded and validated."""

@@ -116,7 +116,7 @@ def _made_to_fit(request: ModelRequest, target: Target, cut: list[str]) -> Model
         return request
     tokens = target.tokens.estimate(request, target.model)
     while tokens + request.max_tokens > context:
-        trimmed = trim(request.messages)
+        trimmed = trim(request.messages, follow_up=request.follow_up)
         if trimmed is None:
             break
         cut.append(trimmed.cut)
@@ -208,7 +208,7 @@ def _changed_for_retry(
     if kind == "truncated":
         return replace(request, max_tokens=request.max_tokens * 2)
     if kind == "context_length":
-        trimmed = trim(request.messages)
+        trimmed = trim(request.messages, follow_up=request.follow_up)
         if trimmed is None:
             return None
         cut.append(trimmed.cut)

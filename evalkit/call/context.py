@@ -1,7 +1,7 @@
 """Make a request that is too long fit: what goes first, and what never goes.
 
 First the lowest-ranked half of the documents, then the oldest half of the turns, then
-the middle of the longest text. The system prompt and the last turn's frame stay.
+the middle of the longest text. The system prompt and the question's frame stay.
 """
 
 from __future__ import annotations
@@ -26,9 +26,16 @@ class Trimmed:
     cut: str
 
 
-def trim(messages: Sequence[Message]) -> Trimmed | None:
-    """The next shorter form of `messages`; None when nothing more may go."""
-    return _without_documents(messages) or _without_turns(messages) or _without_middle(messages)
+def trim(messages: Sequence[Message], *, follow_up: int = 0) -> Trimmed | None:
+    """The next shorter form of `messages`; None when nothing more may go.
+
+    The question is the last message but for the `follow_up` ones, which come back to its answer.
+    """
+    return (
+        _without_documents(messages)
+        or _without_turns(messages, follow_up)
+        or _without_middle(messages)
+    )
 
 
 def _without_documents(messages: Sequence[Message]) -> Trimmed | None:
@@ -48,10 +55,10 @@ def _without_documents(messages: Sequence[Message]) -> Trimmed | None:
     return None
 
 
-def _without_turns(messages: Sequence[Message]) -> Trimmed | None:
-    """The oldest turns between the system prompt and the last message go."""
+def _without_turns(messages: Sequence[Message], follow_up: int) -> Trimmed | None:
+    """The oldest turns between the system prompt and the question go."""
     first = next((n for n, m in enumerate(messages) if m["role"] != "system"), len(messages))
-    turns = len(messages) - first - 1
+    turns = len(messages) - first - 1 - follow_up
     if turns < 2:
         return None
     gone = max(2, turns // 2 // 2 * 2)

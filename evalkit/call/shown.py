@@ -88,8 +88,11 @@ class Shown:
         self.resumed += 1
         self._held = ""
         self._asked = self._asked or request.messages
-        shown: Message = {"role": "assistant", "content": self.text}
-        return replace(request, messages=(*self._asked, shown, {"role": "user", "content": GO_ON}))
+        rest: tuple[Message, ...] = (
+            {"role": "assistant", "content": self.text},
+            {"role": "user", "content": GO_ON},
+        )
+        return replace(request, messages=self._asked + rest, follow_up=len(rest))
 
     async def _show(self, piece: str) -> None:
         if piece:

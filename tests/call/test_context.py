@@ -28,6 +28,18 @@ def test_the_lowest_ranked_half_of_the_documents_goes_first() -> None:
     assert content.endswith("Question?")
 
 
+def test_the_question_is_no_old_turn_of_what_comes_back_to_its_answer() -> None:
+    example = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    question = {"role": "user", "content": "Where is it?"}
+    again = [{"role": "assistant", "content": "x"}, {"role": "user", "content": "No JSON."}]
+
+    trimmed = trim([*example, question, *again], follow_up=2)
+
+    assert trimmed is not None
+    assert list(trimmed.messages) == [question, *again]
+    assert trim(trimmed.messages, follow_up=2) is None
+
+
 def test_the_oldest_turns_go_next_in_whole_exchanges() -> None:
     turns = [
         {"role": role, "content": f"{role} {n}"} for n in range(3) for role in ("user", "assistant")

@@ -873,6 +873,17 @@ def no_billing(value: Any) -> str | None:
     return "billing is closed today" if value["label"] == "billing" else None
 
 
+async def test_what_is_too_long_once_it_is_asked_again_keeps_its_question(tmp_path: Path) -> None:
+    too_long = CallError("context_length", "too long")
+    project = Project(tmp_path, [answer(f'{{"label": "{"x" * 900}"}}'), too_long, answer(BILLING)])
+
+    result = await project.execute("Two invoices for one order")
+
+    assert result.ok
+    assert "Two invoices" in project.one.asked[2].messages[1]["content"]
+    assert "characters left out" in project.one.asked[2].messages[2]["content"]
+
+
 async def test_a_business_rule_sends_an_answer_back(tmp_path: Path) -> None:
     project = Project(tmp_path, [answer(BILLING), answer(DELIVERY)])
     project.change(rules=(f"{__name__}:no_billing",))

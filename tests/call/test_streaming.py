@@ -98,6 +98,7 @@ async def test_free_text_goes_on_after_a_cut_without_repeating_itself(
     assert result.record.resumed == 1
     again = project.one.asked[1].messages
     assert again[-2] == {"role": "assistant", "content": WHOLE[:28]}
+    assert project.one.asked[1].follow_up == 2
 
 
 async def test_a_short_continuation_is_no_repetition_because_the_answer_began_with_it(
