@@ -347,6 +347,20 @@ async def test_an_image_reaches_the_provider_untouched(tmp_path: Path, wire: str
         assert images[1]["source"] == {"type": "url", "url": "https://shop.example/lamp.png"}
 
 
+@pytest.mark.parametrize("image", [{}, {"image_url": None}, {"image_url": {"detail": "low"}}])
+async def test_an_image_without_its_url_is_refused(tmp_path: Path, image: dict[str, Any]) -> None:
+    project = Project(tmp_path, [answer(GOOD)])
+    one = ProviderSettings(name="one", wire="anthropic", base_url="http://127.0.0.1:9")
+    configured(project, providers={"one": one})
+
+    async with Orchestrator(project.settings) as orchestrator:
+        input = {"text": "What is it?", "images": [PIXEL, {"type": "image_url", **image}]}
+        result = await orchestrator.execute("classify", input)
+
+    assert (result.status, result.error_kind) == ("refused", "invalid_input")
+    assert result.record.route_reason == "images[1] has no image_url with a url"
+
+
 async def test_what_is_no_image_is_data_for_the_prompt(tmp_path: Path) -> None:
     project = Project(tmp_path, [answer(GOOD)])
 
