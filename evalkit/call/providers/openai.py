@@ -32,8 +32,9 @@ from evalkit.records import Event, Finish, ModelRequest, TextDelta, ToolCall, Us
 
 MAX_TOOL_CALLS = 128
 
+TOKEN_FIELDS = ("max_tokens", "max_completion_tokens")
 OPTIONS: dict[str, tuple[Any, ...]] = {
-    "max_tokens_field": (None, "max_tokens", "max_completion_tokens"),
+    "max_tokens_field": (None, *TOKEN_FIELDS),
     "structured": ("json_schema", "json_object", "off"),
     "stream_usage": (True, False),
     "logprobs": (True, False),
@@ -109,8 +110,10 @@ class OpenAIProvider:
             **request.params,
             "model": request.model_id,
             "messages": request.messages,
-            self._max_tokens_field: request.max_tokens,
         }
+        for name in TOKEN_FIELDS:
+            body.pop(name, None)  # of a model's own params: the cap is the feature's
+        body[self._max_tokens_field] = request.max_tokens
         if request.temperature is not None:
             body["temperature"] = request.temperature
         if request.seed is not None:

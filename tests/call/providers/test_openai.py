@@ -69,6 +69,16 @@ async def test_parameters_pass_through_but_cannot_replace_what_was_asked() -> No
     assert body["model"] == "m-1"
 
 
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+async def test_no_parameter_of_a_model_is_a_second_cap_on_its_tokens(field: str) -> None:
+    params = {"max_tokens": 99_999, "max_completion_tokens": 99_999}
+
+    body = await sent_body({"max_tokens_field": field}, params=params)
+
+    caps = {name: value for name, value in body.items() if name.startswith("max_")}
+    assert caps == {field: 64}
+
+
 async def test_content_parts_go_as_they_are() -> None:
     parts = [
         {"type": "text", "text": "What is this?"},
