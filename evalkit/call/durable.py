@@ -13,7 +13,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -72,6 +72,22 @@ def transaction(connection: sqlite3.Connection) -> Generator[None, None, None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+@contextmanager
+def erasing(connection: sqlite3.Connection, *, dry_run: bool) -> Generator[None, None, None]:
+    """A transaction whose deleted texts nobody can read in the file; `dry_run` undoes it all."""
+    connection.execute("PRAGMA secure_delete = ON")
+    with suppress(_DryRun), transaction(connection):
+        yield
+        if dry_run:
+            raise _DryRun
+    # What is only deleted would stay readable in the file that SQLite writes ahead.
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+class _DryRun(Exception):
+    pass
 
 
 def wait_no_more(connection: sqlite3.Connection) -> None:

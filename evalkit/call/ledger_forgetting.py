@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from evalkit.call.durable import open_sqlite, transaction
+from evalkit.call.durable import erasing, open_sqlite
 from evalkit.call.ledger import SCHEMA, VERSION
 
 NAME = "budget.sqlite"
@@ -35,17 +35,15 @@ def forget_spending(
     if not (store / NAME).exists():
         return done
     month = time.strftime("%Y-%m", time.gmtime(time.time() if now is None else now))
-    with closing(open_sqlite(store / NAME, SCHEMA, version=VERSION)) as file:
-        file.execute("PRAGMA secure_delete = ON")
-        with transaction(file):
-            held = {row[0] for row in file.execute("SELECT user FROM holds")}
-            rows = file.execute("SELECT name, day FROM spent WHERE scope = 'user'").fetchall()
-            due = [name for name, day in rows if (name in user_ids if user_ids else day < month)]
-            done.spenders_open = sum(name in held for name in due if user_ids)
-            gone = [(name,) for name in due if name not in held]
-            done.spenders_removed = len(gone)
-            if not dry_run:
-                file.executemany("DELETE FROM spent WHERE scope = 'user' AND name = ?", gone)
-        # What is only deleted would stay readable in the file that SQLite writes ahead.
-        file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    with (
+        closing(open_sqlite(store / NAME, SCHEMA, version=VERSION)) as file,
+        erasing(file, dry_run=dry_run),
+    ):
+        held = {row[0] for row in file.execute("SELECT user FROM holds")}
+        rows = file.execute("SELECT name, day FROM spent WHERE scope = 'user'").fetchall()
+        due = [name for name, day in rows if (name in user_ids if user_ids else day < month)]
+        done.spenders_open = sum(name in held for name in due if user_ids)
+        gone = [(name,) for name in due if name not in held]
+        done.spenders_removed = len(gone)
+        file.executemany("DELETE FROM spent WHERE scope = 'user' AND name = ?", gone)
     return done

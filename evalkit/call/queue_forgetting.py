@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evalkit.call.durable import transaction
+from evalkit.call.durable import erasing
 from evalkit.call.queue_file import NAME, open_queue, to_json
 
 Before = Callable[[str | None], int | None]
@@ -35,10 +35,6 @@ class QueuePurged:
     jobs_removed: int = 0
 
 
-class _DryRun(Exception):
-    """Takes back what was counted."""
-
-
 def forget_queued(
     store: Path, before: Before, *, user_ids: Collection[str] = (), dry_run: bool = False
 ) -> QueuePurged:
@@ -46,18 +42,12 @@ def forget_queued(
     done = QueuePurged()
     if not (store / NAME).exists():
         return done
-    with closing(open_queue(store / NAME, full_sync=True)) as file:
-        file.execute("PRAGMA secure_delete = ON")
-        try:
-            with transaction(file):
-                _reviews(file, before, user_ids, done)
-                _jobs(file, before, user_ids, done)
-                if dry_run:
-                    raise _DryRun
-        except _DryRun:
-            return done
-        # What is only deleted would stay readable in the file that SQLite writes ahead.
-        file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    with (
+        closing(open_queue(store / NAME, full_sync=True)) as file,
+        erasing(file, dry_run=dry_run),
+    ):
+        _reviews(file, before, user_ids, done)
+        _jobs(file, before, user_ids, done)
     return done
 
 

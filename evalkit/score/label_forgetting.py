@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from evalkit.call.durable import transaction
+from evalkit.call.durable import erasing
 from evalkit.score.label_file import open_label_file
 from evalkit.score.label_queue import REVIEWS, LabelQueue
 from evalkit.store.emptying import rewrite
@@ -39,10 +39,6 @@ class LabelsPurged:
     """Of sealed labels."""
 
 
-class _DryRun(Exception):
-    """Takes back what was counted."""
-
-
 def forget_labelled(
     store: Store, before: Before, *, user_ids: Collection[str] = (), dry_run: bool = False
 ) -> LabelsPurged:
@@ -50,18 +46,8 @@ def forget_labelled(
     done = LabelsPurged()
     traces = _Traces(store, before, user_ids)
     if LabelQueue.exists(store.path):
-        with closing(open_label_file(store.path)) as file:
-            file.execute("PRAGMA secure_delete = ON")
-            try:
-                with transaction(file):
-                    _items(file, traces, done)
-                    if dry_run:
-                        raise _DryRun
-            except _DryRun:
-                pass
-            else:
-                # Deleted text would stay readable in the file that SQLite writes ahead.
-                file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        with closing(open_label_file(store.path)) as file, erasing(file, dry_run=dry_run):
+            _items(file, traces, done)
     _sealed(store, traces, done, dry_run=dry_run)
     return done
 
