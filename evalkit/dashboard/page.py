@@ -7,16 +7,13 @@ have written: everything is escaped, nothing is loaded, and the page has no scri
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from evalkit.content import content_dirs, find_content
 from evalkit.dashboard import charts
 from evalkit.dashboard.charts import Picture
 from evalkit.dashboard.figures import FeatureFigures, Figures
@@ -25,24 +22,13 @@ from evalkit.dashboard.window import DAY_US, Window, moment
 from evalkit.decide import report_text as texts
 from evalkit.decide.costs import CACHE_TARGET, Spend
 from evalkit.decide.quality import Estimate, PairQuality
-from evalkit.errors import ContentError
+from evalkit.decide.report_page import fill, own_part, source_of, templates
 from evalkit.store.files import write_whole
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 STYLE = "dashboard.css"
 SHOWN = 100
 """Rows of one table; the rest is counted, and in --json."""
 TIERS = {1: "check", 2: "judge", 3: "people"}
-
-
-def dashboard_style(project: Path) -> str:
-    """The page's own style: a file of the project, or of the package."""
-    text = find_content("reports", STYLE, project=project).read_text(encoding="utf-8").strip()
-    if "</" in text or "<!--" in text:
-        raise ContentError(f"reports/{STYLE}: must not have </ or <!-- in it. Write <\\/.")
-    return text
 
 
 def write_dashboard(path: Path, figures: Figures, *, project: Path) -> None:
@@ -64,57 +50,34 @@ def render_dashboard(
 
     Raises ContentError when a template is broken.
     """
-    from jinja2 import TemplateError
     from markupsafe import Markup
 
-    style = None if windows else dashboard_style(project)
+    style = None if windows else own_part(STYLE, project=project)
     policy = (
-        f"default-src 'none'; style-src '{_hash(style or '')}'; img-src data:; "
+        f"default-src 'none'; style-src {source_of(style or '')}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
-    try:
-        template = _environment(project).get_template("dashboard.html.jinja")
-        return template.render(
-            figures=figures,
-            style=None if style is None else Markup(style),
-            policy=policy,
-            windows=windows,
-            query=query,
-            version=version("evalkit"),
-            shown=SHOWN,
-            **_told(figures),
-        )
-    except TemplateError as error:
-        line, name = getattr(error, "lineno", 1), getattr(error, "name", None)
-        raise ContentError(f"reports/{name or 'dashboard.html.jinja'}:{line}: {error}") from None
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(sha256(text.encode()).digest()).decode("ascii")
-
-
-def _environment(project: Path) -> Environment:
-    """Escapes everything, always; what a template names and nobody gives is an error."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=FileSystemLoader(content_dirs("reports", project=project)),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=lambda value: value if isinstance(value, Markup) else texts.visible(value),
-    )
-    environment.filters |= {
-        "count": texts.count,
-        "dollars": texts.dollars,
-        "kind": kind_words,
-        "milliseconds": texts.milliseconds,
-        "number": number,
-        "percent": texts.percent,
-        "score": texts.score,
-        "when": when,
+    values = {
+        "figures": figures,
+        "style": None if style is None else Markup(style),
+        "policy": policy,
+        "windows": windows,
+        "query": query,
+        "version": version("evalkit"),
+        "shown": SHOWN,
     }
-    return environment
+    environment = templates(
+        project,
+        count=texts.count,
+        dollars=texts.dollars,
+        kind=kind_words,
+        milliseconds=texts.milliseconds,
+        number=number,
+        percent=texts.percent,
+        score=texts.score,
+        when=when,
+    )
+    return fill(environment, "dashboard.html.jinja", values | _told(figures))
 
 
 # --- words ----------------------------------------------------------------------------

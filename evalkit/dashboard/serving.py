@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalkit.dashboard.figures import Figures, gather
-from evalkit.dashboard.page import STYLE, dashboard_style, render_dashboard
+from evalkit.dashboard.page import STYLE, render_dashboard
 from evalkit.dashboard.window import DAY_US, Window
+from evalkit.decide.report_page import own_part
 from evalkit.errors import ConfigError
 from evalkit.settings import Settings
 from evalkit.store.views import open_store
@@ -71,7 +72,7 @@ def make_app(store: Path, settings: Settings, *, days: int, clock: Callable[[], 
 
     # Two looks at once would count the same new files twice.
     one_by_one = threading.Lock()
-    style = dashboard_style(settings.root)
+    style = own_part(STYLE, project=settings.root)
 
     def figures(request: Request) -> tuple[Figures, int]:
         asked = request.query_params.get("days", "")

@@ -12,9 +12,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalkit.content import content_dirs
-from evalkit.decide.report_text import count, visible
-from evalkit.errors import ContentError
+from evalkit.decide.report_page import fill, templates
+from evalkit.decide.report_text import count
 from evalkit.labelling.agreeing import MetricAgreement, in_words
 from evalkit.labelling.rendering import (
     Text,
@@ -28,8 +27,6 @@ from evalkit.labelling.rendering import (
 from evalkit.score.labels import CANNOT_TELL, Aspect, Question
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
-
     from evalkit.call.review import Review
     from evalkit.score.label_queue import Item, Mark
 
@@ -75,31 +72,10 @@ class Pages:
     """The templates; each page is rendered by its name and values."""
 
     def __init__(self, project: Path) -> None:
-        self._environment = _environment(project)
+        self._templates = templates(project, count=count, cut_note=cut_note, in_words=in_words)
 
     def render(self, name: str, values: Mapping[str, Any]) -> str:
-        from jinja2 import TemplateError
-
-        try:
-            return self._environment.get_template(f"{name}.html.jinja").render(**values)
-        except TemplateError as error:
-            line = getattr(error, "lineno", 1)
-            raise ContentError(f"reports/{name}.html.jinja:{line}: {error}") from None
-
-
-def _environment(project: Path) -> Environment:
-    """Escapes everything, always; what a template names and nobody gives is an error."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=FileSystemLoader(content_dirs("reports", project=project)),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=lambda value: value if isinstance(value, Markup) else visible(value),
-    )
-    environment.filters |= {"count": count, "cut_note": cut_note, "in_words": in_words}
-    return environment
+        return fill(self._templates, f"{name}.html.jinja", values)
 
 
 # --- an item --------------------------------------------------------------------------
