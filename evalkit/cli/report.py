@@ -175,18 +175,17 @@ def _verdict_on(
     from evalkit.decide.gate import run_gate
     from evalkit.decide.report_index import newest_verdicts
 
-    if baseline is None and (kept := newest_verdicts(store.verdicts()).get(run_id)):
-        return kept
-
-    verdict = run_gate(
+    kept = newest_verdicts(store.verdicts()).get(run_id) if baseline is None else None
+    verdict = kept or run_gate(
         store,
         candidate=run_id,
         baseline=baseline,
         settings=settings.gate,
         project=settings.root,
     )
-    compared = any(one.get("baseline") for one in verdict["comparisons"])
-    return verdict if compared or baseline is not None else None
+    if baseline is not None or verdict["verdict"] != "unmeasurable":
+        return verdict
+    return verdict if any(one.get("baseline") for one in verdict["comparisons"]) else None
 
 
 def _expected(store: Store, settings: Settings) -> Expected:

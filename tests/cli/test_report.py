@@ -66,6 +66,17 @@ def test_without_any_baseline_metrics_are_shown(
     assert "no baseline to compare with" in Path("r.html").read_text("utf-8")
 
 
+def test_without_any_baseline_a_second_report_says_the_same(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = report(BASELINE, CANDIDATE, "--json"), capsys.readouterr().out
+
+    second = report(BASELINE, CANDIDATE, "--json"), capsys.readouterr().out
+
+    assert first == second
+    assert json.loads(second[1])["verdict"] is None
+
+
 def test_a_run_that_is_not_there_is_a_usage_error(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
