@@ -22,6 +22,7 @@ from evalkit.call.embedded.values import (
     Found,
     Money,
     amounts,
+    apart_from,
     counts,
     currencies,
     dates,
@@ -210,11 +211,7 @@ _NO_EVIDENCE = {stem(w) for w in ["null", "text", "say", "field", "value", "stri
 def fill(plan: FieldPlan, text: str, taken: Sequence[Found] = ()) -> Filled:
     """The field's value in `text`; `taken` are places that belong to other kinds of value."""
     text = text[:MAX_CHARS]
-    candidates = [
-        found
-        for found in _FINDERS[plan.kind](plan, text)
-        if not any(t.start < found.end and found.start < t.end for t in taken)
-    ]
+    candidates = apart_from(taken, _FINDERS[plan.kind](plan, text))
     if not candidates:
         return Filled(_nothing(plan), 0.9 if plan.may_be_null else 0.2)
     scored = [
@@ -284,12 +281,7 @@ _STOPS = re.compile(r"[.!?;](?:\s|$)|\n")
 def _window(text: str, *, from_end: bool) -> list[str]:
     """Telling stems beside a value, nearest first, up to the end of its sentence or line."""
     pieces = _STOPS.split(text)
-    stretch = pieces[-1] if from_end else pieces[0]
-    found = [
-        stem(word)
-        for word in WORD.findall(fold(stretch))
-        if word not in STOP_WORDS and not word.isdigit()
-    ]
+    found = _terms(pieces[-1] if from_end else pieces[0])
     return found[::-1][:WINDOW_WORDS] if from_end else found[:WINDOW_WORDS]
 
 
@@ -359,12 +351,7 @@ def _overlap(plan: FieldPlan, sentence: str) -> float:
 
 
 def _find_numbers(plan: FieldPlan, text: str) -> list[Found]:
-    taken = dates(text)
-    return [
-        found
-        for found in numbers(text)
-        if not any(t.start < found.end and found.start < t.end for t in taken)
-    ]
+    return apart_from(dates(text), numbers(text))
 
 
 def _find_amounts(plan: FieldPlan, text: str) -> list[Found]:
@@ -379,11 +366,7 @@ def _find_dates(plan: FieldPlan, text: str) -> list[Found]:
 def _find_counts(plan: FieldPlan, text: str) -> list[Found]:
     """Whole numbers, in digits before words, none of them part of another value."""
     others = [*dates(text), *amounts(text), *phones(text), *ids(text), *emails(text)]
-    free = [
-        found
-        for found in counts(text)
-        if not any(t.start < found.end and found.start < t.end for t in others)
-    ]
+    free = apart_from(others, counts(text))
     digits = [found for found in free if text[found.start : found.end].strip()[0].isdigit()]
     return digits or [f for f in free if f.value != 1] or free
 

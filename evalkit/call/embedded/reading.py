@@ -289,35 +289,8 @@ def _item(line: str, *, under: str) -> Item | None:
 
 
 _TABLE_HEADS = frozenset(
-    [
-        "label",
-        "labels",
-        "category",
-        "categories",
-        "class",
-        "queue",
-        "team",
-        "field",
-        "fields",
-        "name",
-        "key",
-        "intent",
-        "topic",
-        "route",
-        "value",
-        "tag",
-        "department",
-        "column",
-        "property",
-        "type",
-        "reason",
-        "code",
-        "id",
-        "input",
-        "text",
-        "example",
-        "ticket",
-    ]
+    "label labels category categories class queue team field fields name key intent topic route "
+    "value tag department column property type reason code id input text example ticket".split()
 )
 
 _INLINE = re.compile(

@@ -6,7 +6,7 @@ Each finder gives candidates with their place; which of them is meant is for `ex
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal, InvalidOperation
@@ -34,6 +34,11 @@ class Money:
 
     amount: Decimal
     currency: str | None
+
+
+def apart_from(taken: Sequence[Found], found: Iterable[Found]) -> list[Found]:
+    """Those of `found` that share no place with what is taken."""
+    return [one for one in found if not any(t.start < one.end and one.start < t.end for t in taken)]
 
 
 # --- dates -----------------------------------------------------------------------------
@@ -123,31 +128,9 @@ def _date(year: int, month: int, day: int) -> date | None:
 # --- amounts and numbers -----------------------------------------------------------------
 
 _SIGNS = {"€": "EUR", "£": "GBP", "$": "USD", "¥": "JPY", "₹": "INR", "zł": "PLN", "₺": "TRY"}
-_CODES = [
-    "EUR",
-    "USD",
-    "GBP",
-    "CHF",
-    "JPY",
-    "CNY",
-    "INR",
-    "PLN",
-    "SEK",
-    "NOK",
-    "DKK",
-    "CZK",
-    "HUF",
-    "RON",
-    "AUD",
-    "CAD",
-    "NZD",
-    "SGD",
-    "HKD",
-    "BRL",
-    "MXN",
-    "ZAR",
-    "TRY",
-]
+_CODES = (
+    "EUR USD GBP CHF JPY CNY INR PLN SEK NOK DKK CZK HUF RON AUD CAD NZD SGD HKD BRL MXN ZAR TRY"
+).split()
 _CURRENCY_WORDS = {
     "euro": "EUR", "euros": "EUR", "pound": "GBP", "pounds": "GBP", "quid": "GBP",
     "dollar": "USD", "dollars": "USD", "franken": "CHF", "francs": "CHF", "yen": "JPY",
@@ -301,12 +284,10 @@ def urls(text: str) -> list[Found]:
 
 def phones(text: str) -> list[Found]:
     """Every run of 7 to 15 digits written like a phone number, no dates."""
-    taken = dates(text)
     return [
         Found(found.value.strip(), found.start, found.end)
-        for found in _all(_PHONE, text)
+        for found in apart_from(dates(text), _all(_PHONE, text))
         if 7 <= sum(c.isdigit() for c in found.value) <= 15
-        and not any(d.start < found.end and found.start < d.end for d in taken)
     ]
 
 
