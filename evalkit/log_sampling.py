@@ -146,8 +146,7 @@ def sample_log(
 
     Raises ConfigError, ContentError, GoldenSetError or DamagedStore before any judge is asked.
     """
-    if store is not None:
-        settings = replace(settings, store=str(Path(store).absolute()))
+    settings = settings.with_store(store)
     for name in request.by:
         if name not in STRATA:
             raise ConfigError(f"--by {name}: not a column to sample by: {', '.join(STRATA)}.")

@@ -10,7 +10,6 @@ import platform
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from evalkit import __version__
@@ -88,8 +87,7 @@ def rescore_run(
     again, DamagedStore when a file differs from its seal, ConfigError for an unknown
     metric or judge.
     """
-    if store is not None:
-        settings = replace(settings, store=str(Path(store).absolute()))
+    settings = settings.with_store(store)
     opened = open_store(settings.store_path)
     with ExitStack() as stack:
         writer = None

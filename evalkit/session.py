@@ -124,8 +124,7 @@ def run_golden_sets(
     Raises ConfigError, ContentError or GoldenSetError before any call, StoreError when
     the store cannot be written, NotComparable when a resumed run's golden set changed.
     """
-    if store is not None:
-        settings = replace(settings, store=str(Path(store).absolute()))
+    settings = settings.with_store(store)
     opened = open_store(settings.store_path)
     with ExitStack() as stack:
         if resume is None:

@@ -7,7 +7,7 @@ the file says nothing. `None` means not limited, or not known; never zero.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -312,6 +312,12 @@ class Settings:
     flags: Mapping[str, FlagSettings] = field(default_factory=dict)
     flags_file: Path | None = None
     """Read again when it changes, without a restart."""
+
+    def with_store(self, store: str | None) -> Settings:
+        """The same with the store that `--store` names, if any: from the working directory."""
+        if not store:
+            return self
+        return replace(self, store=store if "://" in store else str(Path(store).absolute()))
 
     @property
     def store_path(self) -> str:

@@ -60,8 +60,6 @@ def audit_(pairs: Path | None, threshold: float, by: Any, as_json: bool) -> int:
 @common_options
 def clear(feature: str | None, as_json: bool, store: str | None, config: Path | None) -> int:
     """Delete the kept answers, and their text from the disk."""
-    from dataclasses import replace
-
     from evalkit.call.cache_storage import clear_cache
     from evalkit.config import load_settings
 
@@ -69,9 +67,7 @@ def clear(feature: str | None, as_json: bool, store: str | None, config: Path | 
     if feature is not None and feature not in settings.features:
         known = ", ".join(sorted(settings.features)) or "none"
         raise ConfigError(f"--feature {feature}: no such feature. There are: {known}.")
-    if store is not None:
-        settings = replace(settings, store=str(Path(store).absolute()))
-    deleted = clear_cache(settings, feature)
+    deleted = clear_cache(settings.with_store(store), feature)
     say(f"deleted {deleted} kept answer{'' if deleted == 1 else 's'}")
     if as_json:
         print_json({"deleted": deleted, "feature": feature})

@@ -66,11 +66,12 @@ def attack_(
     An attack gains when it scores higher than its twin. Exit status 1 when any gains, 3
     when too many could not be judged to say.
     """
+    from evalkit.config import load_settings
     from evalkit.content import find_content
     from evalkit.score.attacks import FILE, attack_judge, load_attacks
     from evalkit.session import run_async
 
-    settings = _settings(config, store)
+    settings = load_settings(config).with_store(store)
     path = attacks or find_content("judges", FILE, project=settings.root)
     loaded = load_attacks(path)
     spec, judging = _judging(judge, settings, max_cost, keep=False)
@@ -216,12 +217,13 @@ def calibrate(
     """
     from evalkit.cli.judge_figures import below_floor, figures, may_gate
     from evalkit.cli.judge_page import print_figures
+    from evalkit.config import load_settings
     from evalkit.score.calibration import judge_labelled
     from evalkit.session import run_async
     from evalkit.store.judges import save_figure
     from evalkit.store.views import open_store
 
-    settings = _settings(config, store)
+    settings = load_settings(config).with_store(store)
     opened = open_store(settings.store_path)
     spec, judging = _judging(judge, settings, max_cost, fresh=fresh)
     items, left_out = _labelled(spec, labels, golden_set, label_range, settings, opened)
@@ -367,6 +369,7 @@ def anchor(
     judgements of the judge's present version. `evalkit sample` has them graded again
     once a day, `evalkit drift --judges` too.
     """
+    from evalkit.config import load_settings
     from evalkit.decide.naming import run_named
     from evalkit.score.anchors import (
         anchors_path,
@@ -380,7 +383,7 @@ def anchor(
     from evalkit.session import run_async
     from evalkit.store.views import open_store
 
-    settings = _settings(config, store)
+    settings = load_settings(config).with_store(store)
     spec, path = find_judge(judge, settings=settings), anchors_path(judge, settings)
     if run is None:
         if not path.exists():
@@ -411,15 +414,6 @@ def anchor(
 
 
 # --- both ----------------------------------------------------------------------------
-
-
-def _settings(config: Path | None, store: str | None) -> Settings:
-    from dataclasses import replace
-
-    from evalkit.config import load_settings
-
-    settings = load_settings(config)
-    return settings if store is None else replace(settings, store=str(Path(store).absolute()))
 
 
 def _counted(rater: Rater, on_judged: Callable[[], None]) -> Rater:

@@ -29,16 +29,12 @@ def command(
     answers lose the texts of such calls, too. What is due at attached addresses stays, and
     is counted; of a user, the exit status is 3 then.
     """
-    from dataclasses import replace
-
     from evalkit.config import load_settings
     from evalkit.forgetting import forget, rule_of
     from evalkit.store.retention import PurgeRule
     from evalkit.store.views import open_store
 
-    settings = load_settings(config)
-    if store is not None:
-        settings = replace(settings, store=str(Path(store).absolute()))
+    settings = load_settings(config).with_store(store)
     opened = open_store(settings.store_path)
     if users:
         rule = PurgeRule(user_ids=frozenset(name for user in users for name in _as_logged(user)))

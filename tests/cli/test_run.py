@@ -127,3 +127,14 @@ def test_a_golden_set_in_a_folder_of_folders_is_known_by_its_own_name(
     assert {metric["golden_set"] for metric in found["metrics"]} == {"two"}
     assert main(["run", "tiket"]) == 2
     assert 'Did you mean "tickets"?' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["run", "purge"])
+def test_a_store_at_an_address_is_refused_and_no_folder_is_made_of_it(
+    project: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    status = main([command, "--store", "s3://bucket/folder"])
+
+    assert status == 2
+    assert "only a folder can be a store" in capsys.readouterr().err
+    assert not (project / "s3:").exists()
