@@ -1,7 +1,8 @@
 """Labels as files: JSON Lines, CSV that no spreadsheet computes, Label Studio's JSON; both ways.
 
 Foreign files are data: every label is checked, a bad one is named with its line and what
-would be right, and then none is taken. A label that is here already, by its id, is left out.
+would be right, and then none is taken. A label that is here already, by its id, is left out;
+one without an id has one that follows from what the file says of it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import io
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -141,11 +143,13 @@ def import_labels(store: Store, path: Path, kind: str, *, annotator: str | None 
     problems: list[str] = []
     places: list[str] = []
     rows: list[Row] = []
+    seen: Counter[str] = Counter()
     now = int(datetime.now(UTC).timestamp() * 1e6)
     try:
         for place, raw in _read(path, kind):
             try:
                 row = _row(raw, annotator, now=now)
+                row["label_id"] = row["label_id"] or _id_of(row, seen, at=raw.get("labelled_at"))
                 rows.append(_if_changed(row, here, may_replace=kind == "labelstudio"))
                 places.append(place)
             except ValueError as error:
@@ -156,15 +160,10 @@ def import_labels(store: Store, path: Path, kind: str, *, annotator: str | None 
         more = len(problems) - SHOWN_PROBLEMS
         told = [*problems[:SHOWN_PROBLEMS], *([f"… and {more} more"] if more > 0 else [])]
         raise InputFileError("\n".join(told))
-    ids = {row["label_id"] for row in rows if row["label_id"]}
-    if len(ids) < sum(row["label_id"] is not None for row in rows):
+    if len({row["label_id"] for row in rows}) < len(rows):
         raise InputFileError(f"{path}: a label_id comes twice. Each label has its own, or none.")
     _refuse_circles(rows, here, path)
-    placed = [
-        (place, row | {"label_id": row["label_id"] or new_id()})
-        for place, row in zip(places, rows, strict=True)
-        if row["label_id"] not in here
-    ]
+    placed = [one for one in zip(places, rows, strict=True) if one[1]["label_id"] not in here]
     answers = _answers_about(store, [row for _, row in placed])
     new = _with_answers(placed, answers)
     if new:
@@ -175,6 +174,21 @@ def import_labels(store: Store, path: Path, kind: str, *, annotator: str | None 
         corrected=sum(kind == "labelstudio" and row["supersedes"] in here for row in new),
         strays=sum(_key(row) not in answers for _, row in placed),
     )
+
+
+def _id_of(row: Row, seen: Counter[str], *, at: object) -> str:
+    """An id out of what a file says of a label, so that the file may be read twice.
+
+    `at` is when, as the file has it; `seen` tells equal labels of a file apart, which may be of
+    several trials.
+    """
+    text = json.dumps([row | {"labelled_at": at and row["labelled_at"]}], sort_keys=True)
+    seen[text] += 1
+    return _digest(f"{text} {seen[text]}")
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _refuse_circles(rows: Sequence[Row], here: Mapping[str, Row], path: Path) -> None:
@@ -219,7 +233,7 @@ def _if_changed(row: Row, here: Mapping[str, Row], *, may_replace: bool) -> Row:
         return row
     text = json.dumps([last["label_id"], _said(row)])
     return row | {
-        "label_id": blake2b(text.encode(), digest_size=16).hexdigest(),
+        "label_id": _digest(text),
         "supersedes": last["label_id"],
     }
 

@@ -147,6 +147,24 @@ def test_labels_that_are_here_are_left_out(tmp_path: Path) -> None:
     assert len(labels(store)) == len(COMMENTS)
 
 
+def test_a_file_without_ids_is_imported_once(tmp_path: Path) -> None:
+    judged_run(tmp_path)
+    said = {"run_id": "run-new", "case_id": "t-001", "metric": "tone", "score": 1.0}
+    rows = [said | {"annotator": "ann"}, said | {"annotator": "ann"}, said | {"annotator": "ben"}]
+    file = tmp_path / "labels.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    first = import_labels(open_store(tmp_path), file, "jsonl")
+    with file.open("a", encoding="utf-8") as more:
+        more.write(json.dumps(said | {"annotator": "ben", "score": 0.0}) + "\n")
+    again = import_labels(open_store(tmp_path), file, "jsonl")
+
+    # Equal ones of a file may be of several trials: both are kept.
+    assert (first.added, first.known) == (3, 0)
+    assert (again.added, again.known) == (1, 3)
+    assert len(labels(tmp_path)) == 4
+
+
 def test_an_annotation_changed_in_label_studio_replaces_its_label_once(tmp_path: Path) -> None:
     store = labelled(tmp_path / "a")
     file = tmp_path / "tasks.json"
