@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from evalkit.call.durable import open_sqlite
 from evalkit.cli.main import main
 
 Doctor = Callable[..., tuple[int, dict[str, dict[str, Any]]]]
@@ -168,6 +169,24 @@ def test_a_store_that_is_a_file_is_missing(doctor: Doctor, project: Path) -> Non
     (project / ".evalkit").write_text("")
 
     assert doctor()[1]["store"]["status"] == "missing"
+
+
+@pytest.mark.parametrize("name", ["labels.sqlite", "cache/responses.sqlite"])
+def test_a_database_of_the_store_that_is_damaged_is_named(
+    doctor: Doctor, project: Path, name: str
+) -> None:
+    path = project / ".evalkit" / name
+    connection = open_sqlite(path, "CREATE TABLE IF NOT EXISTS t (x)", version=1)
+    connection.execute("INSERT INTO t VALUES (1)")
+    connection.close()
+    whole, found = doctor("--files")
+    path.write_bytes(path.read_bytes()[:4096])
+
+    damaged, found_then = doctor("--files")
+
+    assert (whole, damaged) == (0, 3)
+    assert found["files"]["status"] == "ok"
+    assert f"{name} is damaged" in found_then["files"]["detail"]
 
 
 def test_a_mistake_in_a_golden_set_leads_to_check(doctor: Doctor, project: Path) -> None:
