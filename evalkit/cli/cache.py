@@ -33,8 +33,15 @@ def command() -> None:
     "--vectors", "by", type=click.Choice(["local", "hashed"]),
     help="Who makes the vectors; default: local where its packages are installed.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
-def audit_(pairs: Path | None, threshold: float, by: Any, as_json: bool) -> int:
+@common_options
+def audit_(
+    pairs: Path | None,
+    threshold: float,
+    by: Any,
+    as_json: bool,
+    store: str | None,
+    config: Path | None,
+) -> int:
     """Count the semantic cache's false hits on labelled PAIRS.
 
     PAIRS is a file of one JSON object a line: two texts, and whether one answer serves

@@ -85,6 +85,14 @@ def test_the_shipped_pairs_are_audited_with_intervals(capsys: pytest.CaptureFixt
     assert found["pairs"] == found["false_hits"]["n"] + found["true_hits"]["n"]
 
 
+def test_an_audit_takes_what_every_command_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--json", "--store", "somewhere", "--config", "evalkit.toml"]
+
+    assert main(["cache", "audit", "--vectors", "hashed", *options]) == 0
+
+    assert json.loads(capsys.readouterr().out)["vectors"] == "hashed"
+
+
 def test_ones_own_pairs_are_read_and_the_false_hits_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
