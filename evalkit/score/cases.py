@@ -10,7 +10,7 @@ import hashlib
 import os
 import time
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,12 @@ class CaseHasher:
             checks = canonical(sorted(self._checks | own))
         text = f"{canonical(decides)}\n{checks}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def slices_of(metadata: Mapping[str, Any], keys: Iterable[str]) -> dict[str, str]:
+    """Each of `keys` that is there, with its value as the file has it: true is `true`."""
+    found = {key: metadata[key] for key in keys if key in metadata}
+    return {key: v if isinstance(v, str) else canonical(v) for key, v in found.items()}
 
 
 def input_of(raw: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import ContentError
-from evalkit.records import Answer, Case, Json, Pair
+from evalkit.records import Answer, Json, Pair
 from evalkit.score.attacks import unrecorded
-from evalkit.score.cases import input_of
+from evalkit.score.cases import input_of, slices_of
 from evalkit.score.labels import ADJUDICATOR, PREFERENCE
 from evalkit.score.metric_specs import canonical
 from evalkit.strict import StrictError, iter_jsonl, loads_json, read_text
@@ -201,7 +201,7 @@ def _answer(raw: Mapping[str, Any], golden: GoldenSet | None) -> tuple[Answer, d
         if not isinstance(case_id, str) or case_id not in golden.cases:
             raise ValueError(f"case_id is {case_id!r}. Use one of golden set {golden.name}.")
         case = golden.cases.of(case_id)
-        slices = _metadata_slices(golden, case)
+        slices = slices_of(case.metadata, golden.slices)
     given = input_of(raw) if raw.get("input") is not None else {}
     if not isinstance(given, Mapping):
         raise ValueError("input is neither text nor an object. Write it as a case has it.")
@@ -224,15 +224,12 @@ def _answer(raw: Mapping[str, Any], golden: GoldenSet | None) -> tuple[Answer, d
     return answer, slices
 
 
-def _metadata_slices(golden: GoldenSet, case: Case) -> dict[str, str]:
-    return {key: str(case.metadata[key]) for key in golden.slices if key in case.metadata}
-
-
 def _slices(raw: Mapping[str, Any]) -> dict[str, str]:
     table = raw.get("slices", raw.get("metadata"))
     named = table if isinstance(table, Mapping) else {}
     flat = {key[6:]: value for key, value in raw.items() if key.startswith("slice.")}
-    return {str(key): str(value) for key, value in {**named, **flat}.items()}
+    together = {str(key): value for key, value in {**named, **flat}.items()}
+    return slices_of(together, together)
 
 
 # --- from the store ------------------------------------------------------------------
@@ -330,5 +327,5 @@ def _stored(row: Mapping[str, Any], golden: GoldenSet) -> Labelled:
         labels={},
         against=row.get("other_output"),
         pair=str(pair),
-        slices=_metadata_slices(golden, case),
+        slices=slices_of(case.metadata, golden.slices),
     )

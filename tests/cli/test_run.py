@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from evalkit.cli.main import main
+from evalkit.store.views import open_store
 from tests.loopback import Loopback
 from tests.project import write_project
 
@@ -138,3 +139,17 @@ def test_a_store_at_an_address_is_refused_and_no_folder_is_made_of_it(
     assert status == 2
     assert "only a folder can be a store" in capsys.readouterr().err
     assert not (project / "s3:").exists()
+
+
+def test_slices_have_their_values_as_the_cases_write_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    metadata = {"new": True, "level": 1, "share": 0.5, "city": "Zürich"}
+    case = {"id": "t-1", "input": "a", "expected": {"label": "x"}, "metadata": metadata}
+    write_project(tmp_path, cases=[case], header="slices: [new, level, share, city]")
+
+    main(["run"])
+
+    [row] = open_store(tmp_path / ".evalkit").sql("SELECT DISTINCT slices FROM scores")
+    assert dict(row["slices"]) == {"new": "true", "level": "1", "share": "0.5", "city": "Zürich"}
