@@ -18,6 +18,7 @@ from contextlib import (
     AbstractContextManager,
     ExitStack,
     contextmanager,
+    suppress,
 )
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from evalkit.score.golden import GoldenSet
 from evalkit.score.judging import JUDGE_TASK
 from evalkit.score.notes import run_notes
 from evalkit.score.runner import Do, RunSummary, run_plan
+from evalkit.store.engine import Engine
 from evalkit.store.views import Store, open_store
 from evalkit.wiring import PreparedRun, RunRequest, prepare_run
 
@@ -452,13 +454,30 @@ def prompt_hashes(prepared: PreparedRun) -> dict[str, str]:
     }
 
 
+FIRST_HASHES = """
+    SELECT prompt_name AS name, prompt_version AS version, arg_min(prompt_hash, ts) AS hash
+    FROM calls WHERE prompt_hash <> '' GROUP BY ALL
+"""
+
+
 def prompts_seen(store: Store) -> dict[tuple[str, str], str]:
-    """(name, version) -> hash of the prompts that runs used, by the newest that did."""
+    """(name, version) -> hash of the prompts that runs used, by the newest that did.
+
+    Of those that no run used, the text that production had first. Attached addresses are not
+    asked: a run waits for no network but its models'.
+    """
     known: dict[tuple[str, str], str] = {}
     for run in store.runs():
         for identity, content_hash in (run.get("prompts") or {}).items():
             name, _, version = identity.rpartition("@")
             known.setdefault((name, version), content_hash)
+    files = store.production_files()
+    if not files:
+        return known
+    with Engine() as engine, suppress(StoreError):  # a damaged file of calls stops no run
+        engine.add_files("calls", files)
+        for row in engine.rows(FIRST_HASHES):
+            known.setdefault((row["name"], row["version"]), row["hash"])
     return known
 
 

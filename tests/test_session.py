@@ -13,14 +13,17 @@ from pathlib import Path
 
 import pytest
 
+from evalkit.call.prompts import PromptRegistry
 from evalkit.config import load_settings
 from evalkit.errors import ConfigError, ContentError, StoreError
+from evalkit.frozen import by_field
 from evalkit.session import FinishedRun, run_golden_sets
 from evalkit.store.files import read_json, write_json
 from evalkit.store.views import open_store
 from evalkit.wiring import RunRequest
 from tests.loopback import Behaviour, Loopback, Rule
 from tests.project import case, write_project
+from tests.store.journal_lines import call
 from tests.test_rescoring import judged_by
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -293,6 +296,22 @@ def test_an_edited_prompt_version_is_refused_before_any_call(tmp_path: Path) -> 
         run(tmp_path)
 
     assert len(rows(tmp_path, "SELECT * FROM runs WHERE status = 'complete'")) == 1
+
+
+def test_a_version_edited_after_production_used_it_is_refused_before_any_call(
+    tmp_path: Path,
+) -> None:
+    write_project(tmp_path)
+    used = PromptRegistry(tmp_path).get("classify", "v1").hash
+    made = call(prompt_name="classify", prompt_version="v1", prompt_hash=used)
+    open_store(tmp_path / ".evalkit").add_calls("log-1", [by_field(made)])
+    prompt = tmp_path / "prompts" / "classify" / "v1.md"
+    prompt.write_text(prompt.read_text(encoding="utf-8") + "\nBe kind.\n", encoding="utf-8")
+
+    with pytest.raises(ContentError, match="save the new text as v3"):
+        run(tmp_path)
+
+    assert rows(tmp_path, "SELECT * FROM runs") == []
 
 
 def test_a_seed_makes_limit_draw_the_same_cases(tmp_path: Path) -> None:

@@ -122,9 +122,9 @@ class PromptRegistry:
         for (name, version), content_hash in known.items():
             if version not in self.versions(name) or self.get(name, version).hash == content_hash:
                 continue
-            run = f"run {used_by[name, version]}" if used_by else "a run"
+            used = f"run {used_by[name, version]} used it" if used_by else "it was used"
             problems.append(
-                f"{FOLDER}/{name}/{version}.md:1: has been edited since {run} used it: "
+                f"{FOLDER}/{name}/{version}.md:1: has been edited since {used}: "
                 f"restore it, or save the new text as {self._next_version(name)}."
             )
         if problems:

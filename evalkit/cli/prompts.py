@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from evalkit.call.prompts import Prompt, PromptRegistry
     from evalkit.config import Settings
 
-FIRST_HASHES = """
-    SELECT prompt_name || '@' || prompt_version AS identity, arg_min(prompt_hash, ts) AS hash
-    FROM calls WHERE prompt_hash <> '' GROUP BY ALL
-"""
-
 
 @click.group("prompts")
 def command() -> None:
@@ -125,6 +120,7 @@ def _lines(prompt: Prompt) -> list[str]:
 
 def _hashes_in_store(path: str) -> dict[str, str]:
     """NAME@VERSION -> the hash it had when a run, or else production, first used it."""
+    from evalkit.session import FIRST_HASHES
     from evalkit.store.views import open_store
 
     store = open_store(path)
@@ -138,7 +134,7 @@ def _hashes_in_store(path: str) -> dict[str, str]:
         store.problems.append(str(error))
         rows = []
     warn(store.problems)
-    return {row["identity"]: row["hash"] for row in rows} | known
+    return {f"{row['name']}@{row['version']}": row["hash"] for row in rows} | known
 
 
 def _users(settings: Settings) -> dict[str, list[str]]:

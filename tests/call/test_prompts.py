@@ -148,10 +148,10 @@ def test_edited_old_version_says_to_add_one(write: Write) -> None:
     )
 
     assert bare == (
-        "prompts/sort/v2.md:1: has been edited since a run used it: "
+        "prompts/sort/v2.md:1: has been edited since it was used: "
         "restore it, or save the new text as v4."
     )
-    assert named == bare.replace("a run", "run r7")
+    assert named == bare.replace("it was used", "run r7 used it")
 
 
 def test_unchanged_and_deleted_versions_are_let_be(write: Write) -> None:
