@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MAX_REPLY_BYTES = 16_000_000
 MAX_ERROR_BYTES = 65_536
+ERROR_BODY_S = 1.0
+"""How long the words of an error are waited for: its status says what it is."""
 MAX_FILE_BYTES = 2_000_000_000
 """Of a file of results that is read line by line."""
 KEEP_ALIVE_S = 15.0
@@ -253,9 +255,10 @@ class Reply:
         response = self._response
         body = b""
         try:
-            while len(body) < MAX_ERROR_BYTES and (chunk := await self._chunk()):
-                body += chunk
-        except CallError:
+            async with asyncio.timeout(ERROR_BODY_S):
+                while len(body) < MAX_ERROR_BYTES and (chunk := await self._chunk()):
+                    body += chunk
+        except (TimeoutError, CallError):
             pass
         return error_of_status(
             response.status, body, headers=response.headers, secrets=self.secrets

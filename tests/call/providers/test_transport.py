@@ -139,6 +139,21 @@ async def test_a_deadline_ends_a_call_that_never_answers(wire: str) -> None:
 
 
 @MODELS
+async def test_an_error_is_what_its_status_says_also_where_its_words_never_come(
+    wire: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "ERROR_BODY_S", 0.05)
+    behaviour = Behaviour(status=429, headers={"retry-after": "3"}, stall_after=5)
+    with Loopback(Rule(behaviour)) as server:
+        async with provider_of(wire, server) as provider:
+            async with asyncio.timeout(30):
+                error = await failure(provider)
+
+    assert error.kind == "rate_limit"
+    assert error.retry_after_s == 3.0
+
+
+@MODELS
 async def test_leaving_a_stream_early_closes_its_connection(wire: str) -> None:
     with Loopback(Rule(Behaviour(text="a b c d e f", stall_after=5))) as server:
         async with provider_of(wire, server) as provider:
