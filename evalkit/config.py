@@ -84,7 +84,7 @@ def load_settings(path: Path | None = None, *, start: Path | None = None) -> Set
     faults = find_faults(table, "config")
     sound = _without_faults(table, faults)
     settings = _settings(sound, path)
-    faults += cross_check(sound, settings, names=Names.of(table, settings))
+    faults += cross_check(sound, settings, names=Names.of(table, settings), written=table)
     if faults:
         raise ConfigError(_problems(faults, document, prefix, path.name))
     return with_maintained_prices(settings)

@@ -54,11 +54,14 @@ class Names:
         )
 
 
-def cross_check(table: Mapping[str, Any], settings: Settings, *, names: Names) -> Iterator[Fault]:
-    for name, provider in table.get("providers", {}).items():
-        yield from _check_provider(settings.providers[name], provider)
-    for name, model in table.get("models", {}).items():
-        yield from _check_model(settings.models[name], model, settings, names)
+def cross_check(
+    table: Mapping[str, Any], settings: Settings, *, names: Names, written: Mapping[str, Any]
+) -> Iterator[Fault]:
+    """What is left of `written` without its faults is `table`; a faulty key is not missing."""
+    for name in table.get("providers", {}):
+        yield from _check_provider(settings.providers[name], written["providers"][name])
+    for name in table.get("models", {}):
+        yield from _check_model(settings.models[name], written["models"][name], settings, names)
     for feature in settings.features.values():
         yield from _check_feature(feature, settings, names)
     for name in settings.budgets.features:

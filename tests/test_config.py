@@ -352,6 +352,25 @@ def test_problem_names_line_and_fix(
     assert text.split("\n")[int(line) - 1] in addition.split("\n")
 
 
+def test_a_key_that_cannot_be_used_is_not_told_as_missing_too(problems: Problems) -> None:
+    found = problems(
+        """
+        [providers.app]
+        wire = "http"
+        base_url = "no address"
+        [providers.one]
+        wire = "openai"
+        [models.small]
+        provider = "one"
+        id = 5
+        """
+    )
+
+    assert len(found) == 2
+    assert "providers.app.base_url" in found[0]
+    assert "models.small.id must be text" in found[1]
+
+
 def test_all_problems_come_at_once_with_their_lines(problems: Problems) -> None:
     text = """
 stor = "x"
