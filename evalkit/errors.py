@@ -27,10 +27,27 @@ EXIT_UNMEASURABLE = 3
 EXIT_INTERRUPTED = 130
 
 
+def shown(text: object, *, but: str = "") -> str:
+    """Text as a terminal may print it: control and direction characters as escapes.
+
+    Those in `but` stay.
+    """
+    return "".join(
+        char if char.isprintable() or char in but else char.encode("unicode_escape").decode("ascii")
+        for char in str(text)
+    )
+
+
 class EvalkitError(Exception):
-    """Root of the tree. The message says where, what, and what would be right."""
+    """Root of the tree. The message says where, what, and what would be right.
+
+    It names what files of others say: as text, that does nothing to a terminal.
+    """
 
     exit_code = EXIT_USAGE
+
+    def __str__(self) -> str:
+        return shown(super().__str__(), but="\n\t")
 
 
 class Problems(EvalkitError):
@@ -40,7 +57,8 @@ class Problems(EvalkitError):
     """
 
     def __init__(self, problems: Sequence[str] | str) -> None:
-        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        lines = problems.split("\n") if isinstance(problems, str) else problems
+        self.problems = tuple(map(shown, lines))
         super().__init__("\n".join(self.problems))
 
 

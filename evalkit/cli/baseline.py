@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from evalkit.cli.options import common_options, print_json, say, store_of
-from evalkit.errors import EXIT_PASS, ConfigError
+from evalkit.errors import EXIT_PASS, ConfigError, shown
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -90,7 +90,7 @@ def list_(as_json: bool, store: str | None, config: Path | None) -> int:
         print_json({"baselines": chosen})
         return EXIT_PASS
     for entry in chosen:
-        click.echo(f"{entry['golden_set']} ({entry['feature']}): run {entry['run_id']}")
+        click.echo(shown(f"{entry['golden_set']} ({entry['feature']}): run {entry['run_id']}"))
     if not chosen:
         click.echo("none chosen: the newest complete run of the default branch is compared with")
     return EXIT_PASS

@@ -19,6 +19,7 @@ from evalkit.errors import (
     ContentError,
     GoldenSetError,
     Problems,
+    shown,
 )
 
 if TYPE_CHECKING:
@@ -390,7 +391,7 @@ def _read_problems(error: Problems, *, file: str) -> list[Problem]:
 def _problem_line(problem: Problem) -> str:
     case = f"case {problem.case_id}: " if problem.case_id is not None else ""
     fix = f": {problem.fix.rstrip('.')}" if problem.fix else ""
-    return f"{problem.file}:{problem.line}: {case}{problem.problem}{fix}"
+    return shown(f"{problem.file}:{problem.line}: {case}{problem.problem}{fix}")
 
 
 def _problem_json(problem: Problem) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from evalkit import __version__
-from evalkit.errors import EXIT_INTERRUPTED, EXIT_UNMEASURABLE, EXIT_USAGE, EvalkitError
+from evalkit.errors import EXIT_INTERRUPTED, EXIT_UNMEASURABLE, EXIT_USAGE, EvalkitError, shown
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("evalkit.cli.init", "Start a project that runs at once."),
@@ -117,7 +117,7 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"error: {where}{error.strerror or error}.", err=True)
+        click.echo(f"error: {shown(where)}{error.strerror or error}.", err=True)
         return EXIT_USAGE if error.errno in _OF_THE_PATH else EXIT_UNMEASURABLE
     except SystemExit as exit_:
         if "_EVALKIT_COMPLETE" in os.environ:  # so click ends what it tells a shell

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from evalkit.errors import shown
+
 if TYPE_CHECKING:
     from rich.text import Text
 
@@ -136,7 +138,7 @@ def print_table(
 
 def say(message: str) -> None:
     """A line for the person at the terminal: stderr."""
-    click.echo(message, err=True)
+    click.echo(shown(message, but="\n\t"), err=True)
 
 
 def warn(problems: Iterable[str]) -> None:

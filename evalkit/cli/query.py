@@ -14,6 +14,7 @@ import click
 
 from evalkit.cli.options import common_options, print_json, say
 from evalkit.errors import EXIT_PASS, ConfigError, DamagedStore, StoreError
+from evalkit.errors import shown as shown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -163,14 +164,6 @@ def _harmless(value: Any) -> Any:
     if isinstance(value, str) and value.startswith(tuple("=+-@\t\r\n＝＋－＠")):
         return "'" + value
     return value
-
-
-def shown(value: Any) -> str:
-    """Text as a terminal may print it: control and direction characters as escapes."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
-        for char in str(value)
-    )
 
 
 def one_line(text: str, at_most: int) -> str:

@@ -67,7 +67,7 @@ def _case(page: Page) -> Iterator[str]:
 
 def _trace(page: Page) -> Iterator[str]:
     yield click.style(
-        f"call {page['trace_id']}  {shown(page['feature'])}  {_pair(page)}", bold=True
+        f"call {shown(page['trace_id'])}  {shown(page['feature'])}  {_pair(page)}", bold=True
     )
     yield from _facts(
         page,
