@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -77,6 +79,14 @@ def test_an_edit_in_one_section_leaves_the_ids_of_others() -> None:
     ]
 
     assert [id for id in after if id != "help.md#new"] == before
+
+
+def test_initials_alone_cost_no_quadratic_time() -> None:
+    started = time.process_time()
+    chunks = chunks_of("A. " * 20_000)
+
+    assert time.process_time() - started < 2.0  # quadratic: about half a minute
+    assert sum(chunk.text.count("A.") for chunk in chunks) == 20_000
 
 
 def test_a_long_paragraph_is_cut_between_sentences() -> None:

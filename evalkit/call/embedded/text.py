@@ -105,16 +105,17 @@ _BREAK = re.compile(
 
 def sentences(text: str) -> list[str]:
     """Split into sentences and list items, in order, stripped, none empty."""
-    found: list[str] = []
+    found: list[list[str]] = []
     for piece in _BREAK.split(text):
         piece = piece.strip()
         if not piece:
             continue
-        if found and _ABBREVIATION.search(found[-1]):
-            found[-1] = f"{found[-1]} {piece}"
+        # The last piece alone: of initials only, each look at the whole costs quadratic time.
+        if found and _ABBREVIATION.search(found[-1][-1]):
+            found[-1].append(piece)
         else:
-            found.append(piece)
-    return found
+            found.append([piece])
+    return [" ".join(pieces) for pieces in found]
 
 
 def count_tokens(text: str) -> int:
