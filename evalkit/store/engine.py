@@ -327,27 +327,32 @@ def _python_values(column: pa.ChunkedArray) -> list[Any]:
     if pa.types.is_timestamp(kind) and kind.tz is not None:
         # Through naive times: a slim system may have no time zone database for "UTC".
         naive = pa.timestamp(kind.unit)
-        values = [value for chunk in column.chunks for value in _moments(chunk.view(naive))]
+        values = [value for chunk in column.chunks for value in _listed(chunk.view(naive))]
         return [None if value is None else value.replace(tzinfo=UTC) for value in values]
-    if pa.types.is_map(kind):
-        return [None if value is None else dict(value) for value in column.to_pylist()]
+    values = [value for chunk in column.chunks for value in _listed(chunk)]
+    # A list, say, is no key of a dict: such a map stays the pairs that it is.
+    if pa.types.is_map(kind) and not pa.types.is_nested(kind.key_type):
+        return [None if value is None else dict(value) for value in values]
     if pa.types.is_decimal(kind):
         number: Callable[[Any], Any] = int if kind.scale == 0 else float
-        return [None if value is None else number(value) for value in column.to_pylist()]
-    return list(column.to_pylist())
+        return [None if value is None else number(value) for value in values]
+    return values
 
 
-def _moments(times: pa.Array) -> list[Any]:
-    """Naive times; None for one that no calendar of Python's has: it must not hide the others."""
+def _listed(values: pa.Array) -> list[Any]:
+    """Python values; None for one with a time that no calendar of Python's has.
+
+    It must not hide the others.
+    """
     try:
-        return list(times.to_pylist())
+        return list(values.to_pylist())
     except (OverflowError, ValueError):
-        return [_moment(one) for one in times]
+        return [_known(one) for one in values]
 
 
-def _moment(time: pa.Scalar) -> Any:
+def _known(value: pa.Scalar) -> Any:
     try:
-        return time.as_py()
+        return value.as_py()
     except (OverflowError, ValueError):
         return None
 

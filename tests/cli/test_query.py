@@ -217,6 +217,18 @@ def test_a_damaged_run_is_named_on_stderr_and_the_rest_is_shown(
     assert "run=run-1.parquet is damaged" in printed.err
 
 
+def test_what_python_has_no_value_for_hides_no_other(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = "DATE 'infinity' a, [TIMESTAMP '290000-01-01'] b, MAP {[1]: 2} c"
+
+    status = ask(store, f"SELECT {odd}, DATE '2025-01-02' d", "--json")
+
+    assert status == 0
+    row = {"a": None, "b": None, "c": [[[1], 2]], "d": "2025-01-02"}
+    assert json.loads(capsys.readouterr().out) == [row]
+
+
 def test_two_formats_at_once_are_refused(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert ask(store, "FROM runs", "--json", "--csv") == 2
 
