@@ -14,7 +14,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -137,12 +137,17 @@ def import_labels(store: Store, path: Path, kind: str, *, annotator: str | None 
     What a label lacks of its answer is looked up by its trace id, or its run and case. Raises
     InputFileError with one `file:line: problem. fix` for each bad label, the first 20.
     """
-    from evalkit.ids import new_id
+    rows, problems = _rows_of(path, kind, annotator)
+    # A file that is refused makes no store.
+    with nullcontext() if problems else store.importing("labels"):
+        return _add(store, path, kind, rows, problems)
 
-    here = {row["label_id"]: row for row in store.sql("SELECT * FROM labels")}
-    problems: list[str] = []
-    places: list[str] = []
-    rows: list[Row] = []
+
+def _rows_of(
+    path: Path, kind: str, annotator: str | None
+) -> tuple[list[tuple[str, Row]], list[str]]:
+    """(file:line, label) of each label, and what is wrong with others."""
+    rows, problems = [], []
     seen: Counter[str] = Counter()
     now = int(datetime.now(UTC).timestamp() * 1e6)
     try:
@@ -150,12 +155,29 @@ def import_labels(store: Store, path: Path, kind: str, *, annotator: str | None 
             try:
                 row = _row(raw, annotator, now=now)
                 row["label_id"] = row["label_id"] or _id_of(row, seen, at=raw.get("labelled_at"))
-                rows.append(_if_changed(row, here, may_replace=kind == "labelstudio"))
-                places.append(place)
+                rows.append((place, row))
             except ValueError as error:
                 problems.append(f"{place}: {error}")
     except StrictError as error:
         raise InputFileError(f"{path}:{error.line}: {error.message}.") from None
+    return rows, problems
+
+
+def _add(
+    store: Store, path: Path, kind: str, said: Sequence[tuple[str, Row]], problems: list[str]
+) -> Imported:
+    """Add those that the store does not have; none where there are problems."""
+    from evalkit.ids import new_id
+
+    here = {row["label_id"]: row for row in store.sql("SELECT * FROM labels")}
+    places: list[str] = []
+    rows: list[Row] = []
+    for place, row in said:
+        try:
+            rows.append(_if_changed(row, here, may_replace=kind == "labelstudio"))
+            places.append(place)
+        except ValueError as error:
+            problems.append(f"{place}: {error}")
     if problems:
         more = len(problems) - SHOWN_PROBLEMS
         told = [*problems[:SHOWN_PROBLEMS], *([f"… and {more} more"] if more > 0 else [])]

@@ -114,11 +114,28 @@ def import_log(
         raise InputFileError(f"{path}: {error.strerror or error}.") from None
     file_id = f"import-{digest[:32]}"
     calls = list(_calls(path, done))
+    if calls:
+        with store.importing("calls"):
+            _add(calls, done, store, file_id, feature=feature, models=models or {}, clean=clean)
+    return done
+
+
+def _add(
+    calls: Sequence[CallRecord],
+    done: Imported,
+    store: Store,
+    file_id: str,
+    *,
+    feature: str | None,
+    models: Mapping[str, ModelSettings],
+    clean: Callable[[CallRecord], CallRecord],
+) -> None:
+    """Add those that the store does not have."""
     known = known_traces(store, [call.trace_id for call in calls])
     fresh = list(_fresh_calls(calls, known, done))
-    rows = [clean(_completed(call, feature, models or {})) for call in fresh]
+    rows = [clean(_completed(call, feature, models)) for call in fresh]
     if not rows:
-        return done
+        return
     for call in rows:
         done.added += 1
         done.unpriced += call.cost_usd is None
@@ -127,7 +144,6 @@ def import_log(
     # adds the rest under a name of its own.
     part = hashlib.sha256("".join(sorted(call.trace_id for call in rows)).encode()).hexdigest()
     store.add_calls(f"{file_id}-{part[:16]}", map(by_field, rows))
-    return done
 
 
 def known_traces(store: Store, ids: Sequence[str]) -> set[str]:

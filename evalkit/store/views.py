@@ -8,8 +8,8 @@ what stands beside it. Nothing is created before something is written.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,6 +189,14 @@ class Store:
         if is_replaced(self.path, file_id):
             raise StoreError(f"calls {file_id} exist and are never overwritten.")
         return write_calls(calls, store=self.path, file_id=_file_id(file_id))
+
+    @contextmanager
+    def importing(self, what: str) -> Iterator[None]:
+        """Wait for other imports of `what` (calls, labels): the next sees what this one adds."""
+        self._make()
+        path = self.path / f"{what}.lock"
+        with locked(path, holder=f"{what} are being imported", wait=True):
+            yield
 
     def add_labels(self, file_id: str, labels: Iterable[Mapping[str, Any]]) -> Path:
         """Add labels (dicts of the columns of `labels`) as a file of their own."""

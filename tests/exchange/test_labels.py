@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,23 @@ def test_a_file_without_ids_is_imported_once(tmp_path: Path) -> None:
     assert (first.added, first.known) == (3, 0)
     assert (again.added, again.known) == (1, 3)
     assert len(labels(tmp_path)) == 4
+
+
+def test_two_imports_at_once_add_a_label_once(tmp_path: Path) -> None:
+    store = labelled(tmp_path / "a")
+    file = tmp_path / "labels.jsonl"
+    export_labels(open_store(store), file, "jsonl")
+
+    with ThreadPoolExecutor(2) as pool:
+        with open_store(tmp_path / "b").importing("labels"):
+            both = [
+                pool.submit(import_labels, open_store(tmp_path / "b"), file, "jsonl")
+                for _ in range(2)
+            ]
+        added = sorted((one.result().added, one.result().known) for one in both)
+
+    assert added == [(0, len(COMMENTS)), (len(COMMENTS), 0)]
+    assert len(labels(tmp_path / "b")) == len(COMMENTS)
 
 
 def test_an_annotation_changed_in_label_studio_replaces_its_label_once(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,15 @@ def test_the_same_file_twice_is_stored_once(store: Store, tmp_path: Path) -> Non
 
     assert (again.added, again.known) == (0, 1)
     assert len(calls(store)) == 1
+
+
+def test_the_same_file_twice_at_once_is_stored_once(store: Store, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        with store.importing("calls"):
+            both = [pool.submit(bring, store, tmp_path, OTLP) for _ in range(2)]
+        added = sorted((one.result().added, one.result().known) for one in both)
+
+    assert added == [(0, 1), (1, 0)]
 
 
 def test_a_call_in_two_exports_is_stored_once(store: Store, tmp_path: Path) -> None:
