@@ -41,6 +41,11 @@ class Pair:
         return f"{self.model}/{self.prompt_name}@{self.prompt_version}"
 
     @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Pair:
+        """Of a row of `calls` or `scores`."""
+        return cls(**{name: row[name] for name in ("model", "prompt_name", "prompt_version")})
+
+    @classmethod
     def parse(cls, text: str) -> Pair:
         """Read `MODEL/PROMPT@VERSION`; raises ValueError for anything else."""
         model, slash, prompt = text.partition("/")

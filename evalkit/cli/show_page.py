@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from evalkit.cli.query import plain, shown
+from evalkit.records import Pair
 
 MAX_LINES = 40
 MAX_CHARS = 2_000
@@ -231,7 +232,7 @@ def _grouped(rows: Sequence[Page], key: str) -> list[tuple[Any, list[Page]]]:
 
 
 def _pair(row: Page) -> str:
-    return shown(f"{row['model']}/{row['prompt_name']}@{row['prompt_version']}")
+    return shown(Pair.of(row))
 
 
 def _score(row: Page) -> str:

@@ -18,6 +18,7 @@ from evalkit.decide.report_cases import SIDES, Meeting, write_table
 from evalkit.decide.report_pictures import Trend, trend
 from evalkit.decide.report_text import score
 from evalkit.errors import EvalkitError
+from evalkit.records import Pair
 
 if TYPE_CHECKING:
     from evalkit.store.views import Engine, Store
@@ -156,7 +157,7 @@ def _history(
             Moment(
                 run_id=row["run_id"],
                 created_at=str(runs[row["run_id"]]["created_at"]),
-                pair=f"{row['model']}/{row['prompt_name']}@{row['prompt_version']}",
+                pair=str(Pair.of(row)),
                 kind=_kind(row, meetings),
                 n=int(row["n"]),
                 mean=row["mean"],

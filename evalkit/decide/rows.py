@@ -136,11 +136,7 @@ def groups_of(engine: Engine) -> list[Group]:
             source=row["source"],
             golden_set=row["golden_set"],
             metric=row["metric"],
-            pair=Pair(
-                model=row["model"],
-                prompt_name=row["prompt_name"],
-                prompt_version=row["prompt_version"],
-            ),
+            pair=Pair.of(row),
             tier=int(row["tier"] or 0),
             n_rows=int(row["n"]),
             n_scored=int(row["n_scored"]),

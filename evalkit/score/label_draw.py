@@ -132,7 +132,7 @@ def answers_of(
             _ANSWERS, {"metric": metric, "golden_sets": list(golden_sets), "chars": INPUT_CHARS}
         )
     found: list[Row] = [
-        {**row, "run_id": run_id} for row in rows if pair is None or _pair_of(row) == pair
+        {**row, "run_id": run_id} for row in rows if pair is None or Pair.of(row) == pair
     ]
     # A sampling job's judges see some of its answers only: labels of the others correct nothing.
     return [row for row in found if row["has_metric"]] or found
@@ -162,7 +162,7 @@ def one_by_one(rows: Sequence[Row]) -> Population:
 def side_by_side(rows: Sequence[Row], others: Sequence[Row], *, apart: bool = False) -> Population:
     """Two runs' answers to the same case and trial; each side has to be of one pair."""
     for side in (rows, others):
-        pairs = sorted({str(_pair_of(row)) for row in side})
+        pairs = sorted({str(Pair.of(row)) for row in side})
         if len(pairs) > 1:
             raise NotComparable(
                 f"run {side[0]['run_id']} has {len(pairs)} pairs. Name one side by side, as "
@@ -176,12 +176,6 @@ def side_by_side(rows: Sequence[Row], others: Sequence[Row], *, apart: bool = Fa
     ]
     left_out = max(len(rows), len(others)) - len(there)
     return Population(rows=there, left_out=left_out, apart=apart)
-
-
-def _pair_of(row: Row) -> Pair:
-    return Pair(
-        model=row["model"], prompt_name=row["prompt_name"], prompt_version=row["prompt_version"]
-    )
 
 
 def _case_of(row: Row) -> tuple[Any, ...]:
@@ -201,7 +195,7 @@ def draw_batch(
 ) -> Batch:
     """Draw and dress the items. The same runs and design give the same items."""
     signs = signs_of(population.rows, pass_at=question.pass_at)
-    pairs = {_pair_of(row) for rows in population.rows for row in rows[:1]}
+    pairs = {Pair.of(row) for rows in population.rows for row in rows[:1]}
     strata = [stratum_of(rows, with_pair=len(pairs) > 1) for rows in population.rows]
     units = [
         Unit(
@@ -246,7 +240,7 @@ def stratum_of(rows: Sequence[Row], *, with_pair: bool) -> str:
     first = rows[0]
     parts = [first["golden_set"]]
     if with_pair:
-        parts.append(str(_pair_of(first)))
+        parts.append(str(Pair.of(first)))
     verdicts = {True: "passed", False: "failed", None: "not scored"}
     if any(row["passed"] is not None for row in rows):
         parts.append(" / ".join(verdicts[row["passed"]] for row in rows))

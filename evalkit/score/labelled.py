@@ -309,9 +309,6 @@ def _is_case(row: Mapping[str, Any], golden: GoldenSet) -> bool:
 
 def _stored(row: Mapping[str, Any], golden: GoldenSet) -> Labelled:
     case = golden.cases.of(row["case_id"])
-    pair = Pair(
-        model=row["model"], prompt_name=row["prompt_name"], prompt_version=row["prompt_version"]
-    )
     record = replace(unrecorded(row["output"]), trace_id=row["trace_id"], model=row["model"])
     return Labelled(
         answer=Answer(
@@ -326,6 +323,6 @@ def _stored(row: Mapping[str, Any], golden: GoldenSet) -> Labelled:
         ),
         labels={},
         against=row.get("other_output"),
-        pair=str(pair),
+        pair=str(Pair.of(row)),
         slices=slices_of(case.metadata, golden.slices),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,7 +108,7 @@ async def run_rescore(
         plan.budget.spent_usd = summary.judge_cost_usd
     left = [one for one in plan.executions if _key(one, plan) not in finished]
     await work_off(
-        _answers(stored, left),
+        stored.answers(left),
         lambda answer: rescore_answer(answer, plan),
         summary=summary,
         journal=journal,
@@ -118,10 +118,6 @@ async def run_rescore(
         stop=stop or asyncio.Event(),
     )
     return summary
-
-
-def _answers(stored: StoredRun, left: Sequence[Execution]) -> Iterator[StoredAnswer]:
-    yield from stored.answers(left)
 
 
 def _key(one: Execution, plan: RescorePlan) -> tuple[str, str, str, str, int]:

@@ -78,11 +78,7 @@ class StoredRun:
                 case_id=row["case_id"],
                 case_hash=row["case_hash"],
                 trial=row["trial"],
-                pair=Pair(
-                    model=row["model"],
-                    prompt_name=row["prompt_name"],
-                    prompt_version=row["prompt_version"],
-                ),
+                pair=Pair.of(row),
                 trace_id=row["trace_id"],
             )
             for row in rows
