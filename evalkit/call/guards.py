@@ -239,7 +239,8 @@ class Guard:
         """What was said of an answer put back, with placeholders for personal data again."""
         if not guarded.placeholders:
             return text
-        for placeholder, value in sorted(guarded.placeholders.items(), key=_longest_first):
+        longest_first = sorted(guarded.placeholders.items(), key=lambda item: -len(item[1]))
+        for placeholder, value in longest_first:
             for written in (value, json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]):
                 text = text.replace(written, placeholder)
             text = _without_start(text, value, placeholder)
@@ -325,10 +326,6 @@ def _without_start(text: str, value: str, placeholder: str) -> str:
         if text.endswith(value[:size] + "…"):
             return text[: -size - 1] + placeholder + "…"
     return text
-
-
-def _longest_first(item: tuple[str, str]) -> int:
-    return -len(item[1])
 
 
 def _with_events(guarded: Guarded, events: Iterable[str]) -> Guarded:

@@ -89,7 +89,8 @@ def sarif(verdict: Mapping[str, Any], *, root: Path) -> str:
     """
     found = findings_of(verdict, root=root)[:MAX_RESULTS]
     if verdict["verdict"] == "unmeasurable" and all(one.level != "error" for one in found):
-        found.insert(0, _of_the_whole(verdict))
+        whole = Finding(rule="unmeasurable", text=_why(verdict), key="gate", place=None)
+        found.insert(0, whole)
     document = {
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
@@ -109,10 +110,6 @@ def sarif(verdict: Mapping[str, Any], *, root: Path) -> str:
         ],
     }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-
-
-def _of_the_whole(verdict: Mapping[str, Any]) -> Finding:
-    return Finding(rule="unmeasurable", text=_why(verdict), key="gate", place=None)
 
 
 def _why(verdict: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -181,7 +182,10 @@ def _by_case(rows: Sequence[Row], side: Side | None) -> Spoken:
     for row in rows:
         if _is_of(row, side):
             found.setdefault(row["case_id"], []).append(row)
-    return {case_id: (_mean(of), of[0]["inclusion_prob"]) for case_id, of in found.items()}
+    return {
+        case_id: (fmean(row["score"] for row in of), of[0]["inclusion_prob"])
+        for case_id, of in found.items()
+    }
 
 
 def _is_of(row: Row, side: Side | None, which: str = "") -> bool:
@@ -196,10 +200,6 @@ def _is_of(row: Row, side: Side | None, which: str = "") -> bool:
         row[which + "run_id"] == one.run_id or row[which + "run_id"] in one.answers_of
         for one in sources
     )  # fmt: skip
-
-
-def _mean(rows: Sequence[Row]) -> float:
-    return math.fsum(row["score"] for row in rows) / len(rows)
 
 
 def _arrays(said: Mapping[str, tuple[float, float | None]], cases: Cases) -> tuple[Floats, Floats]:

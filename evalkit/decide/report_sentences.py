@@ -89,13 +89,10 @@ def _headline_regression(verdict: Verdict, entries: Sequence[Entry]) -> str:
         )
     failures = verdict.get("must_pass_failures") or []
     if failures:
-        failed = count(len({_case(one) for one in failures}), "must-pass case")
+        cases = {(one.get("golden_set"), one.get("case_id")) for one in failures}
+        failed = count(len(cases), "must-pass case")
         parts.append(f"{failed} failed" if parts else f"Failed: {failed} did not pass")
     return "; ".join(parts or ["Quality dropped"]) + "."
-
-
-def _case(failure: Entry) -> tuple[Any, Any]:
-    return failure.get("golden_set"), failure.get("case_id")
 
 
 def _headline_unmeasurable(verdict: Verdict, entries: Sequence[Entry]) -> str:
@@ -147,7 +144,8 @@ def reasons(verdict: Verdict) -> list[Why]:
     said = [_why(one, level) for one in gating(verdict) if one["verdict"] != "pass"]
     order = ("regression", "unmeasurable", "inconclusive")
     said.sort(key=lambda why: order.index(why.word))
-    return [*_must_pass(verdict), *said, *_remarks(verdict)]
+    notes = [Why("note", "", _cut(note, 1000)) for note in verdict.get("notes") or []]
+    return [*_must_pass(verdict), *said, *notes]
 
 
 def interval_level(verdict: Verdict) -> str:
@@ -241,10 +239,6 @@ def _must_pass(verdict: Verdict) -> list[Why]:
 def _cut(text: Any, limit: int = 400) -> str:
     whole = "" if text is None else str(text)
     return whole if len(whole) <= limit else whole[: limit - 1] + "…"
-
-
-def _remarks(verdict: Verdict) -> list[Why]:
-    return [Why("note", "", _cut(note, 1000)) for note in verdict.get("notes") or []]
 
 
 # --- what it cost -----------------------------------------------------------------------

@@ -6,8 +6,8 @@ Not known is null, never 0. Lists are bounded.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -45,8 +45,8 @@ def comparison_as_json(
         "n": paired.n if paired else 0,
         "n_clusters": paired.n_clusters if paired else None,
         "trials": _most_trials(cases, "candidate") if cases and len(cases.ids) else None,
-        "baseline_mean": _mean(cases.baseline[on_both]) if cases and both else None,
-        "candidate_mean": _mean(cases.candidate[on_both]) if cases and both else None,
+        "baseline_mean": fmean(cases.baseline[on_both]) if cases and both else None,
+        "candidate_mean": fmean(cases.candidate[on_both]) if cases and both else None,
         "delta": paired.delta if paired else None,
         "ci": list(paired.ci) if paired and paired.ci else None,
         "p_value": paired.p_value if paired else None,
@@ -91,10 +91,6 @@ def _baseline(side: Side) -> dict[str, Any]:
     """The baseline's side; `run_id` is the newest of the runs that were pooled."""
     sources = (side.source, *side.pool)
     return {**_side(side), "run_ids": [one.run_id for one in sources if one.run_id is not None]}
-
-
-def _mean(scores: np.typing.NDArray[np.float64]) -> float:
-    return math.fsum(scores) / len(scores)
 
 
 def _most_trials(cases: Cases, side: str) -> int:
@@ -190,7 +186,7 @@ def _people(comparison: Comparison) -> dict[str, Any] | None:
     needed = found.labels_needed
     return {
         "n_labelled": both.n_labelled,
-        "judge_delta": _mean((cases.candidate - cases.baseline)[cases.on_both]),
+        "judge_delta": fmean((cases.candidate - cases.baseline)[cases.on_both]),
         "judge_weight": both.judge_weight,
         "judge_bias": both.judge_bias,
         "label_saving": both.label_saving,

@@ -276,13 +276,10 @@ def _judge(name: str, ask: str) -> str:
 
 
 def _config(foreign: Foreign, feature: str) -> str:
-    judge = '\n[run]\njudge_model = "embedded"' if _has_judge(foreign) else ""
+    has_judge = any("judge" in spec for spec in foreign.metrics)
+    judge = '\n[run]\njudge_model = "embedded"' if has_judge else ""
     key = f'"{feature}"' if "." in feature else feature
     return (
         f'[features.{key}]\nprompt = "{feature}@v1"\nmodel = "embedded"\n'
         f"max_latency_ms = 30_000\n{judge}".rstrip()
     )
-
-
-def _has_judge(foreign: Foreign) -> bool:
-    return any("judge" in spec for spec in foreign.metrics)

@@ -174,7 +174,7 @@ class GateItem(EvalItem):
 def seen_in(found: Sequence[Line | None], judges: Judges) -> Seen:
     """Reads the lines of all trials of a case; None where the money did not allow one."""
     lines = [line for line in found if line is not None]
-    failed = [(line, score) for line in lines for score in line["scores"] if _is_low(score)]
+    failed = [(line, s) for line in lines for s in line["scores"] if s["passed"] is False]
     for_real = [
         (line, score)
         for line, score in failed
@@ -206,10 +206,6 @@ def properties_of(line: Line) -> list[tuple[str, Any]]:
 
 def _names(scores: Iterable[Mapping[str, Any]]) -> str:
     return ", ".join(sorted({score["metric"] for score in scores}))
-
-
-def _is_low(score: Mapping[str, Any]) -> bool:
-    return score["passed"] is False
 
 
 def _why(line: Line, score: Mapping[str, Any]) -> str:

@@ -91,7 +91,7 @@ def count_votes(votes: Sequence[Vote | Mark], spec: JudgeSpec) -> Mark:
     if failure is not None:
         return failure
     usable = [vote for vote in votes if isinstance(vote, Vote)]
-    grades = {one.name: _median([v.grades[one.name] for v in usable]) for one in spec.criteria}
+    grades = {one.name: median(v.grades[one.name] for v in usable) for one in spec.criteria}
     for one in spec.criteria:
         if one.scale.steps == (0, 1) and grades[one.name] not in one.scale.steps:
             return judge_error("votes_split", f"the usable votes on {one.name} are split evenly")
@@ -101,10 +101,6 @@ def count_votes(votes: Sequence[Vote | Mark], spec: JudgeSpec) -> Mark:
         passed=score >= spec.pass_at,
         reason=_told(usable, grades, spec),
     )
-
-
-def _median(grades: list[float]) -> float:
-    return grades[0] if len(grades) == 1 else median(grades)
 
 
 def votes_agree(votes: Sequence[Vote | Mark], spec: JudgeSpec) -> float | None:

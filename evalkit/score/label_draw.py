@@ -212,7 +212,7 @@ def draw_batch(
     texts = _texts(store, chosen)
     items = [
         NewItem(
-            facts=[_facts(row) for row in rows],
+            facts=[{name: row[name] for name in _FACTS} for row in rows],
             shown=_shown(rows, texts, question, expected),
             share=one.share,
             why=_why(signs[int(one.key)]) if one.share == "active" else "",
@@ -313,10 +313,6 @@ _FACTS = (
     "trace_id", "run_id", "golden_set", "case_id", "case_hash", "trial", "model", "prompt_name",
     "prompt_version",
 )  # fmt: skip
-
-
-def _facts(row: Row) -> dict[str, Json]:
-    return {name: row[name] for name in _FACTS}
 
 
 def _texts(store: Store, chosen: Sequence[Sequence[Row]]) -> dict[str, Row]:

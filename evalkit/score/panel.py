@@ -52,7 +52,9 @@ def combine(marks: Mapping[str, Mark], spec: JudgeSpec) -> Mark:
     return Mark(
         score=score,
         passed=score >= spec.pass_at,
-        reason=told([_said(name, mark) for name, mark in marks.items()], _words(marks[nearest])),
+        reason=told(
+            [_said(name, mark) for name, mark in marks.items()], marks[nearest].reason or ""
+        ),
     )
 
 
@@ -74,10 +76,6 @@ def _most_prefer(scores: Sequence[float]) -> float:
 
 def _said(name: str, mark: Mark) -> str:
     return f"{name} {mark.error_kind if mark.score is None else f'{mark.score:.3g}'}"
-
-
-def _words(mark: Mark) -> str:
-    return mark.reason or ""
 
 
 def _agreement(marks: Sequence[Mark]) -> float | None:

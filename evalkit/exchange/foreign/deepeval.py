@@ -34,7 +34,9 @@ def read(path: Path) -> Foreign:
     foreign = Foreign(name=slug(path.stem.lstrip(".")), description=f"From DeepEval: {path.name}.")
     metrics: dict[str, None] = {}
     for item in items:
-        case_id = foreign.free_id(item.get("name") or item.get("id") or f"d-{_next(foreign):04d}")
+        case_id = foreign.free_id(
+            item.get("name") or item.get("id") or f"d-{len(foreign.cases) + 1:04d}"
+        )
         _add_case(item, case_id, foreign)
         for row in _results(item, case_id, run, foreign):
             metrics[row["metric"]] = None
@@ -47,10 +49,6 @@ def read(path: Path) -> Foreign:
         hint = f"; a judge like it: {near}" if near else ""
         foreign.lost.add(f"metric {name}: its prompt is DeepEval's own{hint}")
     return foreign
-
-
-def _next(foreign: Foreign) -> int:
-    return len(foreign.cases) + 1
 
 
 def _items(path: Path) -> tuple[list[Item], Item]:
