@@ -241,10 +241,7 @@ class Views:
         return _to(f"/reviews/{following}" if following not in (None, review_id) else "/done")
 
     def whole_review(self, request: Request) -> Response:
-        with self._desk.reviews() as reviews:
-            _require(reviews)
-            review = reviews.get(request.path_params["review"])
-        self._note_review(request, review)
+        review = self._review(request)
         return _plain(str(review.output or ""))
 
     # --- parts -------------------------------------------------------------------------------
@@ -289,10 +286,7 @@ class Views:
         return self._page("label_item", request, values, status=422 if problem else 200)
 
     def _review_page(self, request: Request, *, problem: str = "") -> Response:
-        with self._desk.reviews() as reviews:
-            _require(reviews)
-            review = reviews.get(request.path_params["review"])
-        self._note_review(request, review)
+        review = self._review(request)
         values = pages.review_values(review)
         values |= {
             "problem": problem,
@@ -306,7 +300,11 @@ class Views:
         who = _session(request).who
         note_seen(self._desk.store.path, who=who, kind=kind, item=item.id, trace_ids=traces)
 
-    def _note_review(self, request: Request, review: Review) -> None:
+    def _review(self, request: Request) -> Review:
+        """The review of the address, once it is noted who sees it."""
+        with self._desk.reviews() as reviews:
+            _require(reviews)
+            review: Review = reviews.get(request.path_params["review"])
         note_seen(
             self._desk.store.path,
             who=_session(request).who,
@@ -314,6 +312,7 @@ class Views:
             item=review.id,
             trace_ids=[str(review.record["trace_id"])],
         )
+        return review
 
     def _in_short(self, item: Item, mark: Any, annotator: str) -> str:
         if item.question.kind == "preference":
