@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import InputFileError
-from evalkit.exchange.foreign.promptfoo_assertions import CheckOf, Judged, read_assertion
+from evalkit.exchange.foreign.promptfoo_assertions import Judged, read_assertion
 from evalkit.exchange.foreign.reading import csv_rows, parse_json, parse_yaml, share, text_of
 from evalkit.exchange.golden_sets import Foreign, slug
 from evalkit.strict import is_file, real_path
@@ -124,8 +124,8 @@ def _add_test(test: Test, default: Test, number: int, foreign: Foreign) -> None:
     checks = []
     for assertion in _assertions(test.get("assert")):
         found = read_assertion(assertion, vars_)
-        if isinstance(found, CheckOf):
-            checks.append(dict(found.spec))
+        if isinstance(found, dict):
+            checks.append(found)
         elif isinstance(found, Judged):
             foreign.lost.add("rubrics of one test: a judge is of a whole golden set", case_id)
         else:
@@ -152,7 +152,7 @@ def _add_default_checks(default: Test, foreign: Foreign) -> None:
             foreign.judges[judge] = found.rubric
             spec: dict[str, Any] = {"judge": judge}
         else:
-            spec = dict(found.spec)
+            spec = found
         name = _free(str(assertion.get("metric") or spec.get("check") or spec["judge"]), names)
         foreign.metrics.append({"name": name, **spec, "gate": True})
 

@@ -15,24 +15,12 @@ Vars = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class CheckOf:
-    """A check as a golden set writes it."""
-
-    spec: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
 class Judged:
     """A question for a judge."""
 
     rubric: str
 
 
-SAME = {
-    "equals", "contains", "icontains", "contains-any", "icontains-any", "contains-all",
-    "icontains-all", "starts-with", "regex", "is-json", "contains-json", "rouge-n", "bleu",
-    "similar", "latency", "cost", "is-refusal",
-}  # fmt: skip
 INSTEAD = {
     "javascript": "code in JavaScript: write a python check",
     "python": "code in Python: put it into a file and write a python check",
@@ -44,8 +32,11 @@ RUBRICS = {"llm-rubric", "g-eval"}
 _VARIABLE = re.compile(r"{{\s*([A-Za-z_][\w.]*)\s*}}")
 
 
-def read_assertion(assertion: Assertion, vars_: Vars | None) -> CheckOf | Judged | str:
-    """The check; a rubric; or, as text, why there is none. `vars_` fill in its value."""
+def read_assertion(assertion: Assertion, vars_: Vars | None) -> dict[str, Any] | Judged | str:
+    """The check as golden sets write it; a rubric; or, as text, why there is none.
+
+    `vars_` fill in its value.
+    """
     kind = str(assertion.get("type", ""))
     negate = kind.startswith("not-")
     kind = kind.removeprefix("not-")
@@ -54,15 +45,13 @@ def read_assertion(assertion: Assertion, vars_: Vars | None) -> CheckOf | Judged
         return f"{kind}: its value is in a file or made by a template"
     if kind in RUBRICS and not negate:
         return Judged(str(value))
-    if kind not in SAME:
+    if kind not in _SPECS:
         return INSTEAD.get(kind, f"{kind}: no check of that meaning; a judge may do")
     try:
         spec = _SPECS[kind](value, assertion.get("threshold"))
     except (TypeError, ValueError):
         return f"{kind}: its value cannot be used"
-    return CheckOf(
-        {"check": kind.replace("-", "_"), **spec, **({"negate": True} if negate else {})}
-    )
+    return {"check": kind.replace("-", "_"), **spec, **({"negate": True} if negate else {})}
 
 
 def _filled(value: Any, vars_: Vars | None) -> Any:
@@ -76,21 +65,9 @@ def _filled(value: Any, vars_: Vars | None) -> Any:
     )
 
 
-def _value(value: Any, threshold: Any) -> dict[str, Any]:
-    return {"value": value}
-
-
 def _values(value: Any, threshold: Any) -> dict[str, Any]:
     texts = value if isinstance(value, list) else str(value).split(",")
     return {"values": [str(one).strip() for one in texts]}
-
-
-def _text(value: Any, threshold: Any) -> dict[str, Any]:
-    return {"value": str(value)}
-
-
-def _pattern(value: Any, threshold: Any) -> dict[str, Any]:
-    return {"pattern": str(value)}
 
 
 def _schema(value: Any, threshold: Any) -> dict[str, Any]:
@@ -104,34 +81,22 @@ def _graded(value: Any, threshold: Any) -> dict[str, Any]:
     return reference if threshold is None else {**reference, "threshold": float(threshold)}
 
 
-def _milliseconds(value: Any, threshold: Any) -> dict[str, Any]:
-    return {"max_ms": float(threshold)}
-
-
-def _dollars(value: Any, threshold: Any) -> dict[str, Any]:
-    return {"max_usd": float(threshold)}
-
-
-def _nothing(value: Any, threshold: Any) -> dict[str, Any]:
-    return {}
-
-
 _SPECS: dict[str, Callable[[Any, Any], dict[str, Any]]] = {
-    "equals": _value,
-    "contains": _text,
-    "icontains": _text,
+    "equals": lambda value, threshold: {"value": value},
+    "contains": lambda value, threshold: {"value": str(value)},
+    "icontains": lambda value, threshold: {"value": str(value)},
     "contains-any": _values,
     "icontains-any": _values,
     "contains-all": _values,
     "icontains-all": _values,
-    "starts-with": _text,
-    "regex": _pattern,
+    "starts-with": lambda value, threshold: {"value": str(value)},
+    "regex": lambda value, threshold: {"pattern": str(value)},
     "is-json": _schema,
     "contains-json": _schema,
     "rouge-n": _graded,
     "bleu": _graded,
     "similar": _graded,
-    "latency": _milliseconds,
-    "cost": _dollars,
-    "is-refusal": _nothing,
+    "latency": lambda value, threshold: {"max_ms": float(threshold)},
+    "cost": lambda value, threshold: {"max_usd": float(threshold)},
+    "is-refusal": lambda value, threshold: {},
 }
