@@ -21,6 +21,7 @@ from starlette.routing import Route
 from evalkit.call.queue_file import NAME as REVIEW_FILE
 from evalkit.call.review import Review, ReviewError, ReviewQueue
 from evalkit.content import find_content
+from evalkit.decide.report_page import fill
 from evalkit.errors import StoreError
 from evalkit.labelling import pages
 from evalkit.labelling.agreeing import agreement_on
@@ -120,7 +121,7 @@ class Views:
 
     def __init__(self, desk: Desk) -> None:
         self._desk, self._queue = desk, desk.queue
-        self._pages = pages.Pages(desk.project)
+        self._templates = pages.label_templates(desk.project)
 
     # --- labelling -----------------------------------------------------------------------
 
@@ -332,7 +333,7 @@ class Views:
             "n_pending": len(self._desk.pending()),
             "section": name,
         }
-        html = self._pages.render(name, {**shared, **values})
+        html = fill(self._templates, f"{name}.html.jinja", {**shared, **values})
         return Response(
             html.encode("utf-8", "replace"), status, media_type="text/html; charset=utf-8"
         )

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalkit.decide.report_page import fill, templates
+from evalkit.decide.report_page import templates
 from evalkit.decide.report_text import count
 from evalkit.labelling.agreeing import MetricAgreement, in_words
 from evalkit.labelling.rendering import (
@@ -27,6 +27,8 @@ from evalkit.labelling.rendering import (
 from evalkit.score.labels import CANNOT_TELL, Aspect, Question
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
+
     from evalkit.call.review import Review
     from evalkit.score.label_queue import Item, Mark
 
@@ -68,14 +70,8 @@ class Answer:
     """Which pair gave it; empty while the page is blind."""
 
 
-class Pages:
-    """The templates; each page is rendered by its name and values."""
-
-    def __init__(self, project: Path) -> None:
-        self._templates = templates(project, count=count, cut_note=cut_note, in_words=in_words)
-
-    def render(self, name: str, values: Mapping[str, Any]) -> str:
-        return fill(self._templates, f"{name}.html.jinja", values)
+def label_templates(project: Path) -> Environment:
+    return templates(project, count=count, cut_note=cut_note, in_words=in_words)
 
 
 # --- an item --------------------------------------------------------------------------
