@@ -68,25 +68,22 @@ def marked(store: Store, *, since: int) -> Engine:
     ]
     alone, meeting = _by_meeting(jobs)
     engine = Engine()
-    kept: list[Path] = []
-    loose: list[Any] = []
+    parts: list[Any] = []
     files: list[Path] = []
     with keeper(store.path / FOLDER) as keep:
         for run in alone:
             try:
-                found = _of_job(store, run, keep, name="marks", query=_MARKS)
+                parts.append(_of_job(store, run, keep, name="marks", query=_MARKS))
             except EvalkitError as error:
                 store.problems.append(str(error))
-                continue
-            (kept if isinstance(found, Path) else loose).append(found)
     for run in meeting:
         try:
             files += store.score_files(run["run_id"])
         except EvalkitError as error:
             store.problems.append(str(error))
-    if files or not (kept or loose):
-        loose.append(_of_files(files, _MARKS))
-    add_parts(engine, "marks", kept, loose)
+    if files or not parts:
+        parts.append(_of_files(files, _MARKS))
+    add_parts(engine, "marks", parts)
     return engine
 
 
@@ -112,24 +109,17 @@ def sampled(store: Store, *, since: int, until: int) -> Engine:
     Times are microseconds since 1970. A job that is damaged is named in `store.problems`.
     """
     engine = Engine()
-    kept: list[Path] = []
-    loose: list[Any] = []
+    parts: list[Any] = []
     with keeper(store.path / FOLDER) as keep:
         for run in store.runs():
             if not _belongs(run, since, until):
                 continue
             try:
-                found = _of_job(store, run, keep)
+                parts.append(_of_job(store, run, keep))
             except EvalkitError as error:
                 store.problems.append(str(error))
-                continue
-            if isinstance(found, Path):
-                kept.append(found)
-            else:
-                loose.append(found)
-    if not kept and not loose:
-        loose.append(_sums(store, {}))  # empty, with its columns
-    add_parts(engine, "samples", kept, loose)
+    # Without any it is empty, with its columns.
+    add_parts(engine, "samples", parts or [_sums(store, {})])
     return engine
 
 

@@ -175,19 +175,11 @@ def tallied(
     with keeper(store.path / FOLDER) as keep:
         for view in views:
             tally = TALLIES[view]
-            kept: list[Path] = []
-            loose: list[pa.Table] = []
-            if unsealed is not None:
-                loose.append(_of_calls(tally, [], unsealed))
+            parts = [] if unsealed is None else [_of_calls(tally, [], unsealed)]
             for date, day in days.items():
-                found = _of_day(tally, store, day, f"date={date}.{view}.parquet", keep)
-                if isinstance(found, Path):
-                    kept.append(found)
-                else:
-                    loose.append(found)
-            if not kept and not loose:
-                loose.append(_of_calls(tally, []))  # empty, with its columns
-            add_parts(engine, view, kept, loose)
+                parts.append(_of_day(tally, store, day, f"date={date}.{view}.parquet", keep))
+            # Without any it is empty, with its columns.
+            add_parts(engine, view, parts or [_of_calls(tally, [])])
     return engine
 
 
@@ -211,14 +203,14 @@ def dates_of(store: Store) -> list[str]:
     return sorted({*here, *_elsewhere(store, ("", "~"))})
 
 
-def add_parts(engine: Engine, view: str, kept: Sequence[Path], loose: Sequence[pa.Table]) -> None:
+def add_parts(engine: Engine, view: str, parts: Sequence[Path | pa.Table]) -> None:
     """Make a view of files and tables with the same columns; at least one of either."""
     import pyarrow as pa
 
-    if kept:
-        engine.add_files(view, kept)
-    if loose:
-        engine.add_table(view, pa.concat_tables(loose))
+    if files := [part for part in parts if isinstance(part, Path)]:
+        engine.add_files(view, files)
+    if tables := [part for part in parts if not isinstance(part, Path)]:
+        engine.add_table(view, pa.concat_tables(tables))
 
 
 def _elsewhere(store: Store, days: tuple[str, str]) -> dict[str, dict[str, ds.Dataset]]:
