@@ -202,8 +202,8 @@ class Call:
         return f"{model.name}({named})"
 
 
-_VERSION = re.compile(r"(-\d{3,8}(-\d{2}-\d{2})?)?")
-"""A date or number that a provider adds to a model's name. A word makes it another model:
+_VERSION = re.compile(r"(-v?\d[\d.]*)*")
+"""A date, or numbers, that a provider adds to a model's name. A word makes it another model:
 gpt-4o-mini is no gpt-4o."""
 
 

@@ -203,6 +203,8 @@ async def test_a_model_that_answers_under_another_name_is_shown(tmp_path: Path) 
         ("small-1", "small-1-2026-08-06"),
         ("small-1", "small-1-20260806"),
         ("small-1", "small-1-0806"),
+        ("small-1", "small-1-2"),
+        ("small-1", "small-1-v2.1"),
         ("small-latest", "small-20260806"),
         ("small-latest", "small-latest"),
     ],
@@ -221,7 +223,9 @@ async def test_a_dated_name_of_the_same_model_is_the_same_model(
     assert result.record.served_model == "small"
 
 
-@pytest.mark.parametrize("named", ["small-1-mini", "small-1-mini-2026-08-06", "small-10", "small"])
+@pytest.mark.parametrize(
+    "named", ["small-1-mini", "small-1-mini-2026-08-06", "small-10", "small-1-8b", "small"]
+)
 async def test_a_longer_name_of_another_model_is_another_model(tmp_path: Path, named: str) -> None:
     from tests.call.scripted import finish
 
