@@ -38,12 +38,17 @@ def validate_output(text: str, validate: Validate, *, repair: bool = True) -> Va
     except StrictError as error:
         inner = _repaired(text) if repair else text
         if inner == text:
-            return Validated(value=None, repaired=False, error=f"not valid JSON: {error}")
+            return Validated(value=None, repaired=False, error=_no_json(error))
         try:
             value, repaired = loads_json(inner, where="the answer"), True
         except StrictError as inner_error:
-            return Validated(value=None, repaired=False, error=f"not valid JSON: {inner_error}")
+            return Validated(value=None, repaired=False, error=_no_json(inner_error))
     return Validated(value=value, repaired=repaired, error=validate(value))
+
+
+def _no_json(error: StrictError) -> str:
+    said = str(error)
+    return said if said.startswith("not valid JSON") else f"not valid JSON: {said}"
 
 
 def _repaired(text: str) -> str:

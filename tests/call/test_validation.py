@@ -40,6 +40,14 @@ def test_other_commas_are_mistakes(text: str) -> None:
     assert read.repaired is False
 
 
+@pytest.mark.parametrize("text", ["no JSON", '{"a": 1, "a": 2}', "Here: {1}"])
+def test_what_is_no_json_is_told_once(text: str) -> None:
+    error = validate_output(text, anything).error
+
+    assert error is not None
+    assert error.count("not valid JSON: ") == 1
+
+
 def test_without_repair_a_comma_is_a_mistake() -> None:
     assert validate_output('{"a": 1,}', anything, repair=False).error is not None
 
