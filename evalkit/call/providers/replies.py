@@ -11,6 +11,7 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC
 from typing import Any, NoReturn
 
 from evalkit.errors import CallError
@@ -240,7 +241,10 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     seconds = millis / 1000 if millis is not None else _number(headers.get("retry-after"))
     if seconds is None and (date := headers.get("retry-after")):
         try:
-            seconds = email.utils.parsedate_to_datetime(date).timestamp() - time.time()
+            at = email.utils.parsedate_to_datetime(date)
+            if at.tzinfo is None:  # the old form of HTTP dates names no zone; all are GMT
+                at = at.replace(tzinfo=UTC)
+            seconds = at.timestamp() - time.time()
         except (ValueError, OverflowError):
             return None
     return None if seconds is None else min(max(seconds, 0.0), MAX_RETRY_AFTER_S)

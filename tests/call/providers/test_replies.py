@@ -170,6 +170,19 @@ def test_retry_after_may_be_a_date() -> None:
     assert 90 < wait_s <= 100
 
 
+def test_a_date_without_a_zone_is_gmt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        wait_s = retry_after_s({"retry-after": time.asctime(time.gmtime(time.time() + 100))})
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+    assert wait_s is not None
+    assert 90 < wait_s <= 100
+
+
 @pytest.mark.parametrize(
     "body",
     [b"", b"{", b"nan", b'{"a": NaN}', b'{"a": Infinity}', b"\xff", b"{} {}", b"[" * 100_000,
