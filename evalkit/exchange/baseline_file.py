@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from evalkit.errors import ConfigError, InputFileError
 from evalkit.exchange.archives import BROKEN
+from evalkit.schemas import find_faults
 from evalkit.store.files import is_safe_id, write_json, write_whole
 from evalkit.store.runs import run_folder
 from evalkit.store.schema import SCHEMA_VERSION
@@ -160,24 +161,24 @@ def _chosen(value: Any, path: Path) -> list[dict[str, str]]:
 def _take_run(archive: zipfile.ZipFile, store: Store, run_id: str, path: Path) -> None:
     """The scores first, the manifest last: a run is there whole or not at all."""
     manifest = _read_json(archive, _manifest_name(run_id), path)
-    files = manifest.get("files") if isinstance(manifest, dict) else None
-    if (
-        not isinstance(files, dict)
-        or (manifest.get("run_id"), manifest.get("status")) != (run_id, "complete")
-        or not all(_is_scores(name) and isinstance(f, dict) for name, f in files.items())
-    ):
-        raise _not_an_export(path, f"run {run_id} has no manifest of a complete run")
-    version = manifest.get("schema_version")
-    if not isinstance(version, int) or version > SCHEMA_VERSION:
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
         raise InputFileError(
             f"{path}: run {run_id} was written by a newer evalkit (schema {version}; this one "
             f"reads up to {SCHEMA_VERSION}). Upgrade evalkit."
         )
-    for name, facts in files.items():
+    faults = find_faults(manifest, "manifest")
+    if faults:
+        raise _not_an_export(path, f"the manifest of run {run_id}: {faults[0].problem}")
+    if (manifest["run_id"], manifest["status"]) != (run_id, "complete") or not all(
+        map(_is_scores, manifest["files"])
+    ):
+        raise _not_an_export(path, f"run {run_id} has no manifest of a complete run")
+    for name, facts in manifest["files"].items():
         target = store.path / name
         if not target.exists():
             with archive.open(name) as file:
-                _copy(file, target, str(facts.get("sha256")), path)
+                _copy(file, target, facts["sha256"], path)
     # Its journal stayed where it was run.
     manifest = {**manifest, "journal_bytes": None}
     write_json(run_folder(store.path, run_id) / "manifest.json", manifest)

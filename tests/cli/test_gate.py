@@ -334,6 +334,43 @@ def test_a_file_that_is_no_export_is_refused(store: Store, content: bytes) -> No
     assert not (store.path / "baselines.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("created_at", None, "created_at must be text"),
+        ("git", "main", "git must be a table"),
+        ("versions", 1, "versions must be a table"),
+        ("golden_sets", {"tickets": {"metrics": [7]}}, "golden_sets.tickets.metrics[0]"),
+    ],
+)
+def test_a_baseline_whose_run_is_none_is_refused_and_damages_no_store(
+    store: Store,
+    capsys: pytest.CaptureFixture[str],
+    key: str,
+    value: object,
+    said: str,
+) -> None:
+    write_run(store, "run-1", cases([1.0] * 80))
+    main(["baseline", "set", "run-1"])
+    main(["baseline", "export", "x.zip"])
+    _change_manifest(Path("x.zip"), "runs/run-1/manifest.json", {key: value})
+    capsys.readouterr()
+
+    assert main(["baseline", "import", "x.zip", "--store", "other"]) == 2
+
+    assert said in capsys.readouterr().err
+    assert not list(Path("other").rglob("manifest.json"))
+
+
+def _change_manifest(path: Path, name: str, changes: dict[str, object]) -> None:
+    with zipfile.ZipFile(path) as archive:
+        files = {one: archive.read(one) for one in archive.namelist()}
+    files[name] = json.dumps(json.loads(files[name]) | changes).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for one, data in files.items():
+            archive.writestr(one, data)
+
+
 # --- speed ------------------------------------------------------------------------------
 
 
