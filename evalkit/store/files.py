@@ -86,9 +86,16 @@ def write_whole(path: Path, *, replace: bool = False) -> Iterator[WholeFile]:
     """Write `path`; it appears, complete and on disk, when the block ends without an error.
 
     The caller is the only one who writes this name: its id is random, or it holds a lock.
-    What a killed writer left of the same name goes.
+    What a killed writer left of the same name goes. With `replace`, a link stays one, and a
+    device or pipe is written to: as root, renaming over /dev/null would take it from everybody.
     Raises StoreError when `path` exists (unless `replace`) or cannot be written.
     """
+    if replace and path.exists() and not path.is_file():
+        with explain_os_errors(path), path.open("wb", buffering=0) as special:
+            yield WholeFile(special.fileno())
+        return
+    if replace:
+        path = path.resolve()
     with explain_os_errors(path):
         _make_folder(path.parent)
         for left in path.parent.glob(f".{glob.escape(path.name)}.*tmp"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -268,3 +269,20 @@ def test_plain_names_are_safe(name: str) -> None:
 @pytest.mark.parametrize("name", ["", ".", "..", ".git", "a/b", "a b", "é", "a\n", "x" * 129, "a*"])
 def test_other_names_are_not(name: str) -> None:
     assert not is_safe_id(name)
+
+
+def test_what_is_no_regular_file_is_written_to_not_replaced(tmp_path: Path) -> None:
+    pipe, link, target = tmp_path / "pipe", tmp_path / "link", tmp_path / "target"
+    os.mkfifo(pipe)
+    link.symlink_to(target)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+
+    for path in (pipe, link):
+        with write_whole(path, replace=True) as file:
+            file.write(b"said")
+
+    assert os.read(reader, 10) == b"said"
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert link.is_symlink()
+    assert target.read_bytes() == b"said"
+    os.close(reader)
