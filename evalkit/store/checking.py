@@ -73,7 +73,8 @@ def _read_to_the_end(lines: Iterable[object]) -> None:
 
 def _check_database(path: Path) -> None:
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as file:
+        # A connection that may only read would leave SQLite's side files behind.
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as file:
             (said,) = file.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.OperationalError:
         return  # locked, or its folder is read-only: that says nothing of its pages

@@ -180,11 +180,13 @@ def test_a_database_of_the_store_that_is_damaged_is_named(
     connection.execute("INSERT INTO t VALUES (1)")
     connection.close()
     whole, found = doctor("--files")
+    beside = [one.name for one in path.parent.glob("*.sqlite*")]
     path.write_bytes(path.read_bytes()[:4096])
 
     damaged, found_then = doctor("--files")
 
     assert (whole, damaged) == (0, 3)
+    assert beside == [path.name]
     assert found["files"]["status"] == "ok"
     assert f"{name} is damaged" in found_then["files"]["detail"]
 
