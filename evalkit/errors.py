@@ -9,7 +9,7 @@
     ├── StoreError               2   the store cannot be written or read at all; 3 of a full disk
     │   └── DamagedStore         3   a file in the store is not what was sealed
     ├── NotComparable            3   nothing to compare, or not fairly
-    ├── Interrupted            130   a second Ctrl-C or SIGTERM: nothing was waited for
+    ├── Interrupted            130   Ctrl-C or SIGTERM left nothing to go on with
     └── CallError                -   one call failed; `kind` is a row of the failure table
 
 `cli.main` is the one place that turns them into text and a status.
@@ -101,7 +101,7 @@ class NotComparable(EvalkitError):
 
 
 class Interrupted(EvalkitError):
-    """The person at the terminal would not wait for what was in flight."""
+    """Ctrl-C or SIGTERM ended what the command needs, or would not wait for what was in flight."""
 
     exit_code = EXIT_INTERRUPTED
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evalkit.cli.options import USD, common_options, open_project, print_json, say
-from evalkit.errors import EXIT_PASS, ConfigError, NotComparable
+from evalkit.errors import EXIT_PASS, ConfigError, Interrupted, NotComparable
 
 if TYPE_CHECKING:
     from evalkit.config import FeatureSettings, Settings
@@ -131,7 +131,8 @@ def _run(
         on_start=say,
     )
     if not finished.summary.complete:
-        raise NotComparable(
+        stopped = Interrupted if finished.summary.stopped == "cancelled" else NotComparable
+        raise stopped(
             f"run {finished.run_id} is not complete. Finish it with evalkit run --resume "
             f"{finished.run_id}, then: evalkit tune {feature.name} --run {finished.run_id}"
         )

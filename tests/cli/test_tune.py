@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -154,6 +155,27 @@ def test_what_cannot_be_tuned_is_said_with_what_would_be_right(
 ) -> None:
     assert main(["tune", *arguments]) == status
     assert told in capsys.readouterr().err
+
+
+def test_ctrl_c_while_the_models_are_asked_is_an_interruption(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "stopping.py").write_text(
+        "import itertools, os, signal\n"
+        "first = itertools.count().__next__\n"
+        "def answer(input):\n"
+        "    if first() == 0:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return {'label': 'billing'}\n",
+        encoding="utf-8",
+    )
+    config = here / "evalkit.toml"
+    text = re.sub('target = ".*"', 'target = "stopping:answer"', config.read_text("utf-8"))
+    config.write_text(text, encoding="utf-8")
+
+    assert main(["tune", "classify"]) == 130
+
+    assert "evalkit run --resume" in capsys.readouterr().err
 
 
 def test_one_model_alone_is_no_cascade(
