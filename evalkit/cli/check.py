@@ -90,6 +90,8 @@ def check_project(paths: Sequence[Path], config: Path | None, store: str | None 
         readable = False
     found.checked["features"] = len(settings.features)
     found.notes += _unpriced(settings)
+    if store is None and settings.path is not None:
+        _check_store(settings, found)
     _check_prompts(settings, found, Path(store or settings.store_path))
     _check_flags_file(settings, found)
     _check_schemas(settings, found)
@@ -115,6 +117,17 @@ def _unpriced(settings: Settings) -> Iterator[Problem]:
         yield from _config_problems(
             ConfigError(message), settings, place, f"models.{model.name}.price"
         )
+
+
+def _check_store(settings: Settings, found: Findings) -> None:
+    """The configured store is one that commands can open, or make."""
+    from evalkit.store.views import open_store
+
+    try:
+        open_store(settings.store_path)
+    except ConfigError as error:
+        message = ConfigError(str(error).removeprefix("store "))
+        found.problems += _config_problems(message, settings, ("store",), "store")
 
 
 # --- prompts -----------------------------------------------------------------------

@@ -49,6 +49,21 @@ def test_a_sound_project_passes_and_says_what_was_looked_at(
     )
 
 
+def test_a_store_that_no_command_can_open_is_a_problem(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = project / "evalkit.toml"
+    text = config.read_text("utf-8")
+    config.write_text(f'store = "s3://bucket/evals"\n{text}', "utf-8")
+
+    status, (said,) = check(capsys)
+
+    assert status == 2
+    assert said.startswith("evalkit.toml:1: store: s3://bucket/evals: ")
+    assert "only a folder can be a store" in said
+    assert check(capsys, "--store", ".evalkit")[0] == 0
+
+
 def test_a_function_that_answers_for_a_model_has_to_be_there(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
