@@ -20,9 +20,9 @@ from evalkit import __version__
 from evalkit.call.budget import Budget
 from evalkit.call.sharing import Sharing
 from evalkit.config import Settings
-from evalkit.errors import ConfigError, GoldenSetError
+from evalkit.errors import ConfigError
 from evalkit.git import git_state
-from evalkit.score.golden import GoldenSet, find_golden_sets, load_golden_set
+from evalkit.score.golden import GoldenSet, load_golden_sets
 from evalkit.score.log_draw import DrawRule
 from evalkit.score.metric_specs import MetricSpec, canonical, needs_of
 from evalkit.score.online import (
@@ -119,7 +119,7 @@ def prepare_sample(
 
     Raises ConfigError, ContentError or GoldenSetError before any judge is asked.
     """
-    goldens = _golden_sets(settings, request.golden_sets)
+    goldens = load_golden_sets(request.golden_sets, settings=settings)
     limit = request.max_cost_usd
     own = None if limit is None else Budget(limit_usd=limit)
     bench = make_bench(
@@ -240,15 +240,6 @@ def _writer(plan: SamplePlan, store: Store, settings: Settings, config: str) -> 
 def _facts(writer: RunWriter, window: DrawnWindow) -> dict[str, Any]:
     sample = {**writer.manifest["sample"], "calls": window.size, "drawn": window.shares}
     return {"sample": sample, "planned": window.size}
-
-
-def _golden_sets(settings: Settings, paths: Sequence[Path]) -> list[GoldenSet]:
-    found = [
-        load_golden_set(p, settings=settings) for p in find_golden_sets(paths, settings=settings)
-    ]
-    if not found:
-        raise GoldenSetError("no golden set: there is nothing that says how calls are scored.")
-    return found
 
 
 def _online_set(golden: GoldenSet, bench: Bench, settings: Settings) -> OnlineSet:

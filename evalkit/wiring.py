@@ -24,8 +24,7 @@ from evalkit.score.checks import check_version, compile_check
 from evalkit.score.golden import (
     GoldenSet,
     MetricSpec,
-    find_golden_sets,
-    load_golden_set,
+    load_golden_sets,
     shared_names,
 )
 from evalkit.score.judge import JudgeSpec
@@ -89,8 +88,7 @@ def prepare_run(
     any call.
     """
     if sets is None:
-        paths = find_golden_sets(request.golden_sets, settings=settings)
-        sets = [load_golden_set(path, settings=settings) for path in paths]
+        sets = load_golden_sets(request.golden_sets, settings=settings)
     if shared := shared_names(sets, root=settings.root):
         raise GoldenSetError([str(problem) for problem in shared])
     limit = request.max_cost_usd

@@ -294,13 +294,12 @@ def _labelled(
     store: Store,
 ) -> tuple[list[Labelled], int]:
     """The labelled answers, and how many labels could not be used. NotComparable for none."""
-    from evalkit.score.golden import find_golden_sets, load_golden_set
+    from evalkit.score.golden import load_golden_sets
     from evalkit.score.labelled import read_labels, stored_labels, stored_preferences
 
-    paths = [] if golden_set is None and labels != STORE else find_golden_sets(
-        [golden_set] if golden_set else (), settings=settings
-    )  # fmt: skip
-    golden = [load_golden_set(path, settings=settings) for path in paths]
+    golden: list[GoldenSet] = []
+    if golden_set is not None or labels == STORE:
+        golden = load_golden_sets([golden_set] if golden_set else (), settings=settings)
     if labels != STORE:
         return read_labels(
             Path(labels),
@@ -378,7 +377,7 @@ def anchor(
         load_anchors,
         save_anchors,
     )
-    from evalkit.score.golden import find_golden_sets, load_golden_set
+    from evalkit.score.golden import load_golden_sets
     from evalkit.score.judging import find_judge
     from evalkit.session import run_async
     from evalkit.store.views import open_store
@@ -391,10 +390,7 @@ def anchor(
         anchors = load_anchors(path)
     else:
         opened = open_store(settings.store_path)
-        golden = [
-            load_golden_set(one, settings=settings)
-            for one in find_golden_sets((), settings=settings)
-        ]
+        golden = load_golden_sets((), settings=settings)
         run_id = str(run_named(opened, run)["run_id"])
         anchors = answers_of_run(opened, run_id, spec, golden, n=n)
     made, cost_usd, unpriced_calls = run_async(

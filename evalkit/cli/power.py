@@ -46,12 +46,11 @@ def command(
     """
     from evalkit.decide.history import spread_of
     from evalkit.decide.planning import prospect
-    from evalkit.score.golden import find_golden_sets, load_golden_set
+    from evalkit.score.golden import load_golden_sets
 
     settings, opened = open_project(store, config)
     results = []
-    for path in find_golden_sets([golden_set], settings=settings):
-        golden = load_golden_set(path, settings=settings)
+    for golden in load_golden_sets([golden_set], settings=settings):
         design = _design(golden, trials=trials, alpha=settings.gate.alpha)
         prospects = [
             prospect(name, spread_of(opened, golden.name, name), design, drop=drop)

@@ -141,10 +141,9 @@ def _run(
 
 def _golden_set(settings: Settings, feature: FeatureSettings, asked: Path | None) -> Path:
     """The one golden set of the feature, or the one asked for."""
-    from evalkit.score.golden import find_golden_sets, load_golden_set
+    from evalkit.score.golden import load_golden_sets
 
-    paths = find_golden_sets(() if asked is None else (asked,), settings=settings)
-    loaded = [load_golden_set(path, settings=settings) for path in paths]
+    loaded = load_golden_sets(() if asked is None else (asked,), settings=settings)
     found = [golden for golden in loaded if golden.feature == feature.name]
     if len(found) != 1:
         names = ", ".join(golden.name for golden in found) or "none"

@@ -17,7 +17,7 @@ from evalkit.errors import GoldenSetError
 from evalkit.records import Case
 from evalkit.schemas import Fault, find_faults, nearest, show
 from evalkit.score.case_reading import CaseReader, CaseRules
-from evalkit.score.cases import CaseFile, CaseHasher
+from evalkit.score.cases import CaseFile, CaseHasher, slices_of
 from evalkit.score.checks import METRIC_KEYS
 from evalkit.score.metric_specs import (
     MetricSpec,
@@ -77,6 +77,9 @@ class GoldenSet:
         """The case's own checks, as metrics."""
         taken = {metric.name for metric in self.metrics}
         return read_own_checks(case.checks, taken=taken, must_pass=case.must_pass, line=case.line)
+
+    def slices_of(self, case: Case) -> dict[str, str]:
+        return slices_of(case.metadata, self.slices)
 
 
 # --- loading -----------------------------------------------------------------------
@@ -295,6 +298,12 @@ def _name_faults(table: Mapping[str, Any], reader: CaseReader) -> Iterator[Fault
 
 
 # --- finding -----------------------------------------------------------------------
+
+
+def load_golden_sets(paths: Sequence[Path], *, settings: Settings) -> list[GoldenSet]:
+    """All that `find_golden_sets` finds, loaded; at least one."""
+    found = find_golden_sets(paths, settings=settings)
+    return [load_golden_set(path, settings=settings) for path in found]
 
 
 def find_golden_sets(paths: Sequence[Path], *, settings: Settings) -> list[Path]:

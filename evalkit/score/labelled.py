@@ -201,7 +201,7 @@ def _answer(raw: Mapping[str, Any], golden: GoldenSet | None) -> tuple[Answer, d
         if not isinstance(case_id, str) or case_id not in golden.cases:
             raise ValueError(f"case_id is {case_id!r}. Use one of golden set {golden.name}.")
         case = golden.cases.of(case_id)
-        slices = slices_of(case.metadata, golden.slices)
+        slices = golden.slices_of(case)
     given = input_of(raw) if raw.get("input") is not None else {}
     if not isinstance(given, Mapping):
         raise ValueError("input is neither text nor an object. Write it as a case has it.")
@@ -324,5 +324,5 @@ def _stored(row: Mapping[str, Any], golden: GoldenSet) -> Labelled:
         labels={},
         against=row.get("other_output"),
         pair=str(Pair.of(row)),
-        slices=slices_of(case.metadata, golden.slices),
+        slices=golden.slices_of(case),
     )

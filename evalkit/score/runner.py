@@ -28,7 +28,6 @@ from evalkit.call.failures import FAILURES
 from evalkit.call.orchestrator import Orchestrator
 from evalkit.frozen import by_field
 from evalkit.records import Answer, CallRecord, CallResult, Case, Mark, Pair, Score
-from evalkit.score.cases import slices_of
 from evalkit.score.golden import GoldenSet
 from evalkit.score.summary import RunSummary as RunSummary
 from evalkit.score.summary import count_line as count_line
@@ -388,7 +387,7 @@ def score_rows(
     run_id: str,
 ) -> list[dict[str, Any]]:
     """The rows of `scores` that the marks of one answer are."""
-    slices = slices_of(case.metadata, golden.slices)
+    slices = golden.slices_of(case)
     at = time.time_ns() // 1000
     return [
         by_field(
