@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evalkit.cli.options import common_options, print_json, say, warn
+from evalkit.cli.options import common_options, open_project, print_json, say, warn
 from evalkit.cli.periods import DAY, moment, now
 from evalkit.errors import EXIT_PASS, EXIT_UNMEASURABLE
 
@@ -52,15 +52,11 @@ def command(
     file, --json prints its figures. Quality is that of sampling jobs, alerts are those of
     the last evalkit alerts. Where some of the store could not be read the exit status is 3.
     """
-    from evalkit.config import load_settings
-    from evalkit.store.views import open_store
-
-    settings = load_settings(config)
-    path = open_store(store or settings.store_path).path
+    settings, opened = open_project(store, config)
     if html is None and not as_json:
         if since is not None or until is not None:
             raise click.UsageError("--since and --until go with --html or --json; else --days.")
-        return _serve(path, settings, days=days, port=port)
+        return _serve(opened.path, settings, days=days, port=port)
     from evalkit.dashboard.figures import gather
     from evalkit.dashboard.page import write_dashboard
     from evalkit.dashboard.window import Window
@@ -70,7 +66,7 @@ def command(
     start = end - days * DAY if since is None else since
     if start >= end:
         raise click.UsageError("--since is not before --until.")
-    figures = gather(open_store(path), settings, Window.of(start, end), now=at)
+    figures = gather(opened, settings, Window.of(start, end), now=at)
     warn(figures.problems)
     if html is not None:
         write_dashboard(html, figures, project=settings.root)

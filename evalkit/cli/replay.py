@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.options import common_options, print_json, say, warn
+from evalkit.cli.options import common_options, open_project, print_json, say, warn
 from evalkit.errors import EXIT_PASS, EXIT_REGRESSION, ConfigError, StoreError
 
 if TYPE_CHECKING:
     from evalkit.call.replay import Replayed
     from evalkit.config import Settings
     from evalkit.records import CallRecord, CallResult
+    from evalkit.store.views import Store
 
 FACTS = ("latency_ms", "cost_usd", "prompt_tokens", "completion_tokens")
 """Shown beside the decisions when another pair is asked."""
@@ -39,10 +40,8 @@ def command(
     exit status is 1 when one comes out otherwise. With --against the pair is asked, and
     paid, and the exit status does not tell a difference.
     """
-    from evalkit.config import load_settings
-
-    settings = load_settings(config)
-    record = _find(trace, store or settings.store_path)
+    settings, opened = open_project(store, config)
+    record = _find(trace, opened)
     if against is not None:
         return _against(record, settings, against, as_json)
     from evalkit.call.replay import decisions, replay
@@ -67,22 +66,17 @@ def command(
     return EXIT_PASS if done.same else EXIT_REGRESSION
 
 
-def _find(trace: str, path: str) -> CallRecord:
+def _find(trace: str, store: Store) -> CallRecord:
+    from evalkit.cli.show import traces_named
     from evalkit.score.stored import call_record
-    from evalkit.store.views import open_store
 
-    store = open_store(path)
-    rows = store.sql(
-        "SELECT * FROM calls WHERE starts_with(trace_id, $1) ORDER BY trace_id LIMIT 2", [trace]
-    )
+    rows = traces_named(trace, store)
     warn(store.problems)
     if not rows:
         raise StoreError(
-            f"no call {trace!r} in {path}. "
+            f"no call {trace!r} in {store.path}. "
             'List some: evalkit query "SELECT trace_id, ts, feature, status FROM calls"'
         )
-    if len(rows) > 1 and rows[0]["trace_id"] != trace:
-        raise ConfigError(f"{trace!r} is the beginning of several trace ids. Write more of it.")
     return call_record(rows[0])
 
 
