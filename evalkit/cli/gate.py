@@ -85,6 +85,8 @@ def command(
     from evalkit.decide.gate import exit_code, run_gate
     from evalkit.store.views import Engine
 
+    texts = {"junit": junit, "sarif": sarif, "markdown": markdown, "code-quality": code_quality}
+    _refuse_overwriting({"candidate": candidate, "baseline": baseline}, texts | {"html": html})
     settings, opened = open_project(store, config)
     policy = _policy(settings.gate, alpha=alpha, correction=correction, strict=strict or None)
     engine = Engine()
@@ -100,7 +102,6 @@ def command(
         project=settings.root,
         engine=engine,
     )
-    texts = {"junit": junit, "sarif": sarif, "markdown": markdown, "code-quality": code_quality}
     if any(texts.values()):
         _write_texts(verdict, {kind: path for kind, path in texts.items() if path}, settings.root)
     if html:
@@ -110,6 +111,22 @@ def command(
     else:
         print_verdict(verdict)
     return exit_code(verdict)
+
+
+def _refuse_overwriting(
+    sides: Mapping[str, str | None], outputs: Mapping[str, Path | None]
+) -> None:
+    """Raise UsageError where a file to be written is compared, or written twice."""
+    from evalkit.strict import is_file, real_path
+
+    files = {kind: Path(side) for kind, side in sides.items() if side}
+    taken = {real_path(file): f"--{kind}" for kind, file in files.items() if is_file(file)}
+    for kind, path in outputs.items():
+        if path is None or path.is_char_device():
+            continue
+        other = taken.setdefault(real_path(path), f"--{kind}")
+        if other != f"--{kind}":
+            raise click.UsageError(f"--{kind} {path}: {other} has that name. Choose another.")
 
 
 def _policy(settings: GateSettings, **changed: Any) -> GateSettings:

@@ -415,6 +415,25 @@ def test_what_is_no_share_is_a_usage_error(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk here that is full")
+@pytest.mark.parametrize("other", ["after.csv", "sub/../j.xml"])
+def test_nothing_is_written_over_what_is_compared_or_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], other: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    rows = "case_id,metric,score\n" + "".join(f"c{n},m,1\n" for n in range(9))
+    for name in ("before.csv", "after.csv"):
+        (tmp_path / name).write_text(rows)
+    files = ["--baseline", "before.csv", "--candidate", "after.csv"]
+
+    status = main(["gate", *files, "--junit", "j.xml", "--markdown", other])
+
+    assert status == 2
+    assert f"--markdown {other}" in capsys.readouterr().err
+    assert (tmp_path / "after.csv").read_text() == rows
+    assert not (tmp_path / "j.xml").exists()
+
+
 @pytest.mark.parametrize("kind", ["junit", "sarif", "markdown", "code-quality"])
 def test_a_file_that_a_full_disk_does_not_take_is_no_usage_error(
     store: Store, kind: str, capsys: pytest.CaptureFixture[str]
