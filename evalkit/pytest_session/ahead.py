@@ -122,6 +122,8 @@ class RunAhead(Generic[K, V]):
         self._started: set[K] = set()
         self._asked: set[K] = set()
         self._tasks: set[asyncio.Task[None]] = set()  # the loop holds them only weakly
+        self._under_way: set[asyncio.Task[None] | None] = set()
+        """Of these, the ones that wait for their turn no more."""
         self._finished: dict[K, _Outcome] = {}
         """Of the loop's thread: what it has not handed over."""
         self._outcomes: dict[K, _Outcome] = {}
@@ -179,14 +181,25 @@ class RunAhead(Generic[K, V]):
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    async def drain(self) -> None:
+        """Let what is under way end, for so long as closing may take; begin nothing more."""
+        for task in self._tasks - self._under_way:
+            task.cancel()
+        if under_way := self._tasks & self._under_way:
+            await asyncio.wait(under_way, timeout=CLOSE_S)
+
     async def _work(self, key: K) -> None:
+        task = asyncio.current_task()
         try:
             async with self._slots:
+                self._under_way.add(task)
                 self._finish(key, _Outcome(await self._do(key), None))
         except BaseException as error:
             self._finish(key, _Outcome(None, error))
             if not isinstance(error, Exception):
                 raise
+        finally:
+            self._under_way.discard(task)
 
     def _finish(self, key: K, outcome: _Outcome) -> None:
         if not self._finished:

@@ -67,8 +67,10 @@ class Calls:
             self._plan.orchestrator.execute(feature, input, pinned=True, budget=budget, **asked)
         )
 
-    def close(self) -> None:
-        """End what is under way, and the thread."""
+    def close(self, *, finish: bool) -> None:
+        """End the thread; with `finish` what is under way ends by itself, if it is soon."""
+        if finish:
+            self._thread.run(self._ahead.drain())
         self._thread.close(self._plan.orchestrator.aclose())
         gc.set_threshold(*self._gc)
         gc.unfreeze()

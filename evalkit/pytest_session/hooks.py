@@ -297,7 +297,9 @@ class EvalSession:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if self._calls is not None:
             self.calls_ahead = self._calls.ahead
-            self._calls.close()
+            # What another worker stole while it was under way here is not to be asked again there.
+            finish = self.worker is not None and session.exitstatus != pytest.ExitCode.INTERRUPTED
+            self._calls.close(finish=finish)
         if self.runs is not None:
             self.runs.close()
             if self.options.value("no-gate"):

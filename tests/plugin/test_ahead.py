@@ -149,6 +149,27 @@ def test_closing_cancels_what_is_under_way_and_ends_the_thread(thread: LoopThrea
     assert not thread.alive
 
 
+def test_draining_ends_what_is_under_way_and_begins_nothing_more(thread: LoopThread) -> None:
+    begun, done = [], []
+
+    async def slowly(key: int) -> int:
+        begun.append(key)
+        await asyncio.sleep(0.05)
+        done.append(key)
+        return key
+
+    ahead: RunAhead[int, int] = RunAhead(
+        slowly, thread=thread, concurrency=3, window=6, uses=Counter(range(6))
+    )
+    ahead.fill(range(6))
+    thread.run(asyncio.sleep(0.01))
+
+    thread.run(ahead.drain())
+
+    assert (sorted(begun), sorted(done)) == ([0, 1, 2], [0, 1, 2])
+    assert ahead.take([1]) == [1]
+
+
 def test_who_waits_for_a_dead_thread_is_told(
     thread: LoopThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
