@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +39,15 @@ def test_help_answers_without_loading_a_command() -> None:
     )
 
     assert loaded_by(code) == set()
+
+
+def test_a_run_in_a_store_without_production_loads_no_database_to_begin(tmp_path: Path) -> None:
+    code = (
+        "from evalkit.session import prompts_seen\nfrom evalkit.store.views import open_store\n"
+        f"assert prompts_seen(open_store({str(tmp_path)!r})) == {{}}"
+    )
+
+    assert loaded_by(code) & {"duckdb", "pyarrow", "numpy"} == set()
 
 
 def test_public_names_resolve() -> None:
