@@ -125,7 +125,7 @@ def _link(runbook: str) -> str:
 
 
 def _print(alerts: Sequence[Alert], news: News | None) -> None:
-    from evalkit.cli.query import shown
+    from evalkit.errors import shown
 
     for alert in alerts:
         click.echo(f"{alert.severity}: {shown(alert.message)}\n    see {alert.runbook}")

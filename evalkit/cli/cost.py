@@ -92,8 +92,8 @@ def _columns(text: str) -> list[str]:
 def _print(report: CostReport) -> None:
     from rich.text import Text
 
-    from evalkit.cli.query import shown
     from evalkit.decide.costs import CACHE_TARGET
+    from evalkit.errors import shown
 
     if not report.total.calls:
         say("no calls")
@@ -117,7 +117,7 @@ def _print(report: CostReport) -> None:
 
 
 def _print_limits(limits: Sequence[LimitUse]) -> None:
-    from evalkit.cli.query import shown
+    from evalkit.errors import shown
 
     if not limits:
         return

@@ -352,7 +352,7 @@ def _git(settings: Settings) -> Finding:
 
 
 def _print(findings: list[Finding]) -> None:
-    from evalkit.cli.query import shown
+    from evalkit.errors import shown
 
     width = max(len(one.about) for one in findings)
     for one in findings:

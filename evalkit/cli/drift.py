@@ -80,7 +80,7 @@ def command(
 
 
 def _print(watched: list[Watched]) -> None:
-    from evalkit.cli.query import shown
+    from evalkit.errors import shown
 
     if not watched:
         say("nothing to watch: evalkit sample scores production's calls")

@@ -66,7 +66,7 @@ def command(
 
 
 def _print(imported: Imported) -> None:
-    from evalkit.cli.query import shown
+    from evalkit.errors import shown
 
     for path in imported.written:
         click.echo(f"wrote {path}")

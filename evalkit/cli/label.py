@@ -13,8 +13,7 @@ import click
 
 from evalkit.cli.label_audit import audit
 from evalkit.cli.options import SHARE, Number, common_options, open_project, print_json, say
-from evalkit.cli.query import shown
-from evalkit.errors import EXIT_PASS, ConfigError
+from evalkit.errors import EXIT_PASS, ConfigError, shown
 
 if TYPE_CHECKING:
     from evalkit.labelling.agreeing import MetricAgreement

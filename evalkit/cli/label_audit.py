@@ -8,8 +8,7 @@ import click
 
 from evalkit.cli.options import common_options, print_json, say, store_of
 from evalkit.cli.periods import iso, moment
-from evalkit.cli.query import shown
-from evalkit.errors import EXIT_PASS
+from evalkit.errors import EXIT_PASS, shown
 
 
 @click.command("audit")

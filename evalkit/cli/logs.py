@@ -245,7 +245,7 @@ def _cleaner(settings: Settings) -> Callable[[CallRecord], CallRecord]:
 
 
 def _print(done: Sequence[Imported]) -> None:
-    from evalkit.cli.query import shown
+    from evalkit.errors import shown
 
     for one in done:
         click.echo(f"{shown(one.file)} ({one.format or 'no call'}): {one.added} calls added")

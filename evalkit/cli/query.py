@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from evalkit.cli.options import common_options, print_json, say
-from evalkit.errors import EXIT_PASS, ConfigError, DamagedStore, StoreError
-from evalkit.errors import shown as shown
+from evalkit.errors import EXIT_PASS, ConfigError, DamagedStore, StoreError, shown
 
 if TYPE_CHECKING:
     from rich.table import Table

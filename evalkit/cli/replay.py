@@ -190,6 +190,6 @@ def _text(value: Any) -> str:
 
 
 def _shown(text: str) -> str:
-    from evalkit.cli.query import shown
+    from evalkit.errors import shown
 
     return shown(text)

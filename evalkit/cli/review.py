@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evalkit.cli.options import common_options, print_json, say
-from evalkit.cli.query import shown
-from evalkit.errors import EXIT_PASS, EXIT_USAGE, ConfigError
+from evalkit.errors import EXIT_PASS, EXIT_USAGE, ConfigError, shown
 
 if TYPE_CHECKING:
     from evalkit.call.review import Review, ReviewQueue

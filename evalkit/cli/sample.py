@@ -170,7 +170,7 @@ def _print(done: FinishedSample, metrics: Sequence[SampledMetric]) -> None:
 
 
 def _print_table(metrics: Sequence[SampledMetric]) -> None:
-    from evalkit.cli.query import shown
+    from evalkit.errors import shown
 
     rows = []
     for one in metrics:

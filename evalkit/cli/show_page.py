@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from evalkit.cli.query import plain, shown
+from evalkit.cli.query import plain
+from evalkit.errors import shown
 from evalkit.records import Pair
 
 MAX_LINES = 40
