@@ -119,22 +119,20 @@ def _lines(prompt: Prompt) -> list[str]:
 
 
 def _hashes_in_store(path: str) -> dict[str, str]:
-    """NAME@VERSION -> the hash it had when a run, or else production, first used it."""
-    from evalkit.session import FIRST_HASHES
+    """NAME@VERSION -> the hash that `run` would hold it to, or production's at any address."""
+    from evalkit.session import FIRST_HASHES, prompts_seen
     from evalkit.store.views import open_store
 
     store = open_store(path)
-    known: dict[str, str] = {}
-    for run in reversed(store.runs()):
-        for identity, content_hash in (run.get("prompts") or {}).items():
-            known.setdefault(identity, content_hash)
+    known = prompts_seen(store)
     try:
         rows = store.sql(FIRST_HASHES) if (store.path / "calls").is_dir() else []
     except StoreError as error:
         store.problems.append(str(error))
         rows = []
-    warn(store.problems)
-    return {f"{row['name']}@{row['version']}": row["hash"] for row in rows} | known
+    warn(dict.fromkeys(store.problems))
+    used = {(row["name"], row["version"]): row["hash"] for row in rows} | known
+    return {f"{name}@{version}": content_hash for (name, version), content_hash in used.items()}
 
 
 def _users(settings: Settings) -> dict[str, list[str]]:
